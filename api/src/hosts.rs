@@ -1,0 +1,170 @@
+//! Host names: what clients use, what the broker uses to reach the Gateway, and when two of them meet.
+
+use crate::{
+    gateway::{Gateway, Listener},
+    object_key::ObjectKey,
+    service::Service,
+    world::World,
+};
+
+/// True for a DNS-1123 subdomain: dot-separated labels of lower-case letters, digits and inner `-`.
+#[must_use]
+pub fn is_dns1123_subdomain(host: &str) -> bool {
+    let label = |label: &str| {
+        let alphanumeric = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        label.len() <= 63
+            && alphanumeric(label.chars().next())
+            && alphanumeric(label.chars().last())
+            && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    !host.is_empty() && host.len() <= 253 && host.split('.').all(label)
+}
+
+/// `host` without a `:port`.
+#[must_use]
+pub fn without_port(host: &str) -> &str {
+    host.rsplit_once(':').filter(|(_, port)| port.chars().all(|c| c.is_ascii_digit())).map_or(host, |(head, _)| head)
+}
+
+/// The host that clients use: `spec.publicHost` without port, else the listener's hostname with a leading `*.`
+/// replaced by `mcp.` (operator.md 5.3). `None` when there is neither.
+#[must_use]
+pub fn public_host(spec: Option<&str>, listener: Option<&str>) -> Option<String> {
+    let derived = || {
+        let hostname = listener.filter(|hostname| !hostname.is_empty())?;
+        Some(hostname.strip_prefix("*.").map_or_else(|| hostname.to_owned(), |rest| format!("mcp.{rest}")))
+    };
+    spec.map(|host| without_port(host).to_owned()).or_else(derived)
+}
+
+/// True when `route` and `listener` hostnames meet by the rules of Gateway API: absent is everything, `*.` stands for
+/// one or more labels.
+#[must_use]
+pub fn intersect(route: Option<&str>, listener: Option<&str>) -> bool {
+    let (Some(route), Some(listener)) = (route, listener) else { return true };
+    match (route.strip_prefix("*."), listener.strip_prefix("*.")) {
+        (None, None) => route.eq_ignore_ascii_case(listener),
+        (Some(suffix), None) => below(listener, suffix),
+        (None, Some(suffix)) => below(route, suffix),
+        (Some(a), Some(b)) => a.eq_ignore_ascii_case(b) || below(a, b) || below(b, a),
+    }
+}
+
+fn below(host: &str, suffix: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    host.strip_suffix(&suffix.to_ascii_lowercase()).is_some_and(|head| head.len() > 1 && head.ends_with('.'))
+}
+
+/// True when `value` can be a private host: optional `http://` or `https://`, then a host with optional port.
+#[must_use]
+pub fn is_private_host(value: &str) -> bool {
+    let rest = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| value.get(..scheme.len()).filter(|head| head.eq_ignore_ascii_case(scheme)).and(value.get(scheme.len()..)))
+        .unwrap_or(value);
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (rest, None),
+    };
+    let address = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']'));
+    let host_holds = address.map_or_else(
+        || is_dns1123_subdomain(&host.to_ascii_lowercase()),
+        |inner| inner.parse::<std::net::Ipv6Addr>().is_ok(),
+    );
+    host_holds && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+/// The Gateway's Service that carries `port`: `<gateway>-<class>` when it exists, else the oldest one labelled for
+/// the Gateway that exposes the port (operator.md 5.3).
+#[must_use]
+pub fn gateway_service<'a>(world: &'a World, gateway: &Gateway, port: i32) -> Option<&'a Service> {
+    let conventional = ObjectKey::new(gateway.key.namespace.as_str(), service_name(gateway));
+    let exposing = |service: &&Service| service.live && service.port(Some(port)).is_some();
+    world.service(&conventional).filter(|service| service.live).or_else(|| {
+        world
+            .services_of_gateway(&gateway.key)
+            .filter(exposing)
+            .min_by(|a, b| if a.age.older(&b.age) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater })
+    })
+}
+
+fn service_name(gateway: &Gateway) -> String {
+    format!("{}-{}", gateway.key.name, gateway.class_name)
+}
+
+/// How the broker reaches the Gateway itself (operator.md 5.3): `explicit` verbatim; else the conventional Service;
+/// else a labelled one; else the Gateway's address. HTTPS listeners get the scheme in front. `in_use` is kept when
+/// nothing is conclusive.
+#[must_use]
+pub fn private_host(
+    world: &World,
+    target: (&Gateway, &Listener),
+    explicit: Option<&str>,
+    in_use: Option<&str>,
+    cluster_domain: &str,
+) -> String {
+    if let Some(explicit) = explicit {
+        return explicit.to_owned();
+    }
+    let (gateway, listener) = target;
+    let scheme = if listener.is_https() { "https://" } else { "" };
+    let at_service = |name: &str| {
+        format!("{scheme}{name}.{}.svc.{cluster_domain}:{}", gateway.key.namespace, listener.port)
+    };
+    let labelled_elsewhere = world.services_of_gateway(&gateway.key).any(|service| service.live);
+    match gateway_service(world, gateway, listener.port) {
+        Some(service) => at_service(&service.key.name),
+        None if !labelled_elsewhere && in_use.is_none() && gateway.addresses.is_empty() => {
+            at_service(&service_name(gateway))
+        }
+        None => in_use.map(str::to_owned).unwrap_or_else(|| {
+            address(gateway).map_or_else(
+                || at_service(&service_name(gateway)),
+                |host| format!("{scheme}{host}:{}", listener.port),
+            )
+        }),
+    }
+}
+
+fn address(gateway: &Gateway) -> Option<String> {
+    let of_kind = |kind: &str| {
+        gateway.addresses.iter().find(|address| address.kind.as_deref().unwrap_or("IPAddress") == kind)
+    };
+    let address = of_kind("Hostname").or_else(|| of_kind("IPAddress"))?;
+    let is_v6 = address.value.contains(':');
+    Some(if is_v6 { format!("[{}]", address.value) } else { address.value.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_host_prefers_the_spec_and_replaces_the_wildcard() {
+        assert_eq!(public_host(Some("a.example:8080"), Some("*.b")), Some("a.example".to_owned()));
+        assert_eq!(public_host(None, Some("*.example.com")), Some("mcp.example.com".to_owned()));
+        assert_eq!(public_host(None, Some("mcp.example.com")), Some("mcp.example.com".to_owned()));
+        assert_eq!(public_host(None, None), None);
+    }
+
+    #[test]
+    fn hostnames_meet_as_in_gateway_api() {
+        assert!(intersect(None, Some("a.b")) && intersect(Some("a.b"), None));
+        assert!(intersect(Some("x.mcp.local"), Some("*.mcp.local")));
+        assert!(intersect(Some("x.y.mcp.local"), Some("*.mcp.local")));
+        assert!(!intersect(Some("mcp.local"), Some("*.mcp.local")));
+        assert!(!intersect(Some("xmcp.local"), Some("*.mcp.local")));
+        assert!(intersect(Some("*.a.mcp.local"), Some("*.mcp.local")));
+        assert!(!intersect(Some("a.b"), Some("a.c")));
+    }
+
+    #[test]
+    fn private_hosts_are_hosts_with_optional_scheme_and_port() {
+        for good in ["gw.ns.svc:8080", "https://gw.example", "HTTP://10.0.0.1:80", "[2001:db8::1]:8443", "gw"] {
+            assert!(is_private_host(good), "{good}");
+        }
+        for bad in ["http://", "gw:port", "gw:0", "ftp://gw", "gw/path", "[zz]:1", ""] {
+            assert!(!is_private_host(bad), "{bad}");
+        }
+    }
+}
