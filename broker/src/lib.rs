@@ -1,1 +1,12 @@
-//! Placeholder.
+//! The data plane of the MCP gateway: broker, router and their shared catalog. Layers, upper may import lower:
+//! `protocol ← config ← auth ← transport ← sessions, upstreams ← aggregation ← decision ← router | front ← run`.
+//! `router` and `front` never import each other.
+
+pub mod auth;
+pub mod config;
+pub mod options;
+pub mod protocol;
+pub mod secret;
+
+/// Version of this build: `serverInfo.version`, `clientInfo.version` and `--version`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,10 @@
+//! Who may: signing keys, the tokens that the gateway makes for itself and its clients, caller identity, Origin and
+//! Host. Pure but for [`clock::now`]; verification uses constant-time library code.
+
+pub mod clock;
+pub mod hairpin;
+pub mod identity;
+pub mod keys;
+pub mod origin;
+pub mod seal;
+pub mod session;

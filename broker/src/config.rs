@@ -1,0 +1,9 @@
+//! The config: its validated form (`model`), the reading of a document item by item (`document`) and the watching of
+//! its file (`watch`). Invariant: only a [`model::Snapshot`] leaves this layer, and it is immutable.
+
+pub mod document;
+pub mod model;
+pub mod watch;
+
+#[cfg(test)]
+mod tests;

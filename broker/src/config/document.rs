@@ -1,0 +1,422 @@
+//! Config document → [`Snapshot`], item by item (data-plane.md 3.2, 3.3): an item that does not validate is left out
+//! and reported, the rest is served. Keys are found without regard to case; unknown ones are reported and ignored.
+
+use super::model::{Closed, Protocol, ServerConfig, Snapshot, VirtualServer};
+use crate::protocol::host;
+use crate::secret::Secret;
+use mcp_gateway_api::config::{self, AuthPolicyEntry, ServerEntry, ServerState, VirtualServerEntry};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// Largest document, bytes.
+pub const MAX_BYTES: usize = 4 * 1024 * 1024;
+const MAX_ITEMS: usize = 1000;
+
+/// The whole document is refused. The text of the document is never repeated.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum DocumentError {
+    /// Larger than [`MAX_BYTES`].
+    #[error("config is larger than {MAX_BYTES} bytes")]
+    TooLarge,
+    /// Not UTF-8.
+    #[error("config is not UTF-8")]
+    Encoding,
+    /// Not YAML.
+    #[error("config is not valid YAML at {0}")]
+    Yaml(String),
+    /// The top level, or `servers`, has the wrong type.
+    #[error("config member {0} has the wrong type")]
+    Shape(&'static str),
+}
+
+const TOP: &[&str] = &[
+    "hash",
+    "servers",
+    "virtualServers",
+    "gatewayCACertPEM",
+    "publicHosts",
+    "allowedOrigins",
+    "authPolicies",
+    "authRequired",
+    "authn",
+    "defaultAction",
+];
+const SERVER: &[&str] = &[
+    "name",
+    "url",
+    "hostname",
+    "prefix",
+    "toolPrefix",
+    "state",
+    "enabled",
+    "credential",
+    "auth",
+    "caCert",
+    "createdAt",
+    "uid",
+    "userSpecificList",
+    "tokenURLElicitation",
+    "forwardHeaders",
+    "category",
+    "hint",
+    "tags",
+    "protocol",
+    "transport",
+    "callTimeout",
+    "resourceURIs",
+    "exposeServerInfo",
+];
+const VIRTUAL: &[&str] = &["name", "tools", "prompts", "resources"];
+
+/// Members of a server entry that only hand-written files have.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct FileMembers {
+    tool_prefix: String,
+    enabled: Option<bool>,
+    auth: Option<FileAuth>,
+    protocol: String,
+    transport: String,
+    call_timeout: Option<Value>,
+    #[serde(rename = "resourceURIs")]
+    resource_uris: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct FileAuth {
+    r#type: String,
+    token: String,
+    username: String,
+    password: String,
+}
+
+/// What reading collects beside the items.
+#[derive(Default)]
+struct Notes {
+    errors: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// Reads a document.
+///
+/// # Errors
+/// [`DocumentError`] when nothing of it can be used.
+pub fn read(bytes: &[u8]) -> Result<Snapshot, DocumentError> {
+    if bytes.len() > MAX_BYTES {
+        return Err(DocumentError::TooLarge);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| DocumentError::Encoding)?;
+    let value: Value =
+        serde_saphyr::from_str(text).map_err(|error| DocumentError::Yaml(config::location_of(&error)))?;
+    let mut notes = Notes::default();
+    let mut top = match value {
+        Value::Object(map) => canonical(map, TOP, "config", &mut notes),
+        Value::Null => Map::new(),
+        _ => return Err(DocumentError::Shape("(top level)")),
+    };
+    let servers = servers(list(&mut top, "servers")?, &mut notes);
+    let virtual_servers = virtual_servers(list(&mut top, "virtualServers")?, &mut notes);
+    let closed = closed(&mut top, &mut notes)?;
+    Ok(Snapshot {
+        hash: text_of(&top, "hash")
+            .filter(|hash| !hash.is_empty())
+            .unwrap_or_else(|| config::hash_of(bytes)),
+        servers,
+        virtual_servers,
+        gateway_ca_pem: text_of(&top, "gatewayCACertPEM").unwrap_or_default(),
+        public_hosts: strings(&mut top, "publicHosts", &mut notes)?
+            .iter()
+            .map(|name| host::comparable(name))
+            .collect(),
+        allowed_origins: strings(&mut top, "allowedOrigins", &mut notes)?,
+        closed,
+        errors: notes.errors,
+        warnings: notes.warnings,
+    })
+}
+
+/// Renames keys to their documented spelling; of two keys that differ in case only, the exact one wins.
+fn canonical(map: Map<String, Value>, known: &[&str], place: &str, notes: &mut Notes) -> Map<String, Value> {
+    let mut renamed = Map::new();
+    for (key, value) in map {
+        match known.iter().find(|name| name.eq_ignore_ascii_case(&key)) {
+            Some(name) if **name == key || !renamed.contains_key(*name) => {
+                drop(renamed.insert((*name).to_owned(), value))
+            }
+            Some(_) => {}
+            None => {
+                let shown: String = key.chars().take(64).collect();
+                notes
+                    .warnings
+                    .push(format!("{place}: unknown key {shown:?} ignored"));
+            }
+        }
+    }
+    renamed
+}
+
+fn list(top: &mut Map<String, Value>, key: &'static str) -> Result<Vec<Value>, DocumentError> {
+    match top.remove(key) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(items)) => Ok(items),
+        Some(_) => Err(DocumentError::Shape(key)),
+    }
+}
+
+fn strings(
+    top: &mut Map<String, Value>,
+    key: &'static str,
+    notes: &mut Notes,
+) -> Result<Vec<String>, DocumentError> {
+    let mut found = Vec::new();
+    for item in list(top, key)? {
+        match item {
+            Value::String(text) => found.push(text),
+            _ => notes.errors.push(format!("{key}: an element is not a string")),
+        }
+    }
+    Ok(found)
+}
+
+fn text_of(top: &Map<String, Value>, key: &str) -> Option<String> {
+    top.get(key).and_then(Value::as_str).map(str::to_owned)
+}
+
+fn servers(items: Vec<Value>, notes: &mut Notes) -> Vec<Arc<ServerConfig>> {
+    let mut found: Vec<Arc<ServerConfig>> = Vec::new();
+    let mut names = HashSet::new();
+    for (position, item) in items.into_iter().enumerate() {
+        if position >= MAX_ITEMS {
+            notes
+                .errors
+                .push(format!("servers: more than {MAX_ITEMS}, the rest is left out"));
+            break;
+        }
+        match server(item, position, notes) {
+            Ok(server) if names.insert(server.name.clone()) => found.push(Arc::new(server)),
+            Ok(server) => notes.errors.push(format!(
+                "server {:?}: duplicate name, the first is kept",
+                server.name
+            )),
+            Err(reason) => notes.errors.push(reason),
+        }
+    }
+    found
+}
+
+fn server(item: Value, position: usize, notes: &mut Notes) -> Result<ServerConfig, String> {
+    let Value::Object(map) = item else {
+        return Err(format!("servers[{position}]: not a mapping"));
+    };
+    let place = map
+        .iter()
+        .find(|(key, _)| key.eq_ignore_ascii_case("name"))
+        .and_then(|(_, name)| name.as_str())
+        .map_or_else(
+            || format!("servers[{position}]"),
+            |name| format!("server {name:?}"),
+        );
+    let map = canonical(map, SERVER, &place, notes);
+    let value = Value::Object(map);
+    // serde's message may repeat a value, and a value may be a credential: only the place is reported.
+    let wrong_type = |_| format!("{place}: a member has the wrong type");
+    let extra = FileMembers::deserialize(&value).map_err(wrong_type)?;
+    let entry = ServerEntry::deserialize(&value).map_err(wrong_type)?;
+    validated(entry, extra, position).map_err(|reason| format!("{place}: {reason}"))
+}
+
+fn validated(entry: ServerEntry, extra: FileMembers, position: usize) -> Result<ServerConfig, String> {
+    if entry.name.is_empty() {
+        return Err("name is missing".to_owned());
+    }
+    let url = url(&entry.url)?;
+    let prefix = if entry.prefix.is_empty() {
+        extra.tool_prefix.clone()
+    } else {
+        entry.prefix
+    };
+    if !good_prefix(&prefix) {
+        return Err("prefix must match ^[a-z0-9][a-z0-9_]*$".to_owned());
+    }
+    let hostname = match entry.hostname.as_str() {
+        "" => host::comparable(url.host_str().unwrap_or_default()),
+        name => host::comparable(name),
+    };
+    let path = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    let protocol = protocol(&extra)?;
+    let call_timeout = extra.call_timeout.as_ref().map(duration).transpose()?;
+    let credential = credential(&entry.credential, extra.auth.as_ref())?;
+    let mut tags = entry.tags;
+    tags.sort();
+    tags.dedup();
+    Ok(ServerConfig {
+        id: format!("{}:{prefix}:{hostname}", entry.name),
+        url,
+        hostname,
+        path,
+        prefix,
+        enabled: entry.state == ServerState::Enabled && extra.enabled.unwrap_or(true),
+        credential,
+        ca_pem: entry.ca_cert,
+        user_specific_list: entry.user_specific_list,
+        token_url_elicitation: entry.token_url_elicitation.map(|page| page.url),
+        forward_headers: entry
+            .forward_headers
+            .iter()
+            .map(|name| name.to_ascii_lowercase())
+            .collect(),
+        category: entry.category,
+        hint: entry.hint,
+        tags,
+        age: (entry.created_at, entry.uid, position),
+        protocol,
+        call_timeout,
+        name: entry.name,
+    })
+}
+
+fn url(text: &str) -> Result<Url, String> {
+    let mut url = Url::parse(text).map_err(|_| "url is not a URL".to_owned())?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err("url must be http or https with a host".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("url must not carry a user name or password; use credential".to_owned());
+    }
+    url.set_fragment(None);
+    if matches!(url.path(), "" | "/") {
+        url.set_path("/mcp");
+    }
+    Ok(url)
+}
+
+fn good_prefix(prefix: &str) -> bool {
+    prefix.is_empty()
+        || (!prefix.starts_with('_')
+            && prefix
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'))
+}
+
+fn protocol(extra: &FileMembers) -> Result<Protocol, String> {
+    match extra.transport.as_str() {
+        "" | "streamable-http" => {}
+        "sse" | "stdio" => {
+            return Err(
+                "transport sse and stdio need the standalone front, which this build does not have"
+                    .to_owned(),
+            );
+        }
+        _ => return Err("transport must be streamable-http".to_owned()),
+    }
+    match extra.resource_uris.as_str() {
+        "" | "asIs" => {}
+        _ => return Err("resourceURIs: only asIs is supported by this build".to_owned()),
+    }
+    match extra.protocol.as_str() {
+        "" | "auto" => Ok(Protocol::Auto),
+        "legacy" => Ok(Protocol::Legacy),
+        "modern" => Ok(Protocol::Modern),
+        _ => Err("protocol must be auto, legacy or modern".to_owned()),
+    }
+}
+
+fn duration(value: &Value) -> Result<Duration, String> {
+    let seconds = match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => match text.strip_suffix("ms") {
+            Some(number) => number.parse::<f64>().ok().map(|number| number / 1000.0),
+            None => text.strip_suffix('s').unwrap_or(text).parse().ok(),
+        },
+        _ => None,
+    };
+    seconds
+        .filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0)
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "callTimeout must be a duration such as 30s".to_owned())
+}
+
+fn credential(credential: &config::Credential, auth: Option<&FileAuth>) -> Result<Secret, String> {
+    use base64::Engine as _;
+    let text = match auth {
+        _ if !credential.is_empty() => credential.expose().to_owned(),
+        None => String::new(),
+        Some(auth) if auth.r#type.eq_ignore_ascii_case("bearer") => format!("Bearer {}", auth.token),
+        Some(auth) if auth.r#type.eq_ignore_ascii_case("basic") => {
+            let pair = format!("{}:{}", auth.username, auth.password);
+            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+        }
+        Some(_) => return Err("auth.type must be bearer or basic".to_owned()),
+    };
+    if http::HeaderValue::from_str(&text).is_err() {
+        return Err("credential is no header value".to_owned());
+    }
+    Ok(Secret::new(text))
+}
+
+fn virtual_servers(items: Vec<Value>, notes: &mut Notes) -> HashMap<String, VirtualServer> {
+    let mut found = HashMap::new();
+    for (position, item) in items.into_iter().enumerate() {
+        let place = format!("virtualServers[{position}]");
+        if position >= MAX_ITEMS {
+            notes.errors.push(format!(
+                "virtualServers: more than {MAX_ITEMS}, the rest is left out"
+            ));
+            break;
+        }
+        let Value::Object(map) = item else {
+            notes.errors.push(format!("{place}: not a mapping"));
+            continue;
+        };
+        let value = Value::Object(canonical(map, VIRTUAL, &place, notes));
+        let Ok(entry) = VirtualServerEntry::deserialize(&value) else {
+            notes.errors.push(format!("{place}: a member has the wrong type"));
+            continue;
+        };
+        if entry.name.is_empty() || found.contains_key(&entry.name) {
+            notes
+                .errors
+                .push(format!("{place}: name is missing or a duplicate"));
+            continue;
+        }
+        let set = |names: Vec<String>| names.into_iter().collect::<HashSet<_>>();
+        let server = VirtualServer {
+            tools: set(entry.tools),
+            prompts: entry.prompts.map(set),
+            resources: entry.resources.map(set),
+        };
+        found.insert(entry.name, server);
+    }
+    found
+}
+
+fn closed(top: &mut Map<String, Value>, notes: &mut Notes) -> Result<Closed, DocumentError> {
+    let mut policies = Vec::new();
+    let mut required = top.get("authRequired").and_then(Value::as_bool).unwrap_or(false);
+    for item in list(top, "authPolicies")? {
+        match AuthPolicyEntry::deserialize(&item) {
+            Ok(policy) => policies.push(policy),
+            Err(_) => {
+                notes
+                    .errors
+                    .push("authPolicies: a policy does not validate; everything is denied".to_owned());
+                required = true;
+            }
+        }
+    }
+    required |= top.contains_key("authn");
+    if required || !policies.is_empty() {
+        notes
+            .warnings
+            .push("authPolicies: this build evaluates no policies, what they name is denied".to_owned());
+    }
+    Ok(Closed::of(&policies, required))
+}

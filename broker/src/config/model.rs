@@ -1,0 +1,153 @@
+//! The validated config. Values are parsed once here; later layers trust them.
+
+use crate::secret::Secret;
+use mcp_gateway_api::config::AuthPolicyEntry;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// Everything that one config document says.
+pub struct Snapshot {
+    /// Config hash, reported as `config.hash`.
+    pub hash: String,
+    /// Enabled and disabled servers in the document's order.
+    pub servers: Vec<Arc<ServerConfig>>,
+    /// Virtual servers by name.
+    pub virtual_servers: HashMap<String, VirtualServer>,
+    /// PEM bundle trusted for the hairpin and every `https` server.
+    pub gateway_ca_pem: String,
+    /// Further hosts of clients, in comparable form.
+    pub public_hosts: Vec<String>,
+    /// Further origins; `*` allows all.
+    pub allowed_origins: Vec<String>,
+    /// What policies close.
+    pub closed: Closed,
+    /// Items that were left out, with the reason.
+    pub errors: Vec<String>,
+    /// What was ignored.
+    pub warnings: Vec<String>,
+}
+
+/// What is denied because a policy names it and this build evaluates no policies yet (data-plane.md 3.3, S10).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// The whole gateway.
+    pub everything: bool,
+    /// These servers.
+    pub servers: HashSet<String>,
+    /// These virtual servers.
+    pub virtual_servers: HashSet<String>,
+}
+
+impl Closed {
+    /// What a set of policies closes.
+    pub fn of(policies: &[AuthPolicyEntry], required: bool) -> Self {
+        let mut closed = Self {
+            everything: required,
+            ..Self::default()
+        };
+        for policy in policies {
+            if policy.targets.is_empty() {
+                closed.everything = true;
+            }
+            for target in &policy.targets {
+                match target.kind.as_str() {
+                    "MCPServerRegistration" => drop(closed.servers.insert(target.name.clone())),
+                    "MCPVirtualServer" => drop(closed.virtual_servers.insert(target.name.clone())),
+                    _ => closed.everything = true,
+                }
+            }
+        }
+        closed
+    }
+}
+
+/// One virtual server: sets of published names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VirtualServer {
+    /// Tools.
+    pub tools: HashSet<String>,
+    /// Prompts; `None` means all.
+    pub prompts: Option<HashSet<String>>,
+    /// Resource URIs; `None` means all.
+    pub resources: Option<HashSet<String>>,
+}
+
+/// One MCP server.
+pub struct ServerConfig {
+    /// Server name.
+    pub name: String,
+    /// `<name>:<prefix>:<hostname>`.
+    pub id: String,
+    /// Where the broker connects.
+    pub url: Url,
+    /// `:authority` of calls, in comparable form.
+    pub hostname: String,
+    /// Path and query of `url`.
+    pub path: String,
+    /// Put before every name.
+    pub prefix: String,
+    /// False: not served, keeps nothing but its entry in the status.
+    pub enabled: bool,
+    /// `Authorization` of the broker's own connection.
+    pub credential: Secret,
+    /// PEM added to the roots for this server.
+    pub ca_pem: String,
+    /// Lists are fetched per caller.
+    pub user_specific_list: bool,
+    /// Per-user token page; empty text means the built-in page.
+    pub token_url_elicitation: Option<String>,
+    /// Credential headers that this server may see, lower case.
+    pub forward_headers: Vec<String>,
+    /// Categories.
+    pub category: Vec<String>,
+    /// Hint.
+    pub hint: String,
+    /// Tags, sorted.
+    pub tags: Vec<String>,
+    /// Precedence: creation time, UID, position in the document.
+    pub age: (String, String, usize),
+    /// Which era is tried.
+    pub protocol: Protocol,
+    /// Limit of one call.
+    pub call_timeout: Option<Duration>,
+}
+
+/// `servers[].protocol`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Find out.
+    #[default]
+    Auto,
+    /// `initialize`.
+    Legacy,
+    /// `server/discover`.
+    Modern,
+}
+
+impl ServerConfig {
+    /// True when a connection made for `other` must be made anew for `self` (data-plane.md 3.4).
+    pub fn needs_new_connection(&self, other: &Self, ca_bundle_changed: bool) -> bool {
+        let differs = self.url != other.url
+            || self.hostname != other.hostname
+            || self.prefix != other.prefix
+            || self.credential != other.credential
+            || self.ca_pem != other.ca_pem
+            || self.enabled != other.enabled
+            || self.user_specific_list != other.user_specific_list
+            || self.protocol != other.protocol
+            || self.token_url_elicitation != other.token_url_elicitation
+            || self.forward_headers != other.forward_headers;
+        differs || (ca_bundle_changed && self.url.scheme() == "https")
+    }
+
+    /// True when nothing that anybody sees differs.
+    pub fn same_facts(&self, other: &Self) -> bool {
+        self.category == other.category
+            && self.hint == other.hint
+            && self.tags == other.tags
+            && self.call_timeout == other.call_timeout
+            && self.age == other.age
+    }
+}

@@ -1,0 +1,151 @@
+use super::document::{DocumentError, read};
+use super::watch::{self, Update};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+const TWO: &str = "
+servers:
+- {name: a/one, url: 'http://one.svc:8080', prefix: one_, hostname: One.mcp.local, credential: Bearer hunter2}
+- {name: a/two, url: 'https://two.svc/x?y=1', tags: [b, a]}
+virtualServers:
+- {name: a/few, tools: [one_x], prompts: []}
+";
+
+#[test]
+fn a_server_without_path_gets_mcp_and_without_hostname_that_of_its_url() {
+    let config = read(TWO.as_bytes()).unwrap();
+    assert_eq!(config.servers[0].url.as_str(), "http://one.svc:8080/mcp");
+    assert_eq!(config.servers[0].id, "a/one:one_:one.mcp.local");
+    assert_eq!(
+        (
+            config.servers[1].hostname.as_str(),
+            config.servers[1].path.as_str()
+        ),
+        ("two.svc", "/x?y=1")
+    );
+    assert_eq!(config.hash.len(), 16);
+    assert!(
+        config.virtual_servers["a/few"]
+            .prompts
+            .as_ref()
+            .unwrap()
+            .is_empty()
+    );
+    assert!(config.virtual_servers["a/few"].resources.is_none());
+}
+
+#[test]
+fn d13_one_bad_item_of_each_kind_leaves_the_others_and_is_named() {
+    let config = read(
+        b"servers:\n- {name: a/bad, url: 'ftp://x'}\n- 7\n- {name: a/good, url: 'http://x'}\n- {name: a/good, url: 'http://y'}\n- {name: a/p, url: 'http://x', prefix: Up_}\nvirtualServers: [7, {name: v/ok, tools: []}]\n",
+    )
+    .unwrap();
+    let names: Vec<&str> = config.servers.iter().map(|server| server.name.as_str()).collect();
+    assert_eq!(names, ["a/good"]);
+    assert_eq!(config.virtual_servers.len(), 1);
+    assert_eq!(config.errors.len(), 5, "{:?}", config.errors);
+    assert!(config.errors[0].contains("a/bad"));
+}
+
+#[test]
+fn keys_are_found_without_case_and_unknown_ones_are_reported() {
+    let config = read(b"SERVERS:\n- {Name: a/b, URL: 'http://x', toolprefix: t_, color: red}\n").unwrap();
+    assert_eq!(config.servers[0].prefix, "t_");
+    assert!(config.warnings[0].contains("color"), "{:?}", config.warnings);
+}
+
+#[test]
+fn older_auth_is_folded_into_the_credential() {
+    let config =
+        read(b"servers:\n- {name: a, url: 'http://x', auth: {type: basic, username: u, password: p}}\n")
+            .unwrap();
+    assert_eq!(config.servers[0].credential.expose(), "Basic dTpw");
+}
+
+#[test]
+fn only_unreadable_documents_are_refused_as_a_whole() {
+    assert!(matches!(read(b"servers: [").err(), Some(DocumentError::Yaml(_))));
+    assert_eq!(read(b"servers: {}").err(), Some(DocumentError::Shape("servers")));
+    assert_eq!(read(b"- a").err(), Some(DocumentError::Shape("(top level)")));
+    assert!(read(b"").unwrap().servers.is_empty());
+}
+
+#[test]
+fn s13_errors_repeat_no_value_of_the_document() {
+    let config = read(b"servers:\n- {name: a, url: 'http://x', credential: [hunter2]}\n- {name: b, url: 'http://u:hunter2@x'}\n").unwrap();
+    assert_eq!(config.errors.len(), 2);
+    assert!(!config.errors.concat().contains("hunter2"), "{:?}", config.errors);
+}
+
+#[test]
+fn s10_a_policy_that_cannot_be_judged_closes_what_it_names() {
+    let config = read(b"servers: []\nauthPolicies:\n- {name: a/p, valid: true, targets: [{kind: MCPServerRegistration, name: a/one}]}\n").unwrap();
+    assert!(!config.closed.everything && config.closed.servers.contains("a/one"));
+    assert!(read(b"authRequired: true").unwrap().closed.everything);
+    assert!(read(b"authPolicies: [7]").unwrap().closed.everything);
+}
+
+#[test]
+fn d7_what_concerns_the_connection_and_what_does_not() {
+    let base = "servers:\n- {name: a, url: 'https://x', hint: h, tags: [a, b]}\n";
+    let one = read(base.as_bytes()).unwrap();
+    let with = |from: &str, to: &str| read(base.replace(from, to).as_bytes()).unwrap();
+    let differs = |other: &super::model::Snapshot, bundle| {
+        other.servers[0].needs_new_connection(&one.servers[0], bundle)
+    };
+    assert!(differs(&with("https://x", "https://y"), false));
+    assert!(differs(&with("hint: h", "userSpecificList: true"), false));
+    assert!(differs(&with("hint: h", "caCert: pem"), false));
+    assert!(differs(&with("", ""), true));
+    assert!(!differs(&with("hint: h", "hint: other"), false));
+    assert!(with("[a, b]", "[b, a]").servers[0].same_facts(&one.servers[0]));
+}
+
+async fn next(updates: &mut mpsc::Receiver<Update>) -> Update {
+    tokio::time::timeout(Duration::from_secs(10), updates.recv())
+        .await
+        .expect("no update in 10 s")
+        .expect("watch ended")
+}
+
+fn hash(update: &Update) -> String {
+    match update {
+        Update::Good(_, snapshot) => snapshot
+            .servers
+            .iter()
+            .map(|server| server.name.clone())
+            .collect::<Vec<_>>()
+            .join(","),
+        Update::Bad(_, error) => format!("error: {error}"),
+    }
+}
+
+#[tokio::test]
+async fn d5_a_secret_update_by_symlink_swap_is_one_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let version = |name: &str, server: &str| {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+        std::fs::write(
+            folder.path().join(name).join("config.yaml"),
+            format!("servers: [{{name: {server}, url: 'http://x'}}]"),
+        )
+        .unwrap();
+    };
+    version("..1", "one");
+    std::os::unix::fs::symlink("..1", folder.path().join("..data")).unwrap();
+    std::os::unix::fs::symlink("..data/config.yaml", folder.path().join("config.yaml")).unwrap();
+    let (sender, mut updates) = mpsc::channel(8);
+    let task = tokio::spawn(watch::run(vec![folder.path().join("config.yaml")], sender));
+    assert_eq!(hash(&next(&mut updates).await), "one");
+    version("..2", "two");
+    std::os::unix::fs::symlink("..2", folder.path().join("..data_tmp")).unwrap();
+    std::fs::rename(folder.path().join("..data_tmp"), folder.path().join("..data")).unwrap();
+    std::fs::remove_dir_all(folder.path().join("..1")).unwrap();
+    assert_eq!(hash(&next(&mut updates).await), "two");
+    std::fs::write(folder.path().join("..2/config.yaml"), "servers: [").unwrap();
+    assert!(hash(&next(&mut updates).await).starts_with("error: config is not valid YAML"));
+    std::fs::write(folder.path().join("..2/config.yaml"), "servers: []").unwrap();
+    assert_eq!(hash(&next(&mut updates).await), "");
+    assert!(updates.try_recv().is_err(), "one update per change");
+    task.abort();
+}

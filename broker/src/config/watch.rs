@@ -1,0 +1,143 @@
+//! Watches the config file and the target of its symlink (data-plane.md 3.4): events are debounced, the file is read
+//! and compared, and only a difference is sent on. One task, so reloads never overlap.
+
+use super::document::{self, DocumentError};
+use super::model::Snapshot;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+const QUIET: Duration = Duration::from_millis(250);
+const LONGEST: Duration = Duration::from_secs(2);
+/// Some file systems deliver no events: the file is also read this often.
+const POLL: Duration = Duration::from_secs(15);
+/// A burst of file events needs one wake-up only.
+const EVENT_QUEUE: usize = 1;
+
+/// Where a config came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The mounted or local file.
+    File,
+    /// The Secret, by the API server.
+    Watch,
+}
+
+impl Source {
+    /// Value of `config.source`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Watch => "watch",
+        }
+    }
+}
+
+/// What a source says.
+#[derive(Clone)]
+pub enum Update {
+    /// A new good config.
+    Good(Source, Arc<Snapshot>),
+    /// The newest config cannot be used; the previous one stays.
+    Bad(Source, String),
+}
+
+/// Watches the first of `files` that exists (else the last) and sends updates until the receiver is gone. The first
+/// update is sent at once.
+pub async fn run(files: Vec<PathBuf>, updates: mpsc::Sender<Update>) {
+    let Some(path) = files.iter().find(|path| path.exists()).or(files.last()).cloned() else {
+        return;
+    };
+    let (wake, mut events) = mpsc::channel(EVENT_QUEUE);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Our own reads are events too; only changes wake.
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            let _ = wake.try_send(());
+        }
+    })
+    .ok();
+    let mut watched = Vec::new();
+    let mut last = None;
+    loop {
+        if let Some(watcher) = &mut watcher {
+            follow(watcher, &path, &mut watched);
+        }
+        let read = tokio::fs::read(&path).await;
+        if let Some(update) = changed(&path, read, &mut last)
+            && updates.send(update).await.is_err()
+        {
+            return;
+        }
+        tokio::select! {
+            () = settled(&mut events) => {}
+            () = updates.closed() => return,
+        }
+    }
+}
+
+/// Waits for an event or the poll interval, then for quiet.
+async fn settled(events: &mut mpsc::Receiver<()>) {
+    if !matches!(timeout(POLL, events.recv()).await, Ok(Some(()))) {
+        return;
+    }
+    let end = Instant::now() + LONGEST;
+    loop {
+        tokio::select! {
+            () = sleep_until(end) => return,
+            event = timeout(QUIET, events.recv()) => if !matches!(event, Ok(Some(()))) { return },
+        }
+    }
+}
+
+/// Watches the folder of the path and, when the path is a link, that of its target.
+fn follow(watcher: &mut RecommendedWatcher, path: &Path, watched: &mut Vec<PathBuf>) {
+    let folder = |path: &Path| match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    let mut wanted = vec![folder(path)];
+    if let Ok(target) = path.canonicalize() {
+        wanted.push(folder(&target));
+    }
+    for old in watched.iter().filter(|old| !wanted.contains(old)) {
+        drop(watcher.unwatch(old));
+    }
+    for new in wanted.iter().filter(|new| !watched.contains(new)) {
+        drop(watcher.watch(new, RecursiveMode::NonRecursive));
+    }
+    *watched = wanted;
+}
+
+/// Turns a read into an update when it differs from the last one.
+fn changed(
+    path: &Path,
+    read: std::io::Result<Vec<u8>>,
+    last: &mut Option<Result<Vec<u8>, String>>,
+) -> Option<Update> {
+    let now = read.map_err(|error| format!("read {}: {}", path.display(), error.kind()));
+    if last.as_ref() == Some(&now) {
+        return None;
+    }
+    let update = match &now {
+        Ok(bytes) => update_of(Source::File, bytes),
+        Err(text) => Update::Bad(Source::File, text.clone()),
+    };
+    *last = Some(now);
+    Some(update)
+}
+
+/// Reads a document that came from `source`.
+pub fn update_of(source: Source, bytes: &[u8]) -> Update {
+    match document::read(bytes) {
+        Ok(snapshot) => Update::Good(source, Arc::new(snapshot)),
+        Err(
+            error @ (DocumentError::TooLarge
+            | DocumentError::Encoding
+            | DocumentError::Yaml(_)
+            | DocumentError::Shape(_)),
+        ) => Update::Bad(source, error.to_string()),
+    }
+}

@@ -1,0 +1,10 @@
+//! Bytes and words of MCP, JSON-RPC, SSE and HTTP, without state and without I/O. Lowest layer: imports nothing of the
+//! other modules.
+
+pub mod header;
+pub mod host;
+pub mod json;
+pub mod message;
+pub mod reply;
+pub mod sse;
+pub mod version;

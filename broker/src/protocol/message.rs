@@ -1,0 +1,265 @@
+//! One JSON-RPC message of a client, classified in a single pass over its bytes (data-plane.md 4.2). Only the members
+//! that decide where a message goes are kept, as ranges; everything else is validated and left where it is.
+
+use super::json::{JsonError, Kind, Reader};
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Why a body is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// Not JSON, not UTF-8, a byte-order mark, or nested too deep: -32700.
+    #[error("parse error")]
+    Parse,
+    /// JSON, but no JSON-RPC message, or an ambiguous one: -32600. The id is given when it could be read.
+    #[error("invalid request")]
+    Invalid(Option<String>),
+    /// An array: batches belong to 2025-03-26 only.
+    #[error("batch")]
+    Batch,
+}
+
+/// What kind of message it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageKind {
+    /// Has a method and an id.
+    Request,
+    /// Has a method and no id.
+    Notification,
+    /// Has a result or an error.
+    Response,
+}
+
+/// A string member that decides where the message goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routed<'a> {
+    /// Its token in the body, with the quotes.
+    pub range: Range<usize>,
+    /// Its meaning.
+    pub value: Cow<'a, str>,
+}
+
+/// A classified message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Kind.
+    pub kind: MessageKind,
+    /// The id's bytes as received; absent for notifications.
+    pub id: Option<&'a str>,
+    /// `method`; empty for responses.
+    pub method: Cow<'a, str>,
+    /// `params` as received.
+    pub params: Option<&'a str>,
+    /// `params.name`.
+    pub name: Option<Routed<'a>>,
+    /// `params.uri`.
+    pub uri: Option<Routed<'a>>,
+    /// `params.ref` as received.
+    pub reference: Option<&'a str>,
+    /// `params._meta["io.modelcontextprotocol/protocolVersion"]` when it is a string.
+    pub meta_version: Option<Cow<'a, str>>,
+}
+
+/// Reads one message.
+///
+/// # Errors
+/// [`MessageError`], which is also the answer to the client.
+pub fn read(body: &[u8]) -> Result<Message<'_>, MessageError> {
+    let text = std::str::from_utf8(body).map_err(|_| MessageError::Parse)?;
+    let mut reader = Reader::new(text);
+    match reader.kind() {
+        Ok(Kind::Object) => {}
+        Ok(Kind::Array) => {
+            let valid = reader.value().is_ok() && reader.at_end();
+            return Err(if valid {
+                MessageError::Batch
+            } else {
+                MessageError::Parse
+            });
+        }
+        Ok(_) => {
+            let valid = reader.value().is_ok() && reader.at_end();
+            return Err(if valid {
+                MessageError::Invalid(None)
+            } else {
+                MessageError::Parse
+            });
+        }
+        Err(_) => return Err(MessageError::Parse),
+    }
+    let mut draft = Draft::default();
+    let read = reader.members(&mut |reader, name| draft.member(reader, &name));
+    if read.is_err() || !reader.at_end() {
+        return Err(MessageError::Parse);
+    }
+    draft.finish()
+}
+
+#[derive(Default)]
+struct Draft<'a> {
+    seen: Vec<String>,
+    flawed: bool,
+    version_ok: bool,
+    id: Option<(&'a str, Kind)>,
+    method: Option<Cow<'a, str>>,
+    result: bool,
+    params: Option<(&'a str, Kind)>,
+    inner: Params<'a>,
+}
+
+#[derive(Default)]
+struct Params<'a> {
+    seen: Vec<String>,
+    name: Option<Routed<'a>>,
+    uri: Option<Routed<'a>>,
+    reference: Option<&'a str>,
+    meta_version: Option<Cow<'a, str>>,
+}
+
+/// Remembers a name and says whether it, or one that differs in ASCII case only, was there before: some servers match
+/// member names without case.
+fn seen_before(seen: &mut Vec<String>, name: &str) -> bool {
+    if seen.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+        return true;
+    }
+    seen.push(name.to_owned());
+    false
+}
+
+const PARAMS_ROUTED: [&str; 4] = ["name", "uri", "ref", "_meta"];
+const TOP_LEVEL_LIMIT: usize = 64;
+
+impl<'a> Draft<'a> {
+    fn member(&mut self, reader: &mut Reader<'a>, name: &str) -> Result<(), JsonError> {
+        if self.seen.len() >= TOP_LEVEL_LIMIT || seen_before(&mut self.seen, name) {
+            self.flawed = true;
+            return reader.value().map(drop);
+        }
+        let kind = reader.kind()?;
+        match name {
+            "jsonrpc" => {
+                let range = reader.value()?;
+                self.version_ok = kind == Kind::String && reader.unescaped(range)? == "2.0";
+            }
+            "id" => {
+                let range = reader.value()?;
+                self.id = Some((reader.slice(range), kind));
+            }
+            "method" => {
+                let range = reader.value()?;
+                if kind == Kind::String {
+                    self.method = Some(reader.unescaped(range)?);
+                } else {
+                    self.flawed = true;
+                }
+            }
+            "params" => self.params(reader, kind)?,
+            "result" | "error" => {
+                self.result = true;
+                reader.value()?;
+            }
+            _ => drop(reader.value()?),
+        }
+        Ok(())
+    }
+
+    fn params(&mut self, reader: &mut Reader<'a>, kind: Kind) -> Result<(), JsonError> {
+        if kind != Kind::Object {
+            let range = reader.value()?;
+            self.params = Some((reader.slice(range), kind));
+            return Ok(());
+        }
+        let start = reader.position();
+        let mut flawed = false;
+        let inner = &mut self.inner;
+        reader.members(&mut |reader, name| {
+            if PARAMS_ROUTED
+                .iter()
+                .any(|routed| routed.eq_ignore_ascii_case(&name))
+                && seen_before(&mut inner.seen, &name)
+            {
+                flawed = true;
+                return reader.value().map(drop);
+            }
+            inner.member(reader, &name)
+        })?;
+        self.flawed |= flawed;
+        self.params = Some((reader.slice(start..reader.position()), kind));
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Message<'a>, MessageError> {
+        let id_text = self.id.and_then(|(text, kind)| match kind {
+            Kind::String => Some(text),
+            Kind::Number if !text.contains(['.', 'e', 'E']) => Some(text),
+            _ => None,
+        });
+        let invalid = || MessageError::Invalid(id_text.map(str::to_owned));
+        let params_ok = self.params.is_none_or(|(_, kind)| matches!(kind, Kind::Object));
+        if self.flawed || !self.version_ok || !params_ok || (self.id.is_some() && id_text.is_none()) {
+            return Err(invalid());
+        }
+        let kind = match (&self.method, self.result, id_text) {
+            (Some(_), false, Some(_)) => MessageKind::Request,
+            (Some(_), false, None) => MessageKind::Notification,
+            (None, true, Some(_)) => MessageKind::Response,
+            _ => return Err(invalid()),
+        };
+        Ok(Message {
+            kind,
+            id: id_text,
+            method: self.method.unwrap_or_default(),
+            params: self.params.map(|(text, _)| text),
+            name: self.inner.name,
+            uri: self.inner.uri,
+            reference: self.inner.reference,
+            meta_version: self.inner.meta_version,
+        })
+    }
+}
+
+impl<'a> Params<'a> {
+    fn member(&mut self, reader: &mut Reader<'a>, name: &str) -> Result<(), JsonError> {
+        let kind = reader.kind()?;
+        match name {
+            "name" | "uri" if kind == Kind::String => {
+                let range = reader.value()?;
+                let value = reader.unescaped(range.clone())?;
+                let slot = if name == "name" {
+                    &mut self.name
+                } else {
+                    &mut self.uri
+                };
+                *slot = Some(Routed { range, value });
+                Ok(())
+            }
+            "ref" => {
+                let range = reader.value()?;
+                self.reference = Some(reader.slice(range));
+                Ok(())
+            }
+            "_meta" if kind == Kind::Object => reader.members(&mut |reader, key| {
+                let kind = reader.kind()?;
+                let range = reader.value()?;
+                if key == "io.modelcontextprotocol/protocolVersion" && kind == Kind::String {
+                    self.meta_version = Some(reader.unescaped(range)?);
+                }
+                Ok(())
+            }),
+            _ => reader.value().map(drop),
+        }
+    }
+}
+
+/// Replaces one range of the body; everything else stays byte for byte.
+pub fn splice(body: &[u8], range: &Range<usize>, replacement: &str) -> Option<Vec<u8>> {
+    let (before, after) = (body.get(..range.start)?, body.get(range.end..)?);
+    let mut spliced = Vec::with_capacity(before.len() + replacement.len() + after.len());
+    spliced.extend_from_slice(before);
+    spliced.extend_from_slice(replacement.as_bytes());
+    spliced.extend_from_slice(after);
+    Some(spliced)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+use super::*;
+use proptest::prelude::*;
+
+fn invalid(body: &str) -> bool {
+    matches!(read(body.as_bytes()), Err(MessageError::Invalid(_)))
+}
+
+#[test]
+fn d25_the_id_is_kept_byte_for_byte() {
+    for id in ["9007199254740993", "\"1\"", "\"a\\u0041\\n\"", "-1"] {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+        assert_eq!(read(body.as_bytes()).unwrap().id, Some(id));
+    }
+}
+
+#[test]
+fn d28_routed_members_that_occur_twice_are_refused() {
+    for body in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{},"params":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","name":"b"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","n\u0061me":"b"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","Name":"b"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"a","uri":"b"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{},"_meta":{}}}"#,
+        r#"{"jsonrpc":"2.0","jsonrpc":"2.0","id":1,"method":"ping"}"#,
+    ] {
+        assert!(invalid(body), "{body}");
+    }
+}
+
+#[test]
+fn duplicates_that_decide_nothing_pass() {
+    let body =
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":1,"x":2}}}"#;
+    assert_eq!(read(body.as_bytes()).unwrap().name.unwrap().value, "a");
+}
+
+#[test]
+fn what_is_no_message_is_refused_with_the_right_error() {
+    for body in [
+        "",
+        "{",
+        "\u{feff}{}",
+        "{}x",
+        "nope",
+        r#"{"a":"\ud800","method":"x"}"#.trim_end_matches('}'),
+    ] {
+        assert_eq!(read(body.as_bytes()).err(), Some(MessageError::Parse), "{body:?}");
+    }
+    assert_eq!(read(b"{\"a\":\"\xff\"}").err(), Some(MessageError::Parse));
+    assert_eq!(read(b"[]").err(), Some(MessageError::Batch));
+    for body in [
+        "1",
+        "{}",
+        r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1e3,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1}"#,
+        r#"{"jsonrpc":"2.0","method":7}"#,
+        r#"{"jsonrpc":"2.0","method":"x","params":[]}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"x","result":{}}"#,
+        r#"{"jsonrpc":"2.0","result":{}}"#,
+    ] {
+        assert!(invalid(body), "{body}");
+    }
+}
+
+#[test]
+fn an_invalid_message_keeps_the_id_that_could_be_read() {
+    assert_eq!(
+        read(br#"{"jsonrpc":"1.0","id":"x","method":"ping"}"#).err(),
+        Some(MessageError::Invalid(Some("\"x\"".into())))
+    );
+}
+
+#[test]
+fn kinds_are_told_apart() {
+    let kind = |body: &str| read(body.as_bytes()).unwrap().kind;
+    assert_eq!(
+        kind(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#),
+        MessageKind::Request
+    );
+    assert_eq!(
+        kind(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#),
+        MessageKind::Notification
+    );
+    assert_eq!(
+        kind(r#"{"jsonrpc":"2.0","id":"a","result":{}}"#),
+        MessageKind::Response
+    );
+    assert_eq!(
+        kind(r#"{"jsonrpc":"2.0","id":"a","error":{}}"#),
+        MessageKind::Response
+    );
+}
+
+#[test]
+fn the_modern_version_is_found_in_meta() {
+    let body = br#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+    assert_eq!(read(body).unwrap().meta_version.as_deref(), Some("2026-07-28"));
+}
+
+fn json() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<String>().prop_map(Into::into),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            proptest::collection::hash_map(any::<String>(), inner, 0..4)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn d26_a_splice_changes_the_name_and_no_other_byte(arguments in json(), name in any::<String>(), new in any::<String>(), pretty in any::<bool>()) {
+        let value = serde_json::json!({"jsonrpc":"2.0","id":7,"method":"tools/call","zzz":arguments,"params":{"arguments":arguments,"name":name}});
+        let body = if pretty { serde_json::to_vec_pretty(&value).unwrap() } else { serde_json::to_vec(&value).unwrap() };
+        let message = read(&body).unwrap();
+        let routed = message.name.unwrap();
+        prop_assert_eq!(routed.value.as_ref(), name.as_str());
+        let spliced = splice(&body, &routed.range, &super::super::json::quoted(&new)).unwrap();
+        let mut expected = value;
+        expected["params"]["name"] = new.into();
+        prop_assert_eq!(serde_json::from_slice::<serde_json::Value>(&spliced).unwrap(), expected);
+        prop_assert_eq!(&spliced[..routed.range.start], &body[..routed.range.start]);
+        prop_assert!(spliced.ends_with(&body[routed.range.end..]));
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = read(&bytes);
+    }
+
+    #[test]
+    fn what_it_accepts_serde_json_accepts(text in "[\\[\\]{}\",:0-9a-z\\\\ .eE+-]{0,60}") {
+        if read(text.as_bytes()).is_ok() {
+            prop_assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+        }
+    }
+}
