@@ -1,0 +1,216 @@
+//! The admission webhook configurations (operator.md 3, olm.md 6.2): rules, policies and timeouts in one place, for
+//! the operator (managed certificates), the manifest generator, the bundle and the tests. Pure.
+
+use k8s_openapi::{
+    ByteString,
+    api::admissionregistration::v1::{
+        MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations, ServiceReference,
+        ValidatingWebhook, ValidatingWebhookConfiguration, WebhookClientConfig,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use crate::names;
+
+/// Name of both configuration objects, of the Deployment, of the Service and of the ServiceAccount.
+pub const NAME: &str = "mcp-gateway-webhook";
+/// Path of the validating endpoint.
+pub const VALIDATE_PATH: &str = "/validate";
+/// Path of the mutating endpoint.
+pub const MUTATE_PATH: &str = "/mutate";
+/// Port of the Service.
+pub const SERVICE_PORT: i32 = 443;
+/// Port of the pods.
+pub const TARGET_PORT: i32 = 9443;
+/// Seconds that the API server waits for an answer.
+pub const TIMEOUT_SECONDS: i32 = 5;
+/// Webhook name: exclusivity and shape of extensions, fails closed.
+pub const EXCLUSIVITY: &str = "exclusivity.mcp.kuadrant.io";
+/// Webhook name: rules for the other kinds, fails open because reconcile repeats them.
+pub const RULES: &str = "rules.mcp.kuadrant.io";
+/// Webhook name: defaults, fails open because reconcile treats an absent field the same.
+pub const DEFAULTS: &str = "defaults.mcp.kuadrant.io";
+
+/// How the API server reaches the webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WebhookEndpoint {
+    /// The Service [`NAME`] (or OLM's) in a namespace, port [`SERVICE_PORT`].
+    Service {
+        /// Namespace of the Service.
+        namespace: String,
+        /// Name of the Service.
+        name: String,
+    },
+    /// An `https://host:port` prefix without a path; for tests and for a webhook outside the cluster.
+    Url(String),
+}
+
+/// Address and trust of the webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookClient {
+    /// Where requests go.
+    pub endpoint: WebhookEndpoint,
+    /// PEM certificates that the serving certificate is verified with; absent when somebody else injects them.
+    pub ca_bundle: Option<Vec<u8>>,
+}
+
+impl WebhookClient {
+    /// The Service of the kustomize and Helm installs in `namespace`.
+    #[must_use]
+    pub fn service(namespace: &str, ca_bundle: Option<Vec<u8>>) -> Self {
+        Self {
+            endpoint: WebhookEndpoint::Service {
+                namespace: namespace.to_owned(),
+                name: NAME.to_owned(),
+            },
+            ca_bundle,
+        }
+    }
+
+    fn config(&self, path: &str) -> WebhookClientConfig {
+        let ca_bundle = self.ca_bundle.clone().map(ByteString);
+        match &self.endpoint {
+            WebhookEndpoint::Service { namespace, name } => WebhookClientConfig {
+                ca_bundle,
+                service: Some(ServiceReference {
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    path: Some(path.to_owned()),
+                    port: Some(SERVICE_PORT),
+                }),
+                url: None,
+            },
+            WebhookEndpoint::Url(base) => WebhookClientConfig {
+                ca_bundle,
+                service: None,
+                url: Some(format!("{}{path}", base.trim_end_matches('/'))),
+            },
+        }
+    }
+}
+
+/// The validating configuration: [`EXCLUSIVITY`] for extensions and [`RULES`] for the other kinds.
+#[must_use]
+pub fn validating(client: &WebhookClient) -> ValidatingWebhookConfiguration {
+    let webhook =
+        |name: &str, resources: &[&str], failure_policy: &str, side_effects: &str| ValidatingWebhook {
+            name: name.to_owned(),
+            admission_review_versions: vec!["v1".to_owned()],
+            client_config: client.config(VALIDATE_PATH),
+            failure_policy: Some(failure_policy.to_owned()),
+            match_policy: Some("Equivalent".to_owned()),
+            rules: Some(rules(resources)),
+            side_effects: side_effects.to_owned(),
+            timeout_seconds: Some(TIMEOUT_SECONDS),
+            ..ValidatingWebhook::default()
+        };
+    ValidatingWebhookConfiguration {
+        metadata: metadata(),
+        webhooks: Some(vec![
+            webhook(EXCLUSIVITY, &["mcpgatewayextensions"], "Fail", "NoneOnDryRun"),
+            webhook(
+                RULES,
+                &["mcpauthpolicies", "mcpserverregistrations", "mcpvirtualservers"],
+                "Ignore",
+                "None",
+            ),
+        ]),
+    }
+}
+
+/// The mutating configuration: [`DEFAULTS`] for the two kinds that have a default which the schema cannot express.
+#[must_use]
+pub fn mutating(client: &WebhookClient) -> MutatingWebhookConfiguration {
+    MutatingWebhookConfiguration {
+        metadata: metadata(),
+        webhooks: Some(vec![MutatingWebhook {
+            name: DEFAULTS.to_owned(),
+            admission_review_versions: vec!["v1".to_owned()],
+            client_config: client.config(MUTATE_PATH),
+            failure_policy: Some("Ignore".to_owned()),
+            match_policy: Some("Equivalent".to_owned()),
+            reinvocation_policy: Some("Never".to_owned()),
+            rules: Some(rules(&["mcpgatewayextensions", "mcpserverregistrations"])),
+            side_effects: "None".to_owned(),
+            timeout_seconds: Some(TIMEOUT_SECONDS),
+            ..MutatingWebhook::default()
+        }]),
+    }
+}
+
+fn metadata() -> ObjectMeta {
+    ObjectMeta {
+        name: Some(NAME.to_owned()),
+        labels: Some([("app.kubernetes.io/name".to_owned(), NAME.to_owned())].into()),
+        ..ObjectMeta::default()
+    }
+}
+
+/// CREATE and UPDATE of the main resource; never DELETE, never a subresource.
+fn rules(resources: &[&str]) -> Vec<RuleWithOperations> {
+    let owned = |items: &[&str]| Some(items.iter().map(|&item| item.to_owned()).collect());
+    vec![RuleWithOperations {
+        api_groups: owned(&[names::GROUP]),
+        api_versions: owned(&[names::VERSION]),
+        operations: owned(&["CREATE", "UPDATE"]),
+        resources: owned(resources),
+        scope: Some("Namespaced".to_owned()),
+    }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operations(rules: Option<&Vec<RuleWithOperations>>) -> Vec<String> {
+        rules
+            .into_iter()
+            .flatten()
+            .flat_map(|rule| {
+                let resources = rule.resources.clone().unwrap_or_default();
+                assert!(resources.iter().all(|resource| !resource.contains('/')));
+                rule.operations.clone().unwrap_or_default()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn t61_deletion_and_subresources_are_never_matched() {
+        let client = WebhookClient::service("mcp-system", None);
+        let mut seen = Vec::new();
+        for webhook in validating(&client).webhooks.unwrap_or_default() {
+            seen.extend(operations(webhook.rules.as_ref()));
+        }
+        for webhook in mutating(&client).webhooks.unwrap_or_default() {
+            seen.extend(operations(webhook.rules.as_ref()));
+        }
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen, ["CREATE", "UPDATE"]);
+    }
+
+    #[test]
+    fn only_exclusivity_fails_closed() {
+        let client = WebhookClient::service("mcp-system", Some(b"pem".to_vec()));
+        let closed: Vec<_> = validating(&client)
+            .webhooks
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|webhook| webhook.failure_policy.as_deref() == Some("Fail"))
+            .map(|webhook| (webhook.name, webhook.side_effects))
+            .collect();
+        assert_eq!(closed, [(EXCLUSIVITY.to_owned(), "NoneOnDryRun".to_owned())]);
+    }
+
+    #[test]
+    fn a_url_endpoint_gets_the_path_once() {
+        let client = WebhookClient {
+            endpoint: WebhookEndpoint::Url("https://127.0.0.1:9443/".to_owned()),
+            ca_bundle: None,
+        };
+        assert_eq!(
+            client.config(MUTATE_PATH).url.as_deref(),
+            Some("https://127.0.0.1:9443/mutate")
+        );
+    }
+}
