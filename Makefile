@@ -1,0 +1,103 @@
+# Thin: every target is one or two commands that can also be typed. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+VERSION ?= 0.1.0
+export CARGO_TERM_COLOR ?= auto
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+KIT := $(TARGET_DIR)/debug/kit
+export MCPGW_BIN_DIR := $(abspath $(TARGET_DIR)/debug)
+
+.PHONY: help
+help: ## Show this help
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+## -- the two commands of a newcomer ------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: build ## Start everything on this machine, apply config/samples, call tools through Envoy (KEEP=1 keeps it up)
+	$(KIT) doctor
+	$(KIT) build
+	$(KIT) run $(if $(KEEP),--keep,) -- test/demo/demo.sh
+
+.PHONY: test
+test: fmt clippy deny generate-check unit e2e ## Everything that CI runs
+
+## -- parts of `make test` -----------------------------------------------------------------------------------------
+
+.PHONY: fmt
+fmt: ## Check the formatting
+	$(CARGO) fmt --all -- --check
+
+.PHONY: clippy
+clippy: ## Lints, warnings are errors
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: deny
+deny: ## Licences, bans and sources of dependencies; advisories when their database can be reached
+	$(CARGO) deny --offline check bans licenses sources
+	@$(CARGO) deny check advisories 2>/dev/null || echo "advisories not checked: the advisory database cannot be reached from here"
+
+.PHONY: generate-check
+generate-check: ## Fail when a generated file is stale
+	$(CARGO) run -q -p mcp-gateway-generate -- --check
+
+.PHONY: unit
+unit: $(KIT) ## Unit and in-process tests
+	$(KIT) build envoy
+	$(CARGO) test --workspace --exclude mcp-gateway-e2e --locked
+
+.PHONY: e2e
+e2e: build ## End-to-end tests on a real control plane and Envoy (TEST=name runs one)
+	$(KIT) doctor
+	$(KIT) build
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run --" \
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run --" \
+	$(CARGO) test -p mcp-gateway-e2e --locked --test e2e -- --nocapture $(TEST)
+
+.PHONY: conformance
+conformance: ## The official MCP conformance suite (not yet: issue D)
+	@echo "conformance: not yet, comes with the complete data plane" >&2; exit 1
+
+## -- building -----------------------------------------------------------------------------------------------------
+
+.PHONY: build
+build: ## Build every binary (target/debug)
+	$(CARGO) build --workspace --bins --locked
+
+$(KIT):
+	$(CARGO) build --workspace --bins --locked
+
+.PHONY: generate
+generate: ## Write CRDs, RBAC, manifests and the API reference from code
+	$(CARGO) run -q -p mcp-gateway-generate
+
+.PHONY: tools
+tools: ## Install what `make test` needs beside Rust, Go, Node.js and Python (cargo-deny)
+	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked
+
+.PHONY: docs
+docs: ## API documentation of the crates, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+.PHONY: run
+run: build ## Run the operator against the cluster of KUBECONFIG
+	$(TARGET_DIR)/debug/mcp-gateway-operator --leader-elect=false --webhook-certs=external
+
+## -- later issues -------------------------------------------------------------------------------------------------
+
+.PHONY: bench profile fuzz bundle images push
+bench: ## Benchmarks with baselines in the same run (not yet)
+	@echo "bench: not yet" >&2; exit 1
+profile: ## Flame graphs under load (not yet)
+	@echo "profile: not yet" >&2; exit 1
+fuzz: ## Fuzz targets (not yet)
+	@echo "fuzz: not yet" >&2; exit 1
+bundle: ## OLM bundle and catalog for VERSION (not yet)
+	@echo "bundle: not yet" >&2; exit 1
+images: ## Container images as OCI layouts (not yet)
+	@echo "images: not yet" >&2; exit 1
+push: ## Push images to a registry (not yet)
+	@echo "push: not yet" >&2; exit 1
