@@ -10,6 +10,8 @@ pub mod names;
 #[cfg(feature = "k8s")]
 pub mod acceptance;
 #[cfg(feature = "k8s")]
+pub mod admission;
+#[cfg(feature = "k8s")]
 pub mod auth_policy;
 #[cfg(feature = "k8s")]
 pub mod claims;
