@@ -37,7 +37,7 @@ clippy: ## Lints, warnings are errors
 
 .PHONY: deny
 deny: ## Licences, bans and sources of dependencies; advisories when their database can be reached
-	$(CARGO) deny --offline check bans licenses sources
+	$(CARGO) deny check bans licenses sources
 	@$(CARGO) deny check advisories 2>/dev/null || echo "advisories not checked: the advisory database cannot be reached from here"
 
 .PHONY: generate-check

@@ -1,1 +1,12 @@
-//! Placeholder.
+//! The harness of the end-to-end suite: the installed operator, sites of its own for each test, kubectl as a user types
+//! it, and an MCP client that goes through Envoy.
+
+mod cluster;
+mod kubectl;
+mod mcp;
+mod site;
+
+pub use cluster::{Cluster, OPERATOR_NAMESPACE};
+pub use kubectl::{apply, delete, get, kubectl, refused};
+pub use mcp::{Answer, McpClient};
+pub use site::{PUBLIC_PORT, Site};

@@ -1,0 +1,103 @@
+//! A small MCP client over plain HTTP, so that a test sees status, headers and JSON as they are on the wire.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+const PROTOCOL_VERSION: &str = "2025-11-25";
+
+/// One session with the gateway.
+#[derive(Clone, Debug)]
+pub struct McpClient {
+    http: reqwest::Client,
+    url: String,
+    host: String,
+    session: Option<String>,
+}
+
+/// An answer as it came.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// `Mcp-Session-Id`, when there is one.
+    pub session: Option<String>,
+    /// The JSON-RPC message; of an SSE stream the last one. `Null` when there is none.
+    pub message: Value,
+}
+
+impl McpClient {
+    /// A client of `url` that asks for `host`, without a session.
+    ///
+    /// # Errors
+    /// When no HTTP client can be built.
+    pub fn new(url: &str, host: &str) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
+        Ok(Self { http, url: url.to_owned(), host: host.to_owned(), session: None })
+    }
+
+    /// Opens a session: `initialize` and `notifications/initialized`.
+    ///
+    /// # Errors
+    /// When the gateway refuses one of them.
+    pub async fn initialize(&mut self) -> anyhow::Result<Value> {
+        let params = json!({"protocolVersion": PROTOCOL_VERSION, "capabilities": {}, "clientInfo": {"name": "e2e", "version": "1"}});
+        let answer = self.send(&json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params})).await?;
+        ensure!(answer.status == 200, "initialize: {answer:?}");
+        self.session = Some(answer.session.context("initialize gave no session")?);
+        let accepted = self.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await?;
+        ensure!(accepted.status == 202, "notifications/initialized: {accepted:?}");
+        Ok(answer.message["result"].clone())
+    }
+
+    /// Names of the tools that are listed.
+    ///
+    /// # Errors
+    /// When the list is refused.
+    pub async fn tools(&self) -> anyhow::Result<Vec<String>> {
+        let result = self.request("tools/list", json!({})).await?;
+        let tools = result["tools"].as_array().context("no tools member")?;
+        Ok(tools.iter().filter_map(|tool| tool["name"].as_str()).map(str::to_owned).collect())
+    }
+
+    /// Calls a tool and returns its result.
+    ///
+    /// # Errors
+    /// When the answer is a JSON-RPC error, or no answer at all.
+    pub async fn call(&self, tool: &str, arguments: Value) -> anyhow::Result<Value> {
+        self.request("tools/call", json!({"name": tool, "arguments": arguments})).await
+    }
+
+    /// One request; its result.
+    ///
+    /// # Errors
+    /// When the answer is a JSON-RPC error, or no answer at all.
+    pub async fn request(&self, method: &str, params: Value) -> anyhow::Result<Value> {
+        let answer = self.send(&json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params})).await?;
+        ensure!(answer.status == 200 && answer.message.get("result").is_some(), "{method}: {answer:?}");
+        Ok(answer.message["result"].clone())
+    }
+
+    /// Sends one message as it is.
+    ///
+    /// # Errors
+    /// When no HTTP answer comes.
+    pub async fn send(&self, message: &Value) -> anyhow::Result<Answer> {
+        let mut request = self
+            .http
+            .post(&self.url)
+            .header("host", format!("{}:{}", self.host, crate::PUBLIC_PORT))
+            .header("accept", "application/json, text/event-stream")
+            .json(message);
+        if let Some(session) = &self.session {
+            request = request.header("mcp-session-id", session);
+        }
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        let session = response.headers().get("mcp-session-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+        let body = response.text().await?;
+        let last = body.lines().rev().find_map(|line| line.strip_prefix("data:")).unwrap_or(&body);
+        Ok(Answer { status, session, message: serde_json::from_str(last).unwrap_or(Value::Null) })
+    }
+}

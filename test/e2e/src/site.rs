@@ -1,0 +1,169 @@
+//! A site of its own for each test: a Gateway with its Envoy, a team's namespace, MCP servers with their routes. Names are
+//! made from the site's name, so that tests run beside each other.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use mcp_gateway_kit::eventually;
+use serde_json::Value;
+
+use crate::{
+    kubectl::{apply, get, kubectl},
+    mcp::McpClient,
+};
+
+/// Port of the listeners that every site's Gateway has.
+pub const PUBLIC_PORT: u16 = 8080;
+
+/// One Gateway and the namespaces around it.
+#[derive(Clone, Debug)]
+pub struct Site {
+    name: String,
+}
+
+impl Site {
+    /// Makes namespaces `<name>-gw`, `<name>` and `<name>-servers`, and the Gateway `<name>-gw/gw` with listeners `mcp`
+    /// (host `mcp.<name>.example`), `mcps` (`*.<name>.local`), both on port 8080, and `other` (`*.<name>.other`, 9090),
+    /// open to all namespaces; grants the team namespace `<name>` access.
+    ///
+    /// # Errors
+    /// When the API server refuses an object.
+    pub fn create(name: &str) -> anyhow::Result<Self> {
+        let listener = |listener: &str, host: &str, port: u16| {
+            format!("{{name: {listener}, hostname: '{host}', port: {port}, protocol: HTTP, allowedRoutes: {{namespaces: {{from: All}}}}}}")
+        };
+        let listeners = [
+            listener("mcp", &format!("mcp.{name}.example"), PUBLIC_PORT),
+            listener("mcps", &format!("*.{name}.local"), PUBLIC_PORT),
+            listener("other", &format!("*.{name}.other"), 9090),
+        ]
+        .join(", ");
+        let namespaces: String = [format!("{name}-gw"), name.to_owned(), format!("{name}-servers")]
+            .map(|namespace| format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}\n---\n"))
+            .concat();
+        apply(&format!(
+            "{namespaces}{{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {{name: gw, namespace: {name}-gw}}, \
+            spec: {{gatewayClassName: istio, listeners: [{listeners}]}}}}"
+        ))?;
+        let site = Self { name: name.to_owned() };
+        site.grant(name)?;
+        Ok(site)
+    }
+
+    /// The site's name, also that of the team's namespace.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Host that clients use.
+    #[must_use]
+    pub fn host(&self) -> String {
+        format!("mcp.{}.example", self.name)
+    }
+
+    /// Lets extensions of `namespace` use the Gateway.
+    ///
+    /// # Errors
+    /// When the API server refuses the grant.
+    pub fn grant(&self, namespace: &str) -> anyhow::Result<()> {
+        let name = &self.name;
+        apply(&format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {{name: allow-{namespace}, namespace: {name}-gw}}, \
+            spec: {{from: [{{group: mcp.kuadrant.io, kind: MCPGatewayExtension, namespace: {namespace}}}], \
+            to: [{{group: gateway.networking.k8s.io, kind: Gateway, name: gw}}]}}}}"
+        ))?;
+        Ok(())
+    }
+
+    /// Manifest of an extension `<namespace>/<extension>` on the Gateway's `listener`; `more` is added to its spec.
+    #[must_use]
+    pub fn extension(&self, namespace: &str, extension: &str, listener: &str, more: &str) -> String {
+        let name = &self.name;
+        let more = if more.is_empty() { String::new() } else { format!(", {more}") };
+        format!(
+            "{{apiVersion: mcp.kuadrant.io/v1alpha1, kind: MCPGatewayExtension, metadata: {{name: {extension}, namespace: {namespace}}}, \
+            spec: {{targetRef: {{group: gateway.networking.k8s.io, kind: Gateway, name: gw, namespace: {name}-gw, sectionName: {listener}}}{more}}}}}"
+        )
+    }
+
+    /// Runs the Python sample server as `<name>-servers/<server>` with Service and HTTPRoute
+    /// `<server>.<name>.local` on listener `mcps`.
+    ///
+    /// # Errors
+    /// When the API server refuses an object.
+    pub fn server(&self, server: &str) -> anyhow::Result<()> {
+        let name = &self.name;
+        let meta = format!("metadata: {{name: {server}, namespace: {name}-servers}}");
+        apply(&format!(
+            "{{apiVersion: apps/v1, kind: Deployment, {meta}, spec: {{selector: {{matchLabels: {{app: {server}}}}}, \
+            template: {{metadata: {{labels: {{app: {server}}}}}, spec: {{containers: [{{name: server, \
+            image: 'ghcr.io/mcp-gateway-operator/sample-python:2.3.0', ports: [{{name: http, containerPort: 8000}}], \
+            readinessProbe: {{tcpSocket: {{port: http}}, periodSeconds: 1}}}}]}}}}}}}}\n---\n\
+            {{apiVersion: v1, kind: Service, {meta}, spec: {{selector: {{app: {server}}}, ports: [{{name: http, port: 8000}}]}}}}\n---\n\
+            {{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, {meta}, spec: {{\
+            parentRefs: [{{name: gw, namespace: {name}-gw, sectionName: mcps}}], hostnames: [{server}.{name}.local], \
+            rules: [{{backendRefs: [{{name: {server}, port: 8000}}]}}]}}}}"
+        ))?;
+        Ok(())
+    }
+
+    /// Registers the route of `server` with `prefix`.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub fn register(&self, server: &str, prefix: &str) -> anyhow::Result<()> {
+        let name = &self.name;
+        apply(&format!(
+            "{{apiVersion: mcp.kuadrant.io/v1alpha1, kind: MCPServerRegistration, metadata: {{name: {server}, namespace: {name}-servers}}, \
+            spec: {{targetRef: {{group: gateway.networking.k8s.io, kind: HTTPRoute, name: {server}}}, prefix: {prefix}}}}}"
+        ))?;
+        Ok(())
+    }
+
+    /// `kubectl wait --for=condition=Ready` for `what`, such as `mcpge/ext -n team`.
+    ///
+    /// # Errors
+    /// When it does not become Ready within a minute and a half; the error holds its conditions.
+    pub fn wait_ready(&self, what: &str) -> anyhow::Result<()> {
+        kubectl(&format!("wait --for=condition=Ready --timeout=90s {what}"))
+            .map(drop)
+            .with_context(|| format!("conditions: {}", conditions(what)))
+    }
+
+    /// Waits until condition `Ready` of `what` is False with `reason`, and returns its message.
+    ///
+    /// # Errors
+    /// When that does not happen within a minute.
+    pub async fn wait_not_ready(&self, what: &str, reason: &str) -> anyhow::Result<String> {
+        let message = eventually(Duration::from_secs(60), &format!("{what} to be refused with {reason}"), async || {
+            let object = get(what).map_err(|error| format!("{error:#}"))?;
+            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let ready = conditions.iter().find(|condition| condition["type"] == "Ready").cloned().unwrap_or_default();
+            if ready["status"] == "False" && ready["reason"] == reason {
+                return Ok(ready["message"].as_str().unwrap_or_default().to_owned());
+            }
+            Err(ready.to_string())
+        });
+        Ok(message.await?)
+    }
+
+    /// A client of this site's endpoint, through Envoy.
+    ///
+    /// # Errors
+    /// When the Gateway has no address within a minute.
+    pub async fn client(&self) -> anyhow::Result<McpClient> {
+        let line = format!("gateway gw -n {}-gw", self.name);
+        let address = eventually(Duration::from_secs(60), "the Gateway's address", async || {
+            let gateway = get(&line).map_err(|error| format!("{error:#}"))?;
+            let address = gateway["status"]["addresses"][0]["value"].as_str().map(str::to_owned);
+            address.ok_or_else(|| gateway["status"]["conditions"].to_string())
+        });
+        let address = address.await?;
+        McpClient::new(&format!("http://{address}:{PUBLIC_PORT}/mcp"), &self.host())
+    }
+}
+
+fn conditions(what: &str) -> Value {
+    get(what).map_or(Value::Null, |object| object["status"]["conditions"].clone())
+}

@@ -1,0 +1,4 @@
+//! The end-to-end suite: real API server, controllers, istiod and Envoy, our pods as processes under the roles they ship.
+//! Run it by `make e2e`.
+
+mod path;
