@@ -1,0 +1,60 @@
+"""A small MCP server on the Python SDK: three tools, a prompt and a resource over streamable HTTP.
+
+PORT is the port (8000). ALLOWED_HOSTS, comma separated, turns on the SDK's check of the Host header: behind a gateway
+the server sees the hostname of its route there, not its own name.
+"""
+
+import os
+
+import anyio
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
+
+server = MCPServer("weather", instructions="Adds numbers, tells tomorrow's weather and answers slowly.")
+
+
+@server.tool()
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+@server.tool()
+def forecast(city: str) -> str:
+    """Tell tomorrow's weather in a city. The same city always has the same weather."""
+    kinds = ["sunny", "cloudy", "rainy", "stormy"]
+    return f"Tomorrow in {city}: {kinds[sum(city.encode()) % len(kinds)]}."
+
+
+@server.tool()
+async def slow_echo(text: str, ctx: Context, seconds: float = 1.0, steps: int = 5) -> str:
+    """Give the text back after some seconds, reporting progress on the way."""
+    for step in range(steps):
+        await ctx.report_progress(step, steps, f"step {step + 1} of {steps}")
+        await anyio.sleep(seconds / steps)
+    await ctx.report_progress(steps, steps, "done")
+    return text
+
+
+@server.prompt()
+def packing_list(city: str) -> str:
+    """Ask for a packing list that fits the weather of a city."""
+    return f"{forecast(city)} What should I pack?"
+
+
+@server.resource("weather://cities")
+def cities() -> str:
+    """The cities that the weather is known for."""
+    return "every city that has a name"
+
+
+if __name__ == "__main__":
+    hosts = [host for host in os.environ.get("ALLOWED_HOSTS", "").split(",") if host]
+    server.run(
+        "streamable-http",
+        host="0.0.0.0",
+        port=int(os.environ.get("PORT", "8000")),
+        transport_security=TransportSecuritySettings(
+            enable_dns_rebinding_protection=bool(hosts), allowed_hosts=hosts
+        ),
+    )

@@ -1,0 +1,145 @@
+//! What Istio's deployment controller would do for a Gateway: a Service and a Deployment of Envoy, owned by the Gateway.
+//! The pods run on the same node as all others, so that a killed Envoy starts again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use gateway_api::apis::standard::gateways::Gateway;
+use kube::api::Api;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, Resource as _, ResourceExt as _};
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use crate::apply::{ApplyError, apply};
+use crate::control_plane::GATEWAY_CLASSES;
+use crate::envoy::{ADMIN_PORT, bootstrap};
+use crate::node::images::ENVOY_IMAGE;
+
+/// The label by which istiod and Services find a Gateway's pods.
+pub(crate) const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+const MANAGER: &str = "kit-gateways";
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Plays the Gateways of the known classes until the runtime ends.
+pub(crate) async fn play(client: Client) {
+    let mut gateways = watcher(Api::<Gateway>::all(client.clone()), watcher::Config::default())
+        .default_backoff()
+        .applied_objects()
+        .boxed();
+    loop {
+        match gateways.try_next().await {
+            Ok(Some(gateway)) => {
+                tokio::spawn(bring_about(client.clone(), Arc::new(gateway)));
+            }
+            Ok(None) => return,
+            Err(error) => warn!(%error, "Watch of Gateways failed"),
+        }
+    }
+}
+
+/// Applies the Gateway's children, once more after an error. Deletion is the garbage collector's business.
+async fn bring_about(client: Client, gateway: Arc<Gateway>) {
+    for attempt in 0..5 {
+        match apply_children(&client, &gateway).await {
+            Ok(()) => return,
+            Err(error) => {
+                warn!(gateway = gateway.name_any(), attempt, %error, "Gateway cannot be played yet")
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn apply_children(client: &Client, gateway: &Gateway) -> Result<(), ApplyError> {
+    let class = gateway.spec.gateway_class_name.as_str();
+    if !GATEWAY_CLASSES.contains(&class) || gateway.metadata.deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let namespace = gateway.namespace().unwrap_or_default();
+    for child in [service(gateway), deployment(gateway)] {
+        apply(client, child, MANAGER, &namespace).await?;
+    }
+    info!(gateway = gateway.name_any(), namespace, class, "Gateway played");
+    Ok(())
+}
+
+/// The name of the Gateway's Service and Deployment.
+pub(crate) fn child_name(gateway: &str, class: &str) -> String {
+    format!("{gateway}-{class}")
+}
+
+fn metadata(gateway: &Gateway) -> Value {
+    json!({
+        "name": child_name(&gateway.name_any(), &gateway.spec.gateway_class_name),
+        "namespace": gateway.namespace(),
+        "labels": labels(gateway),
+        "ownerReferences": [gateway.controller_owner_ref(&())],
+    })
+}
+
+fn labels(gateway: &Gateway) -> Value {
+    json!({
+        (GATEWAY_LABEL): gateway.name_any(),
+        "gateway.networking.k8s.io/gateway-class-name": gateway.spec.gateway_class_name,
+    })
+}
+
+/// The distinct listener ports, in order.
+pub(crate) fn ports(gateway: &Gateway) -> Vec<i32> {
+    let mut ports: Vec<i32> = gateway
+        .spec
+        .listeners
+        .iter()
+        .map(|listener| listener.port)
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+fn service(gateway: &Gateway) -> Value {
+    let ports: Vec<Value> = ports(gateway)
+        .into_iter()
+        .map(|port| json!({"name": format!("port-{port}"), "port": port, "targetPort": port, "protocol": "TCP"}))
+        .collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(gateway),
+        "spec": {"type": "ClusterIP", "selector": {(GATEWAY_LABEL): gateway.name_any()}, "ports": ports},
+    })
+}
+
+fn deployment(gateway: &Gateway) -> Value {
+    let namespace = gateway.namespace().unwrap_or_default();
+    let config = bootstrap(&namespace, &gateway.name_any()).to_string();
+    let field = |path: &str| json!({"fieldRef": {"fieldPath": path}});
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(gateway),
+        "spec": {
+            "selector": {"matchLabels": {(GATEWAY_LABEL): gateway.name_any()}},
+            "template": {
+                "metadata": {"labels": labels(gateway)},
+                "spec": {
+                    "automountServiceAccountToken": false,
+                    "terminationGracePeriodSeconds": 5,
+                    "containers": [{
+                        "name": "istio-proxy",
+                        "image": ENVOY_IMAGE,
+                        "args": ["--config-yaml", config, "--disable-hot-restart", "--concurrency", "2",
+                            "--log-level", "warning"],
+                        "env": [
+                            {"name": "POD_IP", "valueFrom": field("status.podIP")},
+                            {"name": "POD_NAME", "valueFrom": field("metadata.name")},
+                        ],
+                        "ports": [{"name": "admin", "containerPort": ADMIN_PORT}],
+                        "readinessProbe": {"httpGet": {"path": "/ready", "port": ADMIN_PORT}, "periodSeconds": 2},
+                    }],
+                },
+        },
+    })
+}
