@@ -1,0 +1,74 @@
+use super::*;
+
+fn body(request: &Value) -> Vec<u8> {
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request})
+        .to_string()
+        .into_bytes()
+}
+
+fn extension(operation: &str) -> Value {
+    json!({"uid": "u-1", "operation": operation, "namespace": "team-a", "dryRun": true,
+        "resource": {"group": "mcp.kuadrant.io", "version": "v1alpha1", "resource": "mcpgatewayextensions"},
+        "object": {"spec": {}}, "oldObject": null})
+}
+
+#[test]
+fn a_request_is_read() {
+    let request = Request::read(&body(&extension("CREATE"))).expect("a request");
+    assert_eq!(
+        (request.uid.as_str(), request.kind, request.dry_run),
+        ("u-1", Kind::Extension, true)
+    );
+    assert_eq!((request.operation, request.old), (Operation::Create, None));
+}
+
+#[test]
+fn o2_the_uid_is_found_in_whatever_comes() {
+    let malformed = |body: &[u8]| match Request::read(body) {
+        Err(Unusable::Malformed { uid, .. }) => uid,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(malformed(br#"{"request": {"uid": "u-7", "object": "#), "u-7");
+    assert_eq!(malformed(br#"{"request": {"uid": "u-7"}}"#), "u-7");
+    let without_object = json!({"uid": "u-7", "operation": "CREATE",
+        "resource": {"group": "mcp.kuadrant.io", "resource": "mcpgatewayextensions"}});
+    assert_eq!(malformed(&body(&without_object)), "u-7");
+    assert_eq!(
+        malformed(&body(&extension("UPDATE"))),
+        "u-1",
+        "an update without the old object"
+    );
+    assert_eq!(malformed(b"\xff\xfe\"uid\": \"u\xff\""), "");
+    assert_eq!(malformed(b""), "");
+}
+
+#[test]
+fn t61_deletions_subresources_and_other_kinds_are_let_through() {
+    let mut status = extension("UPDATE");
+    status["subResource"] = json!("status");
+    let mut other = extension("CREATE");
+    other["resource"]["group"] = json!("apps");
+    for request in [extension("DELETE"), extension("CONNECT"), status, other] {
+        assert_eq!(
+            Request::read(&body(&request)),
+            Err(Unusable::NotOurs {
+                uid: "u-1".to_owned()
+            })
+        );
+    }
+}
+
+#[test]
+fn a_denial_lists_every_violation_twice() {
+    let violation = |field: &str| Violation::new("spec", field, "InvalidMCPGatewayExtension", "is wrong");
+    let verdict = Verdict::deny(vec![violation("spec.a"), violation("spec.b")]);
+    let response = answer("u-1", &verdict)["response"].clone();
+    assert_eq!(response["allowed"], false);
+    assert_eq!(response["status"]["code"], 403);
+    assert_eq!(response["status"]["reason"], "InvalidMCPGatewayExtension");
+    assert_eq!(
+        response["status"]["message"],
+        "spec.a: is wrong [InvalidMCPGatewayExtension]\nspec.b: is wrong [InvalidMCPGatewayExtension]"
+    );
+    assert_eq!(response["status"]["details"]["causes"][1]["field"], "spec.b");
+}

@@ -1,0 +1,246 @@
+//! The serving pair: found in a directory, checked, swapped atomically when its content changes. A pair that does not
+//! parse or whose halves do not belong together is never served; the old one stays.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use axum_server::tls_rustls::RustlsConfig;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    version::{TLS12, TLS13},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+
+/// The directories into which OLM mounts the pair, in this order (olm.md 1.7).
+pub const OLM_DIRS: [&str; 2] = [
+    "/tmp/k8s-webhook-server/serving-certs",
+    "/apiserver.local.config/certificates",
+];
+/// File names of certificate and key.
+const FILES: [(&str, &str); 2] = [("tls.crt", "tls.key"), ("apiserver.crt", "apiserver.key")];
+/// Longest time until a change is noticed without a notification (the kubelet swaps a link; some file systems tell
+/// nothing).
+const POLL: Duration = Duration::from_secs(2);
+/// Largest file that is read.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// Why a pair is not served.
+#[derive(Debug, Error)]
+pub enum PairError {
+    /// No directory holds both files.
+    #[error("no serving certificate in {0}")]
+    Absent(String),
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file holds no PEM of the right kind. The text of the error never contains the file's.
+    #[error("{path} holds no {what}")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What was expected.
+        what: &'static str,
+    },
+    /// Key and certificate do not belong together, or the key is of no usable kind.
+    #[error("key and certificate are no usable pair: {0}")]
+    Mismatch(#[source] rustls::Error),
+}
+
+/// The pair that is served now.
+#[derive(Clone, Default)]
+pub struct Pair {
+    current: Arc<ArcSwapOption<Served>>,
+}
+
+struct Served {
+    digest: [u8; 32],
+    config: Arc<ServerConfig>,
+}
+
+impl Pair {
+    /// True once a valid pair was found.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.current.load().is_some()
+    }
+
+    fn replace(&self, served: Served) {
+        self.current.store(Some(Arc::new(served)));
+    }
+}
+
+/// Reads the pair from the first of `dirs` that has one.
+fn load(dirs: &[PathBuf]) -> Result<Served, PairError> {
+    let found = dirs.iter().find_map(|dir| {
+        FILES
+            .iter()
+            .map(|(certificate, key)| (dir.join(certificate), dir.join(key)))
+            .find(|(certificate, key)| certificate.exists() && key.exists())
+    });
+    let (certificate, key) = found.ok_or_else(|| {
+        let dirs: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+        PairError::Absent(dirs.join(", "))
+    })?;
+    let (chain, secret) = (read(&certificate)?, read(&key)?);
+    let digest = Sha256::new()
+        .chain_update(&chain)
+        .chain_update([0])
+        .chain_update(&secret)
+        .finalize()
+        .into();
+    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain)
+        .collect::<Result<_, _>>()
+        .ok()
+        .filter(|certificates: &Vec<_>| !certificates.is_empty())
+        .ok_or(PairError::Pem {
+            path: certificate,
+            what: "certificate",
+        })?;
+    // SEC1, PKCS#8 and PKCS#1 alike.
+    let private = PrivateKeyDer::from_pem_slice(&secret).map_err(|_| PairError::Pem {
+        path: key,
+        what: "private key",
+    })?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS12, &TLS13])
+        .map_err(PairError::Mismatch)?
+        .with_no_client_auth()
+        .with_single_cert(certificates, private)
+        .map_err(PairError::Mismatch)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Served {
+        digest,
+        config: Arc::new(config),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, PairError> {
+    let failed = |source| PairError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let length = std::fs::metadata(path).map_err(failed)?.len();
+    if length > MAX_FILE {
+        return Err(failed(std::io::Error::other("the file is too large")));
+    }
+    std::fs::read(path).map_err(failed)
+}
+
+/// Keeps a pair and the server's configuration up to date.
+pub struct Reloader {
+    dirs: Vec<PathBuf>,
+    pair: Pair,
+    /// Told when the first pair is there, with every one after it.
+    configs: watch::Sender<Option<RustlsConfig>>,
+    last_error: Option<String>,
+}
+
+impl Reloader {
+    /// Watches `dir`, or OLM's directories when none is given.
+    #[must_use]
+    pub fn new(dir: Option<PathBuf>) -> Self {
+        let dirs = dir.map_or_else(|| OLM_DIRS.iter().map(PathBuf::from).collect(), |dir| vec![dir]);
+        Self {
+            dirs,
+            pair: Pair::default(),
+            configs: watch::channel(None).0,
+            last_error: None,
+        }
+    }
+
+    /// The pair, for readiness.
+    #[must_use]
+    pub fn pair(&self) -> Pair {
+        self.pair.clone()
+    }
+
+    /// Becomes the server's configuration once there is a pair; later pairs are swapped into it.
+    #[must_use]
+    pub fn config(&self) -> watch::Receiver<Option<RustlsConfig>> {
+        self.configs.subscribe()
+    }
+
+    /// Loads whenever something in the directories changes; for ever.
+    pub async fn run(mut self) {
+        // One waiting notification is enough: a load reads what is there then.
+        let (told, mut changes) = mpsc::channel(1);
+        let mut watched: Vec<(PathBuf, RecommendedWatcher)> = Vec::new();
+        loop {
+            watched.retain(|(dir, _)| dir.exists());
+            for dir in &self.dirs {
+                if !watched.iter().any(|(other, _)| other == dir)
+                    && let Some(watcher) = watch_dir(dir, told.clone())
+                {
+                    watched.push((dir.clone(), watcher));
+                }
+            }
+            self.reload();
+            // Either a notification or the time for the next look.
+            let _ = timeout(POLL, changes.recv()).await;
+        }
+    }
+
+    /// Loads once. An unusable pair is reported once and changes nothing.
+    fn reload(&mut self) {
+        match load(&self.dirs) {
+            Ok(served) => {
+                self.last_error = None;
+                if self
+                    .pair
+                    .current
+                    .load()
+                    .as_ref()
+                    .is_some_and(|current| current.digest == served.digest)
+                {
+                    return;
+                }
+                let config = Arc::clone(&served.config);
+                self.pair.replace(served);
+                self.configs.send_modify(|current| match current {
+                    Some(existing) => existing.reload_from_config(config),
+                    None => *current = Some(RustlsConfig::from_config(config)),
+                });
+                tracing::info!("Serving certificate loaded");
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.last_error.as_ref() != Some(&text) {
+                    tracing::warn!(
+                        error = text,
+                        serving = self.pair.is_served(),
+                        "Serving certificate not usable"
+                    );
+                    self.last_error = Some(text);
+                }
+            }
+        }
+    }
+}
+
+fn watch_dir(dir: &Path, told: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+    let notify = move |_: notify::Result<notify::Event>| {
+        // Full: a look is due anyway.
+        let _ = told.try_send(());
+    };
+    let mut watcher = notify::recommended_watcher(notify).ok()?;
+    watcher.watch(dir, RecursiveMode::NonRecursive).ok()?;
+    Some(watcher)
+}

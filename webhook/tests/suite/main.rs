@@ -1,0 +1,2 @@
+//! One binary for every test of the webhook.
+#![allow(missing_docs)]
