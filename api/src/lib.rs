@@ -2,6 +2,7 @@
 //! the feature `k8s`, the custom resources and the rules that webhook and operator judge them by. No client, no
 //! clock, no I/O.
 
+pub mod authorization;
 pub mod broker_status;
 pub mod config;
 pub mod envoy_filter;
