@@ -25,8 +25,14 @@ pub(crate) fn files() -> anyhow::Result<Files> {
     let install = ["namespace.yaml", "../default"].map(str::to_owned);
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     Ok(Files::from([
-        ("config/default/kustomization.yaml".into(), kustomization(Some(NAMESPACE), &parts)?),
-        ("config/install/kustomization.yaml".into(), kustomization(None, &install)?),
+        (
+            "config/default/kustomization.yaml".into(),
+            kustomization(Some(NAMESPACE), &parts)?,
+        ),
+        (
+            "config/install/kustomization.yaml".into(),
+            kustomization(None, &install)?,
+        ),
         ("config/install/namespace.yaml".into(), yaml(&[namespace])?),
     ]))
 }

@@ -1,11 +1,13 @@
 //! `make generate`: writes every manifest that has a source in code (CRDs, RBAC, Deployments, webhook configurations,
 //! kustomizations) and the API reference. `--check` writes nothing and fails when a file differs.
 
+mod chart;
 mod crd;
 mod kustomize;
 mod manager;
 mod rbac;
 mod reference;
+mod release;
 mod tree;
 mod webhook;
 
@@ -27,7 +29,11 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let files = everything()?;
-    if arguments.check { tree::check(&arguments.root, &files) } else { tree::write(&arguments.root, &files) }
+    if arguments.check {
+        tree::check(&arguments.root, &files)
+    } else {
+        tree::write(&arguments.root, &files)
+    }
 }
 
 /// Every generated file, by path in the repository.
@@ -38,6 +44,7 @@ fn everything() -> anyhow::Result<tree::Files> {
     files.extend(manager::files()?);
     files.extend(webhook::files()?);
     files.extend(kustomize::files()?);
+    files.extend(chart::files()?);
     files.extend(reference::files()?);
     Ok(files)
 }

@@ -11,7 +11,9 @@ use crate::{
 /// Name of the operator's Deployment and ServiceAccount.
 pub(crate) const NAME: &str = "mcp-gateway-controller";
 /// Value of `app.kubernetes.io/name` on its pods: never that of the broker, so that no selector of a child meets it.
-const APP: &str = "mcp-gateway-operator";
+pub(crate) const APP: &str = "mcp-gateway-operator";
+/// Env variable with the image of the operands.
+pub(crate) const BROKER_IMAGE_ENV: &str = "RELATED_IMAGE_ROUTER_BROKER";
 /// Version of the images, that of this workspace.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -19,16 +21,20 @@ pub(crate) fn files() -> anyhow::Result<Files> {
     let resources = ["deployment.yaml".to_owned(), "service_account.yaml".to_owned()];
     Ok(Files::from([
         ("config/manager/deployment.yaml".into(), yaml(&[deployment()])?),
-        ("config/manager/service_account.yaml".into(), yaml(&[service_account(NAME, APP)])?),
-        ("config/manager/kustomization.yaml".into(), kustomization(None, &resources)?),
+        ("config/manager/service_account.yaml".into(), yaml(&[account()])?),
+        (
+            "config/manager/kustomization.yaml".into(),
+            kustomization(None, &resources)?,
+        ),
     ]))
 }
 
-fn deployment() -> Value {
+/// The operator's Deployment as kustomize installs it; chart and bundle change single members of it.
+pub(crate) fn deployment() -> Value {
     let env = json!([
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
-        {"name": "RELATED_IMAGE_ROUTER_BROKER", "value": format!("{}:{VERSION}", names::BROKER_IMAGE)},
+        {"name": BROKER_IMAGE_ENV, "value": format!("{}:{VERSION}", names::BROKER_IMAGE)},
     ]);
     let container = json!({
         "name": "manager",
@@ -78,6 +84,11 @@ pub(crate) fn deployment_of(name: &str, app: &str, replicas: u32, mut container:
 /// Labels of the parts that are installed, as opposed to the children that the operator makes.
 pub(crate) fn labels(app: &str) -> Value {
     json!({"app.kubernetes.io/name": app, "app.kubernetes.io/part-of": "mcp-gateway"})
+}
+
+/// The operator's ServiceAccount.
+pub(crate) fn account() -> Value {
+    service_account(NAME, APP)
 }
 
 pub(crate) fn service_account(name: &str, app: &str) -> Value {

@@ -28,18 +28,34 @@ pub(crate) fn files() -> anyhow::Result<Files> {
 
 /// The rows of the members of `schema`, depth first.
 fn rows(text: &mut String, path: &str, schema: &Value) -> anyhow::Result<()> {
-    let required: Vec<&str> =
-        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> = schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     for (name, member) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
         let kind = member["type"].as_str().unwrap_or("object");
         let items = &member["items"];
-        let shown = items["type"].as_str().map_or_else(|| kind.to_owned(), |item| format!("[]{item}"));
-        let mandatory = if required.contains(&name.as_str()) { " (required)" } else { "" };
-        let default = member.get("default").map(|value| format!("`{value}`")).unwrap_or_default();
+        let shown = items["type"]
+            .as_str()
+            .map_or_else(|| kind.to_owned(), |item| format!("[]{item}"));
+        let mandatory = if required.contains(&name.as_str()) {
+            " (required)"
+        } else {
+            ""
+        };
+        let default = member
+            .get("default")
+            .map(|value| format!("`{value}`"))
+            .unwrap_or_default();
         let meaning = cell(member["description"].as_str().unwrap_or_default());
         let limits = cell(&limits(member));
-        writeln!(text, "| `{path}`{mandatory} | {shown} | {default} | {limits} | {meaning} |")?;
+        writeln!(
+            text,
+            "| `{path}`{mandatory} | {shown} | {default} | {limits} | {meaning} |"
+        )?;
         if path.ends_with(".conditions") {
             continue;
         }
@@ -52,12 +68,18 @@ fn rows(text: &mut String, path: &str, schema: &Value) -> anyhow::Result<()> {
 fn limits(schema: &Value) -> String {
     let mut limits = Vec::new();
     if let Some(values) = schema["enum"].as_array() {
-        let values: Vec<String> = values.iter().filter_map(Value::as_str).map(|v| format!("`{v}`")).collect();
+        let values: Vec<String> = values
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|v| format!("`{v}`"))
+            .collect();
         limits.push(values.join(", "));
     }
-    for (low, high, what) in
-        [("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " items")]
-    {
+    for (low, high, what) in [
+        ("minimum", "maximum", ""),
+        ("minLength", "maxLength", " characters"),
+        ("minItems", "maxItems", " items"),
+    ] {
         let bound = |name: &str| schema.get(name).map(ToString::to_string);
         match (bound(low), bound(high)) {
             (Some(low), Some(high)) => limits.push(format!("{low}..{high}{what}")),

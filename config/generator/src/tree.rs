@@ -48,11 +48,16 @@ pub(crate) fn write(root: &Path, files: &Files) -> anyhow::Result<()> {
 pub(crate) fn check(root: &Path, files: &Files) -> anyhow::Result<()> {
     let stale: Vec<String> = files
         .iter()
-        .filter(|(path, content)| !fs::read_to_string(root.join(path)).is_ok_and(|present| present == **content))
+        .filter(|(path, content)| {
+            !fs::read_to_string(root.join(path)).is_ok_and(|present| present == **content)
+        })
         .map(|(path, _)| path.display().to_string())
         .collect();
     if stale.is_empty() {
         return Ok(());
     }
-    bail!("generated files are stale, run `make generate`: {}", stale.join(", "))
+    bail!(
+        "generated files are stale, run `make generate`: {}",
+        stale.join(", ")
+    )
 }

@@ -15,15 +15,30 @@ const CERT_SECRET: &str = "mcp-gateway-webhook-cert";
 const CERT_FOLDER: &str = "/tmp/k8s-webhook-server/serving-certs";
 
 pub(crate) fn files() -> anyhow::Result<Files> {
-    let names = ["configurations", "deployment", "pod_disruption_budget", "service", "service_account"];
+    let names = [
+        "configurations",
+        "deployment",
+        "pod_disruption_budget",
+        "service",
+        "service_account",
+    ];
     let resources = names.map(|name| format!("{name}.yaml"));
     Ok(Files::from([
-        ("config/webhook/configurations.yaml".into(), yaml(&configurations()?)?),
+        (
+            "config/webhook/configurations.yaml".into(),
+            yaml(&configurations()?)?,
+        ),
         ("config/webhook/deployment.yaml".into(), yaml(&[deployment()])?),
-        ("config/webhook/pod_disruption_budget.yaml".into(), yaml(&[disruption_budget()])?),
+        (
+            "config/webhook/pod_disruption_budget.yaml".into(),
+            yaml(&[disruption_budget()])?,
+        ),
         ("config/webhook/service.yaml".into(), yaml(&[service()])?),
-        ("config/webhook/service_account.yaml".into(), yaml(&[service_account(webhooks::NAME, APP)])?),
-        ("config/webhook/kustomization.yaml".into(), kustomization(None, &resources)?),
+        ("config/webhook/service_account.yaml".into(), yaml(&[account()])?),
+        (
+            "config/webhook/kustomization.yaml".into(),
+            kustomization(None, &resources)?,
+        ),
     ]))
 }
 
@@ -35,7 +50,12 @@ fn configurations() -> Result<[Value; 2], serde_json::Error> {
     ])
 }
 
-fn deployment() -> Value {
+/// The ServiceAccount of the webhook.
+pub(crate) fn account() -> Value {
+    service_account(webhooks::NAME, APP)
+}
+
+pub(crate) fn deployment() -> Value {
     let container = json!({
         "name": "webhook",
         "image": format!("{}:{VERSION}", names::WEBHOOK_IMAGE),
@@ -49,18 +69,22 @@ fn deployment() -> Value {
         "volumeMounts": [{"name": "webhook-cert", "mountPath": CERT_FOLDER, "readOnly": true}],
     });
     let mut deployment = deployment_of(webhooks::NAME, APP, 2, container);
-    if let Some(pod) = deployment.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut) {
+    if let Some(pod) = deployment
+        .pointer_mut("/spec/template/spec")
+        .and_then(Value::as_object_mut)
+    {
         let spread = json!([{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
             "labelSelector": {"matchLabels": {"app.kubernetes.io/name": APP}}}]);
         pod.insert("topologySpreadConstraints".to_owned(), spread);
         // The operator makes the Secret; until then the pods wait unready instead of hanging in ContainerCreating.
-        let volume = json!([{"name": "webhook-cert", "secret": {"secretName": CERT_SECRET, "optional": true}}]);
+        let volume =
+            json!([{"name": "webhook-cert", "secret": {"secretName": CERT_SECRET, "optional": true}}]);
         pod.insert("volumes".to_owned(), volume);
     }
     deployment
 }
 
-fn service() -> Value {
+pub(crate) fn service() -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -72,7 +96,7 @@ fn service() -> Value {
     })
 }
 
-fn disruption_budget() -> Value {
+pub(crate) fn disruption_budget() -> Value {
     json!({
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
