@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _};
 use gateway_api::apis::standard::gateways::Gateway;
 use kube::api::Api;
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Client, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -15,28 +16,67 @@ use tracing::{info, warn};
 use crate::apply::{ApplyError, apply};
 use crate::control_plane::GATEWAY_CLASSES;
 use crate::envoy::{ADMIN_PORT, bootstrap};
+use crate::forward::Listener;
 use crate::node::images::ENVOY_IMAGE;
+use crate::state_dir::StateDir;
 
 /// The label by which istiod and Services find a Gateway's pods.
 pub(crate) const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 const MANAGER: &str = "kit-gateways";
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Plays the Gateways of the known classes until the runtime ends.
-pub(crate) async fn play(client: Client) {
-    let mut gateways = watcher(Api::<Gateway>::all(client.clone()), watcher::Config::default())
-        .default_backoff()
-        .applied_objects()
-        .boxed();
+/// Plays the Gateways of the known classes until the runtime ends; `gateways.json` lists their listeners.
+pub(crate) async fn play(client: Client, state: StateDir) {
+    let gateways = watcher(Api::<Gateway>::all(client.clone()), watcher::Config::default());
+    let (store, writer) = reflector::store();
+    let mut events = reflector::reflector(writer, gateways).default_backoff().boxed();
     loop {
-        match gateways.try_next().await {
-            Ok(Some(gateway)) => {
-                tokio::spawn(bring_about(client.clone(), Arc::new(gateway)));
+        match events.try_next().await {
+            Ok(Some(event)) => {
+                if let Event::Apply(gateway) | Event::InitApply(gateway) = event {
+                    tokio::spawn(bring_about(client.clone(), Arc::new(gateway)));
+                }
+                write_listeners(&state, &store.state());
             }
             Ok(None) => return,
             Err(error) => warn!(%error, "Watch of Gateways failed"),
         }
     }
+}
+
+fn write_listeners(state: &StateDir, gateways: &[Arc<Gateway>]) {
+    let mut listeners: Vec<Listener> = gateways.iter().flat_map(|gateway| listeners(gateway)).collect();
+    listeners.sort();
+    let written = serde_json::to_vec(&listeners)
+        .map_err(std::io::Error::from)
+        .and_then(|text| {
+            let temporary = state.gateways().with_extension("tmp");
+            std::fs::write(&temporary, text)?;
+            std::fs::rename(temporary, state.gateways())
+        });
+    if let Err(error) = written {
+        warn!(%error, "List of listeners cannot be written");
+    }
+}
+
+fn listeners(gateway: &Gateway) -> Vec<Listener> {
+    let class = &gateway.spec.gateway_class_name;
+    if !GATEWAY_CLASSES.contains(&class.as_str()) {
+        return Vec::new();
+    }
+    let (name, namespace) = (gateway.name_any(), gateway.namespace().unwrap_or_default());
+    let host = format!("{}.{namespace}.svc.cluster.local", child_name(&name, class));
+    let ports = ports(gateway)
+        .into_iter()
+        .filter_map(|port| u16::try_from(port).ok());
+    ports
+        .map(|port| Listener {
+            namespace: namespace.clone(),
+            gateway: name.clone(),
+            host: host.clone(),
+            port,
+        })
+        .collect()
 }
 
 /// Applies the Gateway's children, once more after an error. Deletion is the garbage collector's business.
@@ -45,7 +85,7 @@ async fn bring_about(client: Client, gateway: Arc<Gateway>) {
         match apply_children(&client, &gateway).await {
             Ok(()) => return,
             Err(error) => {
-                warn!(gateway = gateway.name_any(), attempt, %error, "Gateway cannot be played yet")
+                warn!(gateway = gateway.name_any(), attempt, %error, "Gateway cannot be played yet");
             }
         }
         tokio::time::sleep(RETRY).await;
@@ -140,6 +180,7 @@ fn deployment(gateway: &Gateway) -> Value {
                         "readinessProbe": {"httpGet": {"path": "/ready", "port": ADMIN_PORT}, "periodSeconds": 2},
                     }],
                 },
+            },
         },
     })
 }
