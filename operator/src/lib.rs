@@ -1,1 +1,28 @@
-//! Placeholder.
+//! The operator: watches custom resources and Gateways, brings the children of every MCP gateway to their wanted
+//! state, and says in status what holds. `README.md` beside this crate tells how a reconcile flows.
+
+pub mod options;
+pub mod run;
+
+mod affected;
+mod apply;
+mod blueprint;
+mod brokers;
+mod cache;
+mod certificates;
+mod children;
+mod context;
+mod document;
+mod events;
+mod fields;
+mod health;
+mod kinds;
+mod leader;
+mod logging;
+mod metrics;
+mod preserve;
+mod queue;
+mod reconcile;
+mod secrets;
+mod snapshot;
+mod watch;

@@ -1,0 +1,326 @@
+//! On a change of what is what evaluated again (table of operator.md 4.7): one pure function over the world. The cache
+//! asks it before and after each change, so that both the old and the new relations count.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use mcp_gateway_api::{
+    extension::MCPGatewayExtension,
+    names,
+    object_key::ObjectKey,
+    registration::MCPServerRegistration,
+    route::HttpRoute,
+    world::{World, gateway_of, route_of},
+};
+use serde_json::Value;
+
+use crate::{children::trusted_headers, kinds::Kind, queue::WorkItem};
+
+/// What has to be evaluated when the object `key` of `kind` (as it is in `world` now, or is not) changes; `object` is
+/// the raw object for kinds that the world does not hold.
+pub(crate) fn affected(
+    world: &World,
+    kind: Kind,
+    key: &ObjectKey,
+    object: Option<&Value>,
+) -> BTreeSet<WorkItem> {
+    let mut items = Items {
+        world,
+        found: BTreeSet::new(),
+    };
+    match kind {
+        Kind::Extension => items.by_extension(key),
+        Kind::Registration => items.by_registration(key),
+        Kind::VirtualServer => {
+            items.found.insert(WorkItem::VirtualServer(key.clone()));
+            items.every_extension();
+        }
+        Kind::AuthPolicy => items.every_extension(),
+        Kind::Gateway => items.by_gateway(key),
+        Kind::ReferenceGrant => items.by_grant(&key.namespace),
+        Kind::HttpRoute => items.by_route(key),
+        Kind::Namespace => items.by_namespace(&key.name),
+        Kind::Secret => items.by_secret(key),
+        Kind::ConfigMap => {}
+        Kind::Service => items.by_service(key),
+        Kind::ServiceAccount | Kind::Role | Kind::RoleBinding | Kind::NetworkPolicy | Kind::Deployment => {
+            items.extensions_in(&key.namespace);
+        }
+        Kind::EndpointSlice => {
+            items.found.insert(WorkItem::Brokers(key.namespace.clone()));
+            items.extensions_in(&key.namespace);
+        }
+        Kind::EnvoyFilter => items.by_envoy_filter(key, object),
+    }
+    items.found
+}
+
+/// True for the HTTPRoutes that the operator manages, by name.
+pub(crate) fn is_managed_route(name: &str) -> bool {
+    name == names::ROUTE || name == names::TOKENS_ROUTE
+}
+
+struct Items<'a> {
+    world: &'a World,
+    found: BTreeSet<WorkItem>,
+}
+
+impl Items<'_> {
+    fn extension(&mut self, extension: &MCPGatewayExtension) {
+        self.found
+            .insert(WorkItem::Extension(ObjectKey::of(&extension.metadata)));
+    }
+
+    fn every_extension(&mut self) {
+        let world = self.world;
+        world.extensions().for_each(|extension| self.extension(extension));
+    }
+
+    fn extensions_in(&mut self, namespace: &str) {
+        let world = self.world;
+        world
+            .extensions_in(namespace)
+            .for_each(|extension| self.extension(extension));
+    }
+
+    fn extensions_of(&mut self, gateway: &ObjectKey) {
+        let world = self.world;
+        world
+            .extensions_of(gateway)
+            .for_each(|extension| self.extension(extension));
+    }
+
+    /// The extension, its rivals, the registrations of its Gateway, all virtual servers, the claims.
+    fn by_extension(&mut self, key: &ObjectKey) {
+        self.found.insert(WorkItem::Extension(key.clone()));
+        self.found.insert(WorkItem::Claims);
+        self.extensions_in(&key.namespace);
+        if let Some(extension) = self.world.extension(key) {
+            let gateway = gateway_of(extension);
+            self.extensions_of(&gateway);
+            self.found.insert(WorkItem::ListenerStatus(gateway.clone()));
+            self.registrations_on(&gateway);
+        }
+        let servers = self
+            .world
+            .virtual_servers()
+            .map(|server| ObjectKey::of(&server.metadata));
+        self.found.extend(servers.map(WorkItem::VirtualServer));
+    }
+
+    /// The registration, its rivals, the extensions that may serve it, its route's status.
+    fn by_registration(&mut self, key: &ObjectKey) {
+        self.found.insert(WorkItem::Registration(key.clone()));
+        let Some(registration) = self.world.registration(key).cloned() else {
+            return;
+        };
+        self.registration_and_extensions(&registration);
+        let route = route_of(&registration);
+        self.found.insert(WorkItem::RouteStatus(route.clone()));
+        let prefix = registration
+            .spec
+            .prefix
+            .as_deref()
+            .filter(|prefix| !prefix.is_empty());
+        let rivals: Vec<Arc<MCPServerRegistration>> = self
+            .world
+            .registrations()
+            .filter(|other| {
+                route_of(other) == route || (prefix.is_some() && other.spec.prefix.as_deref() == prefix)
+            })
+            .cloned()
+            .collect();
+        for rival in rivals {
+            self.registration_and_extensions(&rival);
+        }
+    }
+
+    fn registration_and_extensions(&mut self, registration: &MCPServerRegistration) {
+        self.found
+            .insert(WorkItem::Registration(ObjectKey::of(&registration.metadata)));
+        if let Some(route) = self.world.route(&route_of(registration)) {
+            gateways_of(route)
+                .iter()
+                .for_each(|gateway| self.extensions_of(gateway));
+        }
+    }
+
+    fn registrations_on(&mut self, gateway: &ObjectKey) {
+        let world = self.world;
+        for route in world
+            .routes()
+            .filter(|route| gateways_of(route).contains(gateway))
+        {
+            for registration in world.registrations_of(&route.key) {
+                self.found
+                    .insert(WorkItem::Registration(ObjectKey::of(&registration.metadata)));
+            }
+        }
+    }
+
+    fn by_gateway(&mut self, key: &ObjectKey) {
+        self.extensions_of(key);
+        self.registrations_on(key);
+        self.found.insert(WorkItem::ListenerStatus(key.clone()));
+        self.found.insert(WorkItem::Claims);
+    }
+
+    /// Everything whose reference goes into the namespace of a grant, whichever entry matches.
+    fn by_grant(&mut self, namespace: &str) {
+        let world = self.world;
+        for extension in world
+            .extensions()
+            .filter(|extension| gateway_of(extension).namespace == namespace)
+        {
+            let gateway = gateway_of(extension);
+            self.extensions_of(&gateway);
+            self.registrations_on(&gateway);
+        }
+        for registration in world.registrations() {
+            let route = route_of(registration);
+            let to_service = world.route(&route).is_some_and(|route| {
+                backends_of(route)
+                    .iter()
+                    .any(|service| service.namespace == namespace)
+            });
+            if route.namespace == namespace || to_service {
+                self.registration_and_extensions(registration);
+            }
+        }
+        self.found.insert(WorkItem::Claims);
+    }
+
+    /// Registrations of the route, the owner when it is managed, and the extensions whose public hosts it may carry.
+    fn by_route(&mut self, key: &ObjectKey) {
+        let world = self.world;
+        self.found.insert(WorkItem::RouteStatus(key.clone()));
+        for registration in world.registrations_of(key) {
+            self.registration_and_extensions(registration);
+        }
+        self.extensions_in(&key.namespace);
+        if let Some(route) = world.route(key) {
+            let to_broker = backends_of(route)
+                .into_iter()
+                .filter(|service| service.name == names::BROKER);
+            to_broker.for_each(|service| self.extensions_in(&service.namespace));
+        }
+    }
+
+    fn by_namespace(&mut self, namespace: &str) {
+        let world = self.world;
+        self.extensions_in(namespace);
+        for extension in world
+            .extensions()
+            .filter(|extension| gateway_of(extension).namespace == namespace)
+        {
+            self.extension(extension);
+        }
+        for registration in world
+            .registrations()
+            .filter(|other| route_of(other).namespace == namespace)
+        {
+            self.registration_and_extensions(registration);
+        }
+    }
+
+    /// Whoever names the Secret, and the owner of a generated one.
+    fn by_secret(&mut self, key: &ObjectKey) {
+        let world = self.world;
+        for extension in world
+            .extensions_in(&key.namespace)
+            .filter(|extension| names_secret(extension, &key.name))
+        {
+            self.extension(extension);
+        }
+        let in_namespace = |other: &&Arc<MCPServerRegistration>| {
+            other.metadata.namespace.as_deref() == Some(key.namespace.as_str())
+        };
+        for registration in world.registrations().filter(in_namespace) {
+            let spec = &registration.spec;
+            let named = spec
+                .credential_ref
+                .as_ref()
+                .is_some_and(|reference| reference.name == key.name)
+                || spec
+                    .ca_cert_secret_ref
+                    .as_ref()
+                    .is_some_and(|reference| reference.name == key.name);
+            if named {
+                self.registration_and_extensions(registration);
+            }
+        }
+    }
+
+    /// Registrations whose route has the Service as backend, extensions whose Gateway it serves, its owner.
+    fn by_service(&mut self, key: &ObjectKey) {
+        let world = self.world;
+        for route in world.routes().filter(|route| backends_of(route).contains(key)) {
+            for registration in world.registrations_of(&route.key) {
+                self.registration_and_extensions(registration);
+            }
+        }
+        for extension in world.extensions() {
+            let gateway = gateway_of(extension);
+            let labelled = world
+                .services_of_gateway(&gateway)
+                .any(|service| service.key == *key);
+            if gateway.namespace == key.namespace && (labelled || key.name.starts_with(&gateway.name)) {
+                self.extension(extension);
+            }
+        }
+        if key.name == names::BROKER {
+            self.extensions_in(&key.namespace);
+        }
+    }
+
+    /// The extension by annotation, and whoever would write a filter of that name.
+    fn by_envoy_filter(&mut self, key: &ObjectKey, object: Option<&Value>) {
+        let world = self.world;
+        let annotations = object.and_then(|object| object.pointer("/metadata/annotations"));
+        let named = annotations
+            .and_then(|annotations| annotations.get(names::EXTENSION_ANNOTATION))
+            .and_then(Value::as_str)
+            .and_then(ObjectKey::parse);
+        self.found.extend(named.map(WorkItem::Extension));
+        for extension in world.extensions() {
+            let gateway = gateway_of(extension);
+            let own = extension.metadata.namespace.as_deref().unwrap_or_default();
+            if gateway.namespace == key.namespace && names::envoy_filter_name(own) == key.name {
+                self.extension(extension);
+                self.found.insert(WorkItem::ListenerStatus(gateway));
+            }
+        }
+    }
+}
+
+fn names_secret(extension: &MCPGatewayExtension, name: &str) -> bool {
+    let spec = &extension.spec;
+    let trusted = spec.trusted_headers_key.as_ref();
+    name == names::CONFIG_SECRET
+        || name == names::SIGNING_KEY_SECRET
+        || trusted.is_some_and(|key| {
+            name == key.secret_name || name == trusted_headers::private_name(&key.secret_name)
+        })
+        || spec
+            .session_store
+            .as_ref()
+            .is_some_and(|store| store.secret_name == name)
+        || spec
+            .ca_cert_bundle_ref
+            .as_ref()
+            .is_some_and(|bundle| bundle.name == name)
+}
+
+/// Every Gateway in the route's status, accepted or not.
+fn gateways_of(route: &HttpRoute) -> BTreeSet<ObjectKey> {
+    let parents = route.parents.iter();
+    parents
+        .filter_map(|parent| parent.parent_ref.gateway(&route.key.namespace))
+        .collect()
+}
+
+fn backends_of(route: &HttpRoute) -> BTreeSet<ObjectKey> {
+    let references = route.rules.iter().flat_map(|rule| &rule.backend_refs);
+    references
+        .filter_map(|reference| reference.service(&route.key.namespace))
+        .collect()
+}

@@ -1,0 +1,283 @@
+//! The one owner of everything that the watches deliver: raw objects by kind, the [`World`] that the rules read, and
+//! which kinds the cluster serves. Invariant: an object that cannot be decoded is remembered with its error and
+//! changes nothing else (T63). The mutex is held for lookups and single updates only, never across an await.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use mcp_gateway_api::{
+    gateway::Gateway, grant::ReferenceGrant, object_key::ObjectKey, route::HttpRoute, selector::Labels,
+    service::Service, world::World,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{affected::affected, kinds::Kind, queue::WorkItem};
+
+/// What is known about a kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// The first list is still under way.
+    #[default]
+    Unknown,
+    /// Listed completely at least once.
+    Synced,
+    /// The cluster does not serve it.
+    Missing,
+}
+
+/// The store.
+#[derive(Default)]
+pub(crate) struct Cache {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    objects: BTreeMap<Kind, BTreeMap<ObjectKey, Arc<Value>>>,
+    world: Arc<World>,
+    served: BTreeMap<Kind, Served>,
+    undecodable: BTreeMap<(Kind, ObjectKey), String>,
+}
+
+impl Cache {
+    /// The rules' view of now.
+    pub(crate) fn world(&self) -> Arc<World> {
+        Arc::clone(&self.lock().world)
+    }
+
+    /// The object as last seen: whole, or metadata only for the kinds that are watched that way.
+    pub(crate) fn get(&self, kind: Kind, key: &ObjectKey) -> Option<Arc<Value>> {
+        self.lock().objects.get(&kind)?.get(key).cloned()
+    }
+
+    /// Every object of a kind for which `wanted` holds.
+    pub(crate) fn list(
+        &self,
+        kind: Kind,
+        wanted: impl Fn(&ObjectKey, &Value) -> bool,
+    ) -> Vec<(ObjectKey, Arc<Value>)> {
+        let inner = self.lock();
+        let all = inner.objects.get(&kind).into_iter().flatten();
+        all.filter(|(key, object)| wanted(key, object))
+            .map(|(key, object)| (key.clone(), Arc::clone(object)))
+            .collect()
+    }
+
+    /// Why an object of ours could not be decoded, if so.
+    pub(crate) fn decode_error(&self, kind: Kind, key: &ObjectKey) -> Option<String> {
+        self.lock().undecodable.get(&(kind, key.clone())).cloned()
+    }
+
+    /// What is known about `kind`.
+    pub(crate) fn served(&self, kind: Kind) -> Served {
+        self.lock().served.get(&kind).copied().unwrap_or_default()
+    }
+
+    /// True once every kind is listed or known to be missing.
+    pub(crate) fn is_synced(&self) -> bool {
+        Kind::ALL.iter().all(|kind| self.served(*kind) != Served::Unknown)
+    }
+
+    /// Takes in an added or changed object; returns what has to be evaluated again.
+    pub(crate) fn apply(&self, kind: Kind, key: &ObjectKey, object: Value) -> BTreeSet<WorkItem> {
+        let mut inner = self.lock();
+        let former = inner.objects.entry(kind).or_default().get(key).cloned();
+        let notable = former
+            .as_deref()
+            .is_none_or(|former| differs(kind, former, &object));
+        let mut items = BTreeSet::new();
+        if notable {
+            items.extend(affected(&inner.world, kind, key, former.as_deref()));
+        }
+        inner.store(kind, key, object);
+        if notable {
+            let now = inner.objects.get(&kind).and_then(|all| all.get(key)).cloned();
+            items.extend(affected(&inner.world, kind, key, now.as_deref()));
+        }
+        items
+    }
+
+    /// Takes out a deleted object; returns what has to be evaluated again.
+    pub(crate) fn delete(&self, kind: Kind, key: &ObjectKey) -> BTreeSet<WorkItem> {
+        let mut inner = self.lock();
+        let Some(former) = inner.objects.get_mut(&kind).and_then(|all| all.remove(key)) else {
+            return BTreeSet::new();
+        };
+        let mut items = affected(&inner.world, kind, key, Some(&former));
+        inner.forget(kind, key);
+        items.extend(affected(&inner.world, kind, key, None));
+        items
+    }
+
+    /// Ends a complete list of `kind`: everything that is not in `listed` is gone.
+    pub(crate) fn finish_list(&self, kind: Kind, listed: &BTreeSet<ObjectKey>) -> BTreeSet<WorkItem> {
+        let gone: Vec<ObjectKey> = {
+            let inner = self.lock();
+            let all = inner.objects.get(&kind).into_iter().flatten();
+            all.map(|(key, _)| key.clone())
+                .filter(|key| !listed.contains(key))
+                .collect()
+        };
+        let mut items: BTreeSet<WorkItem> = gone.iter().flat_map(|key| self.delete(kind, key)).collect();
+        items.extend(self.set_served(kind, Served::Synced));
+        items
+    }
+
+    /// Records that the cluster does not serve `kind`; its objects are gone.
+    pub(crate) fn set_missing(&self, kind: Kind) -> BTreeSet<WorkItem> {
+        let mut items = self.finish_list(kind, &BTreeSet::new());
+        items.extend(self.set_served(kind, Served::Missing));
+        items
+    }
+
+    /// Every extension, registration and virtual server: for the resync and for a kind that came or went.
+    pub(crate) fn everything(&self) -> BTreeSet<WorkItem> {
+        let inner = self.lock();
+        let keys = |kind: Kind| {
+            inner
+                .objects
+                .get(&kind)
+                .into_iter()
+                .flatten()
+                .map(|(key, _)| key.clone())
+        };
+        keys(Kind::Extension)
+            .map(WorkItem::Extension)
+            .chain(keys(Kind::Registration).map(WorkItem::Registration))
+            .chain(keys(Kind::VirtualServer).map(WorkItem::VirtualServer))
+            .chain(keys(Kind::Gateway).map(WorkItem::ListenerStatus))
+            .chain(keys(Kind::HttpRoute).map(WorkItem::RouteStatus))
+            .collect()
+    }
+
+    fn set_served(&self, kind: Kind, served: Served) -> BTreeSet<WorkItem> {
+        let former = self.lock().served.insert(kind, served).unwrap_or_default();
+        let changed = former != Served::Unknown && former != served;
+        if changed {
+            self.everything()
+        } else {
+            BTreeSet::new()
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn store(&mut self, kind: Kind, key: &ObjectKey, mut object: Value) {
+        trim(kind, key, &mut object);
+        match set_in_world(Arc::make_mut(&mut self.world), kind, key, &object) {
+            Ok(()) => {
+                self.undecodable.remove(&(kind, key.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(kind = kind.name(), name = %key, %error, "Object cannot be read and is left out");
+                remove_from_world(Arc::make_mut(&mut self.world), kind, key);
+                self.undecodable.insert((kind, key.clone()), error.to_string());
+            }
+        }
+        self.objects
+            .entry(kind)
+            .or_default()
+            .insert(key.clone(), Arc::new(object));
+    }
+
+    fn forget(&mut self, kind: Kind, key: &ObjectKey) {
+        remove_from_world(Arc::make_mut(&mut self.world), kind, key);
+        self.undecodable.remove(&(kind, key.clone()));
+    }
+}
+
+/// Drops what is never read: `managedFields` of objects that we do not apply.
+fn trim(kind: Kind, key: &ObjectKey, object: &mut Value) {
+    let is_child = match kind {
+        Kind::ServiceAccount | Kind::Role | Kind::RoleBinding | Kind::NetworkPolicy | Kind::Deployment => {
+            true
+        }
+        Kind::EnvoyFilter => true,
+        Kind::HttpRoute => crate::affected::is_managed_route(&key.name),
+        Kind::Service => key.name == mcp_gateway_api::names::BROKER,
+        _ => false,
+    };
+    if !is_child && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+}
+
+/// True when the change can matter to anybody: more than bookkeeping, and for our own kinds more than status.
+fn differs(kind: Kind, former: &Value, object: &Value) -> bool {
+    let ours = matches!(
+        kind,
+        Kind::Extension | Kind::Registration | Kind::VirtualServer | Kind::AuthPolicy
+    );
+    let strip = |object: &Value| {
+        let mut object = object.clone();
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+            metadata.remove("resourceVersion");
+        }
+        if ours && let Some(members) = object.as_object_mut() {
+            members.remove("status");
+        }
+        object
+    };
+    // A Secret's content is not watched: its version is the only trace of a change.
+    let opaque = matches!(kind, Kind::Secret | Kind::ConfigMap);
+    let version = |object: &Value| object.pointer("/metadata/resourceVersion").cloned();
+    (opaque && version(former) != version(object)) || strip(former) != strip(object)
+}
+
+fn set_in_world(
+    world: &mut World,
+    kind: Kind,
+    key: &ObjectKey,
+    object: &Value,
+) -> Result<(), serde_json::Error> {
+    match kind {
+        Kind::Extension => world.set_extension(decode(object)?),
+        Kind::Registration => world.set_registration(decode(object)?),
+        Kind::VirtualServer => world.set_virtual_server(decode(object)?),
+        Kind::AuthPolicy => world.set_policy(decode(object)?),
+        Kind::Gateway => world.set_gateway(Arc::new(Gateway::from_value(object)?)),
+        Kind::HttpRoute => world.set_route(Arc::new(HttpRoute::from_value(object)?)),
+        Kind::Service => world.set_service(Arc::new(Service::from_value(object)?)),
+        Kind::Namespace => world.set_namespace(key.name.clone(), labels(object)),
+        Kind::ReferenceGrant => match ReferenceGrant::from_value(object)? {
+            Some(grant) => world.set_grant(Arc::new(grant)),
+            None => {
+                world.remove_grant(key);
+            }
+        },
+        _ => {}
+    }
+    Ok(())
+}
+
+fn remove_from_world(world: &mut World, kind: Kind, key: &ObjectKey) {
+    match kind {
+        Kind::Extension => drop(world.remove_extension(key)),
+        Kind::Registration => drop(world.remove_registration(key)),
+        Kind::VirtualServer => drop(world.remove_virtual_server(key)),
+        Kind::AuthPolicy => drop(world.remove_policy(key)),
+        Kind::Gateway => drop(world.remove_gateway(key)),
+        Kind::HttpRoute => drop(world.remove_route(key)),
+        Kind::Service => drop(world.remove_service(key)),
+        Kind::Namespace => drop(world.remove_namespace(&key.name)),
+        Kind::ReferenceGrant => drop(world.remove_grant(key)),
+        _ => {}
+    }
+}
+
+fn decode<T: DeserializeOwned>(object: &Value) -> Result<Arc<T>, serde_json::Error> {
+    T::deserialize(object).map(Arc::new)
+}
+
+fn labels(object: &Value) -> Labels {
+    let labels = object.pointer("/metadata/labels").cloned().unwrap_or_default();
+    serde_json::from_value(labels).unwrap_or_default()
+}

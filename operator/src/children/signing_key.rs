@@ -1,0 +1,44 @@
+//! Secret `mcp-gateway-session-signing-key` (operator.md 5.5): an existing key of at least 32 bytes is never changed.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use mcp_gateway_api::names;
+use serde_json::json;
+
+use super::Child;
+use crate::{
+    blueprint::{Blueprint, SigningKey},
+    kinds::Kind,
+};
+
+/// Key of the value in the Secret.
+pub(crate) const KEY: &str = "key";
+/// Key of the former value during a rotation.
+pub(crate) const PREVIOUS: &str = "previous";
+/// Shortest accepted value in bytes.
+pub(crate) const MIN_BYTES: usize = 32;
+
+pub(crate) fn build(blueprint: &Blueprint) -> Child {
+    let data = json!({"data": {KEY: STANDARD.encode(blueprint.signing_key.expose())}});
+    Child::owned(blueprint, Kind::Secret, names::SIGNING_KEY_SECRET, data).label(names::SECRET_LABEL, "true")
+}
+
+/// The key to use: the existing one, else the hex digits of `random`.
+pub(crate) fn choose(existing: Option<&[u8]>, random: [u8; 32]) -> SigningKey {
+    match existing {
+        Some(value) if value.len() >= MIN_BYTES => SigningKey::new(value.to_vec()),
+        _ => SigningKey::new(hex::encode(random).into_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t31_an_existing_key_of_32_bytes_is_kept_and_a_missing_or_short_one_is_replaced() {
+        let existing = [7u8; 32];
+        assert_eq!(choose(Some(&existing), [1; 32]).expose(), existing);
+        assert_eq!(choose(None, [1; 32]).expose(), "01".repeat(32).as_bytes());
+        assert_eq!(choose(Some(b"short"), [1; 32]).expose().len(), 64);
+    }
+}

@@ -1,0 +1,114 @@
+//! What every reconcile gets: client, cache, queue, settings, and what was observed of the brokers.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use kube::{
+    Api, Client,
+    core::{ApiResource, DynamicObject},
+};
+use mcp_gateway_api::object_key::ObjectKey;
+
+use crate::{
+    blueprint::Settings, brokers::Namespace, cache::Cache, events::Events, kinds::Kind, metrics::Metrics,
+    queue::Queue, snapshot::Snapshot,
+};
+
+/// Shared state of the process.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) http: reqwest::Client,
+    pub(crate) events: Events,
+    /// Interval between two questions to brokers that serve everything.
+    pub(crate) status_interval: Duration,
+    snapshot: Mutex<Option<Arc<Snapshot>>>,
+    brokers: Mutex<BTreeMap<String, Namespace>>,
+}
+
+/// The pieces that [`Context::new`] takes as they are.
+pub(crate) struct Parts {
+    pub(crate) client: Client,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) http: reqwest::Client,
+    pub(crate) events: Events,
+    pub(crate) status_interval: Duration,
+}
+
+impl Context {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts {
+            client,
+            cache,
+            queue,
+            metrics,
+            settings,
+            http,
+            events,
+            status_interval,
+        } = parts;
+        Self {
+            client,
+            cache,
+            queue,
+            metrics,
+            settings,
+            http,
+            events,
+            status_interval,
+            snapshot: Mutex::new(None),
+            brokers: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// The verdicts of now. When they differ from the former ones, everything concerned is queued.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        let mut slot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        let world = self.cache.world();
+        if let Some(current) = slot
+            .as_ref()
+            .filter(|current| Arc::ptr_eq(&current.world, &world))
+        {
+            return Arc::clone(current);
+        }
+        let fresh = Arc::new(Snapshot::compute(world, &self.settings.cluster_domain));
+        if let Some(former) = slot.as_ref() {
+            self.queue.add(fresh.changes_since(former));
+        }
+        *slot = Some(Arc::clone(&fresh));
+        fresh
+    }
+
+    /// What was observed of the brokers, by namespace.
+    pub(crate) fn brokers(&self) -> MutexGuard<'_, BTreeMap<String, Namespace>> {
+        self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client for `kind` in `namespace`.
+    pub(crate) fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
+        self.api_of(&kind.resource(), kind.is_cluster_scoped(), namespace)
+    }
+
+    fn api_of(&self, resource: &ApiResource, cluster_scoped: bool, namespace: &str) -> Api<DynamicObject> {
+        if cluster_scoped {
+            Api::all_with(self.client.clone(), resource)
+        } else {
+            Api::namespaced_with(self.client.clone(), namespace, resource)
+        }
+    }
+
+    /// The raw UID of a cached object.
+    pub(crate) fn uid(&self, kind: Kind, key: &ObjectKey) -> Option<String> {
+        let object = self.cache.get(kind, key)?;
+        object.pointer("/metadata/uid")?.as_str().map(str::to_owned)
+    }
+}

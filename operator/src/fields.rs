@@ -1,0 +1,153 @@
+//! Comparison of an apply body with the live object over the fields that we own (operator.md 6.5). Pure. Invariant:
+//! a body that is covered, and that holds every field that our manager owns, needs no request at all.
+//! Bodies write the API server's defaults out wherever a list is atomic, so that equality is plain equality.
+
+use serde_json::{Map, Value};
+
+/// Lists whose items have an identity, by field name, with the members that make it. Every other list is atomic.
+const KEYED_LISTS: [(&str, &[&str]); 10] = [
+    ("containers", &["name"]),
+    ("env", &["name"]),
+    ("ports", &["containerPort", "port", "protocol"]),
+    ("volumes", &["name"]),
+    ("volumeMounts", &["mountPath"]),
+    ("ownerReferences", &["uid"]),
+    ("conditions", &["type"]),
+    ("listeners", &["name"]),
+    ("imagePullSecrets", &["name"]),
+    ("webhooks", &["name"]),
+];
+
+/// True when applying `desired` would change nothing on `live`: every value is there, and our manager owns no field
+/// that `desired` no longer has.
+pub(crate) fn is_settled(desired: &Value, live: &Value, manager: &str, subresource: Option<&str>) -> bool {
+    covers(desired, live, "") && !owns_more(desired, live, manager, subresource)
+}
+
+/// True when every value of `desired` is in `live`. `apiVersion`, `kind` and `metadata.resourceVersion` are not
+/// compared: the first two may be absent in a cached object, the last is a precondition.
+fn covers(desired: &Value, live: &Value, field: &str) -> bool {
+    match (desired, live) {
+        (Value::Object(desired), Value::Object(live)) => desired
+            .iter()
+            .filter(|(key, _)| !(field.is_empty() && matches!(key.as_str(), "apiVersion" | "kind")))
+            .filter(|(key, _)| !(field == "metadata" && key.as_str() == "resourceVersion"))
+            .all(|(key, value)| covers(value, live.get(key).unwrap_or(&Value::Null), key)),
+        (Value::Array(desired), Value::Array(live)) => match identity(field) {
+            Some(keys) => desired.iter().all(|item| {
+                live.iter()
+                    .find(|candidate| same_identity(item, candidate, keys))
+                    .is_some_and(|candidate| covers(item, candidate, "[]"))
+            }),
+            None => desired == live,
+        },
+        (Value::Object(desired), Value::Null) => desired.is_empty(),
+        (Value::Array(desired), Value::Null) => desired.is_empty(),
+        (desired, live) => desired == live,
+    }
+}
+
+fn identity(field: &str) -> Option<&'static [&'static str]> {
+    KEYED_LISTS
+        .iter()
+        .find(|(name, _)| *name == field)
+        .map(|(_, keys)| *keys)
+}
+
+fn same_identity(item: &Value, candidate: &Value, keys: &[&str]) -> bool {
+    keys.iter().all(|key| item.get(key) == candidate.get(key))
+}
+
+/// True when `managedFields` gives `manager` a field that `desired` does not hold: it has to leave the object.
+fn owns_more(desired: &Value, live: &Value, manager: &str, subresource: Option<&str>) -> bool {
+    let Some(Value::Array(entries)) = live.pointer("/metadata/managedFields") else {
+        return false;
+    };
+    entries
+        .iter()
+        .filter(|entry| {
+            entry.get("manager").and_then(Value::as_str) == Some(manager)
+                && entry.get("operation").and_then(Value::as_str) == Some("Apply")
+                && entry.get("subresource").and_then(Value::as_str) == subresource
+        })
+        .filter_map(|entry| entry.get("fieldsV1").and_then(Value::as_object))
+        .any(|fields| lacks_owned(fields, desired))
+}
+
+/// True when some path of the `fieldsV1` tree has no counterpart in `value`.
+fn lacks_owned(fields: &Map<String, Value>, value: &Value) -> bool {
+    fields.iter().any(|(path, below)| {
+        let Some(member) = member(path, value) else {
+            return path != ".";
+        };
+        below.as_object().is_some_and(|below| lacks_owned(below, member))
+    })
+}
+
+/// What a path element of `fieldsV1` names inside `value`: `f:` a member, `k:` a keyed item, `v:` a set member.
+fn member<'a>(path: &str, value: &'a Value) -> Option<&'a Value> {
+    let (form, rest) = path.split_once(':')?;
+    match form {
+        "f" => value.get(rest),
+        "k" => {
+            let keys: Map<String, Value> = serde_json::from_str(rest).ok()?;
+            value
+                .as_array()?
+                .iter()
+                .find(|item| keys.iter().all(|(key, wanted)| item.get(key) == Some(wanted)))
+        }
+        "v" => {
+            let wanted: Value = serde_json::from_str(rest).ok()?;
+            value.as_array()?.iter().find(|item| **item == wanted)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn live() -> Value {
+        json!({
+            "metadata": {"name": "a", "labels": {"ours": "1", "theirs": "2"}, "managedFields": [{
+                "manager": "m", "operation": "Apply",
+                "fieldsV1": {"f:metadata": {"f:labels": {"f:ours": {}}}, "f:spec": {"f:env": {
+                    "k:{\"name\":\"A\"}": {".": {}, "f:name": {}, "f:value": {}}}}}
+            }]},
+            "spec": {"env": [{"name": "USER", "value": "u"}, {"name": "A", "value": "1", "defaulted": true}],
+                     "rules": [{"a": 1, "b": 2}], "replicas": 3}
+        })
+    }
+
+    #[test]
+    fn t26_an_equal_body_is_settled_whatever_others_added() {
+        let desired =
+            json!({"metadata": {"labels": {"ours": "1"}}, "spec": {"env": [{"name": "A", "value": "1"}]}});
+        assert!(is_settled(&desired, &live(), "m", None));
+    }
+
+    #[test]
+    fn a_changed_value_is_not_settled() {
+        let desired =
+            json!({"metadata": {"labels": {"ours": "1"}}, "spec": {"env": [{"name": "A", "value": "2"}]}});
+        assert!(!is_settled(&desired, &live(), "m", None));
+    }
+
+    #[test]
+    fn a_field_that_leaves_the_body_is_not_settled() {
+        let desired = json!({"metadata": {"labels": {"ours": "1"}}, "spec": {"env": []}});
+        assert!(!is_settled(&desired, &live(), "m", None));
+        assert!(is_settled(&desired, &live(), "other", None));
+    }
+
+    #[test]
+    fn an_atomic_list_is_compared_whole() {
+        let fewer = json!({"spec": {"rules": [{"a": 1}]}});
+        assert!(!is_settled(&fewer, &live(), "other", None));
+        let equal = json!({"spec": {"rules": [{"b": 2, "a": 1}]}});
+        assert!(is_settled(&equal, &live(), "other", None));
+    }
+}

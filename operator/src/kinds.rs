@@ -1,0 +1,172 @@
+//! The kinds that the operator watches or writes: group, version, plural, and which part of them is watched.
+
+use kube::core::{ApiResource, GroupVersionKind};
+use mcp_gateway_api::names;
+
+/// Every kind that the cache holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    Extension,
+    Registration,
+    VirtualServer,
+    AuthPolicy,
+    Gateway,
+    ReferenceGrant,
+    HttpRoute,
+    Namespace,
+    Secret,
+    ConfigMap,
+    Service,
+    ServiceAccount,
+    Role,
+    RoleBinding,
+    NetworkPolicy,
+    Deployment,
+    EndpointSlice,
+    EnvoyFilter,
+}
+
+/// What a watch asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watched {
+    /// Whole objects.
+    All,
+    /// Whole objects with this name.
+    Named(&'static str),
+    /// Whole objects with this label.
+    Labelled(&'static str),
+    /// Metadata of all objects.
+    Metadata,
+}
+
+impl Kind {
+    /// Every kind, in the order in which watches start.
+    pub(crate) const ALL: [Self; 18] = [
+        Self::Extension,
+        Self::Registration,
+        Self::VirtualServer,
+        Self::AuthPolicy,
+        Self::Gateway,
+        Self::ReferenceGrant,
+        Self::HttpRoute,
+        Self::Namespace,
+        Self::Secret,
+        Self::ConfigMap,
+        Self::Service,
+        Self::ServiceAccount,
+        Self::Role,
+        Self::RoleBinding,
+        Self::NetworkPolicy,
+        Self::Deployment,
+        Self::EndpointSlice,
+        Self::EnvoyFilter,
+    ];
+
+    /// Name of the kind as objects carry it.
+    #[must_use]
+    pub(crate) fn name(self) -> &'static str {
+        self.parts().2
+    }
+
+    /// The API resources to try, the preferred one first.
+    pub(crate) fn resources(self) -> Vec<ApiResource> {
+        let (group, versions, kind, plural) = self.parts();
+        versions
+            .iter()
+            .map(|version| {
+                ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+            })
+            .collect()
+    }
+
+    /// The API resource that writes use: the first of [`Kind::resources`].
+    pub(crate) fn resource(self) -> ApiResource {
+        let (group, versions, kind, plural) = self.parts();
+        let version = versions.first().copied().unwrap_or("v1");
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+    }
+
+    /// `apiVersion` of bodies.
+    pub(crate) fn api_version(self) -> String {
+        self.resource().api_version
+    }
+
+    /// True for the one cluster-scoped kind.
+    pub(crate) fn is_cluster_scoped(self) -> bool {
+        self == Self::Namespace
+    }
+
+    /// Which part of the kind is watched: children by their fixed name, so that foreign objects in the way are seen
+    /// as well; contents of Secrets and ConfigMaps never (operator.md 4.7).
+    pub(crate) fn watched(self) -> Watched {
+        match self {
+            Self::Secret | Self::ConfigMap | Self::Namespace => Watched::Metadata,
+            Self::ServiceAccount
+            | Self::Role
+            | Self::RoleBinding
+            | Self::NetworkPolicy
+            | Self::Deployment => Watched::Named(names::BROKER),
+            Self::EndpointSlice => Watched::Labelled("kubernetes.io/service-name=mcp-gateway"),
+            _ => Watched::All,
+        }
+    }
+
+    /// Group, versions (preferred first), kind, plural.
+    fn parts(self) -> (&'static str, &'static [&'static str], &'static str, &'static str) {
+        const OURS: &[&str] = &[names::VERSION];
+        const V1: &[&str] = &["v1"];
+        const GATEWAY_API: &str = names::GATEWAY_API_GROUP;
+        match self {
+            Self::Extension => (names::GROUP, OURS, "MCPGatewayExtension", "mcpgatewayextensions"),
+            Self::Registration => (
+                names::GROUP,
+                OURS,
+                "MCPServerRegistration",
+                "mcpserverregistrations",
+            ),
+            Self::VirtualServer => (names::GROUP, OURS, "MCPVirtualServer", "mcpvirtualservers"),
+            Self::AuthPolicy => (names::GROUP, OURS, "MCPAuthPolicy", "mcpauthpolicies"),
+            Self::Gateway => (GATEWAY_API, V1, "Gateway", "gateways"),
+            Self::ReferenceGrant => (
+                GATEWAY_API,
+                &["v1", "v1beta1"],
+                "ReferenceGrant",
+                "referencegrants",
+            ),
+            Self::HttpRoute => (GATEWAY_API, V1, "HTTPRoute", "httproutes"),
+            Self::Namespace => ("", V1, "Namespace", "namespaces"),
+            Self::Secret => ("", V1, "Secret", "secrets"),
+            Self::ConfigMap => ("", V1, "ConfigMap", "configmaps"),
+            Self::Service => ("", V1, "Service", "services"),
+            Self::ServiceAccount => ("", V1, "ServiceAccount", "serviceaccounts"),
+            Self::Role => ("rbac.authorization.k8s.io", V1, "Role", "roles"),
+            Self::RoleBinding => ("rbac.authorization.k8s.io", V1, "RoleBinding", "rolebindings"),
+            Self::NetworkPolicy => ("networking.k8s.io", V1, "NetworkPolicy", "networkpolicies"),
+            Self::Deployment => ("apps", V1, "Deployment", "deployments"),
+            Self::EndpointSlice => ("discovery.k8s.io", V1, "EndpointSlice", "endpointslices"),
+            Self::EnvoyFilter => (
+                "networking.istio.io",
+                &["v1alpha3"],
+                "EnvoyFilter",
+                "envoyfilters",
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_listed_once() {
+        let names: std::collections::BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(names.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn the_core_group_has_no_slash() {
+        assert_eq!(Kind::Secret.api_version(), "v1");
+        assert_eq!(Kind::Extension.api_version(), "mcp.kuadrant.io/v1alpha1");
+    }
+}

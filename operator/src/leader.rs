@@ -1,0 +1,221 @@
+//! Leader election by one Lease (operator.md 11.1): 15 s lease, 10 s renew deadline, 2 s retries. The decision is a
+//! pure function; every write carries the resourceVersion that was read, so two replicas never both hold it.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff::{SignedDuration, Timestamp},
+};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+/// Name of the Lease.
+pub(crate) const LEASE: &str = "mcp-gateway-operator";
+const LEASE_SECONDS: i32 = 15;
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(2);
+
+/// One candidate.
+pub(crate) struct Election {
+    api: Api<Lease>,
+    identity: String,
+    leads: watch::Sender<bool>,
+    metrics: Arc<Metrics>,
+}
+
+/// What a candidate may do with the Lease as it is.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    /// Write this.
+    Write(Box<LeaseSpec>),
+    /// Somebody else holds it.
+    Wait,
+}
+
+impl Election {
+    pub(crate) fn new(client: Client, namespace: &str, identity: String, metrics: Arc<Metrics>) -> Self {
+        Self {
+            api: Api::namespaced(client, namespace),
+            identity,
+            leads: watch::Sender::new(false),
+            metrics,
+        }
+    }
+
+    /// True while this replica leads.
+    pub(crate) fn leads(&self) -> watch::Receiver<bool> {
+        self.leads.subscribe()
+    }
+
+    /// Leads without an election: a single process in development.
+    pub(crate) fn assume(&self) {
+        self.set(true);
+    }
+
+    /// Takes part until `stop`; then the lease stays with this replica until [`Election::release`].
+    pub(crate) async fn run(&self, stop: CancellationToken) {
+        let mut renewed = Instant::now();
+        loop {
+            match tokio::time::timeout(RETRY, self.attempt()).await {
+                Ok(Ok(true)) => {
+                    renewed = Instant::now();
+                    self.set(true);
+                }
+                Ok(Ok(false)) => self.set(false),
+                Ok(Err(error)) => tracing::warn!(%error, "Lease cannot be renewed"),
+                Err(_) => tracing::warn!("Lease request takes too long"),
+            }
+            if renewed.elapsed() > RENEW_DEADLINE {
+                self.set(false);
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+
+    /// Gives the lease back, so that another replica need not wait for it to run out.
+    pub(crate) async fn release(&self) {
+        if !*self.leads.borrow() {
+            return;
+        }
+        self.set(false);
+        let Ok(Some(mut lease)) = self.api.get_opt(LEASE).await else {
+            return;
+        };
+        if let Some(spec) = &mut lease.spec
+            && spec.holder_identity.as_deref() == Some(self.identity.as_str())
+        {
+            spec.holder_identity = None;
+            spec.lease_duration_seconds = Some(1);
+            if let Err(error) = self.api.replace(LEASE, &PostParams::default(), &lease).await {
+                tracing::warn!(%error, "Lease cannot be released");
+            }
+        }
+    }
+
+    async fn attempt(&self) -> Result<bool, kube::Error> {
+        let current = self.api.get_opt(LEASE).await?;
+        let spec = current.as_ref().and_then(|lease| lease.spec.as_ref());
+        let Step::Write(spec) = decide(spec, &self.identity, Timestamp::now()) else {
+            return Ok(false);
+        };
+        let metadata = current.map_or_else(
+            || ObjectMeta {
+                name: Some(LEASE.to_owned()),
+                ..ObjectMeta::default()
+            },
+            |lease| lease.metadata,
+        );
+        let is_new = metadata.resource_version.is_none();
+        let lease = Lease {
+            metadata,
+            spec: Some(*spec),
+        };
+        let written = if is_new {
+            self.api.create(&PostParams::default(), &lease).await
+        } else {
+            self.api.replace(LEASE, &PostParams::default(), &lease).await
+        };
+        match written {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set(&self, leads: bool) {
+        let changed = self
+            .leads
+            .send_if_modified(|now| std::mem::replace(now, leads) != leads);
+        if changed {
+            tracing::info!(leads, identity = %self.identity, "Leadership changed");
+            self.metrics.leads(leads);
+        }
+    }
+}
+
+fn decide(current: Option<&LeaseSpec>, identity: &str, now: Timestamp) -> Step {
+    let holder = current
+        .and_then(|spec| spec.holder_identity.as_deref())
+        .filter(|holder| !holder.is_empty());
+    let is_ours = holder == Some(identity);
+    if holder.is_some() && !is_ours && !current.is_some_and(|spec| expired(spec, now)) {
+        return Step::Wait;
+    }
+    let kept = current.filter(|_| is_ours);
+    let transitions = current.and_then(|spec| spec.lease_transitions).unwrap_or(0);
+    Step::Write(Box::new(LeaseSpec {
+        holder_identity: Some(identity.to_owned()),
+        lease_duration_seconds: Some(LEASE_SECONDS),
+        acquire_time: kept
+            .and_then(|spec| spec.acquire_time.clone())
+            .or(Some(MicroTime(now))),
+        renew_time: Some(MicroTime(now)),
+        lease_transitions: Some(if is_ours {
+            transitions
+        } else {
+            transitions.saturating_add(1)
+        }),
+        ..LeaseSpec::default()
+    }))
+}
+
+fn expired(spec: &LeaseSpec, now: Timestamp) -> bool {
+    let Some(renewed) = &spec.renew_time else {
+        return true;
+    };
+    let duration = SignedDuration::from_secs(spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS).into());
+    now.duration_since(renewed.0) > duration
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(by: &str, at: i64) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: Some(by.to_owned()),
+            lease_duration_seconds: Some(15),
+            renew_time: Some(MicroTime(Timestamp::from_second(at).expect("in range"))),
+            lease_transitions: Some(2),
+            ..LeaseSpec::default()
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    #[test]
+    fn t62_a_held_lease_is_waited_for_until_it_runs_out() {
+        assert_eq!(decide(Some(&held("a", 100)), "b", at(114)), Step::Wait);
+        let Step::Write(taken) = decide(Some(&held("a", 100)), "b", at(116)) else {
+            panic!("expired")
+        };
+        assert_eq!(taken.holder_identity.as_deref(), Some("b"));
+        assert_eq!(taken.lease_transitions, Some(3));
+    }
+
+    #[test]
+    fn the_holder_renews_and_a_released_lease_is_taken_at_once() {
+        let Step::Write(renewed) = decide(Some(&held("a", 100)), "a", at(101)) else {
+            panic!("own")
+        };
+        assert_eq!(renewed.lease_transitions, Some(2));
+        assert!(matches!(
+            decide(Some(&held("", 100)), "b", at(101)),
+            Step::Write(_)
+        ));
+        assert!(matches!(decide(None, "b", at(101)), Step::Write(_)));
+    }
+}

@@ -1,0 +1,26 @@
+//! Log output: level and format.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::options::{LogFormat, log_level};
+
+/// Installs the global subscriber; a second call does nothing.
+pub(crate) fn install(level: &str, format: LogFormat) {
+    let level = match log_level(level) {
+        Some(..0) => "debug",
+        Some(1..=4) => "warn",
+        Some(5..) => "error",
+        Some(0) | None => "info",
+    };
+    let filter = EnvFilter::new(format!(
+        "{level},kube=warn,hyper=warn,rustls=warn,reqwest=warn,tower=warn"
+    ));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // An error means that a subscriber is there already (tests).
+    let _ = match format {
+        LogFormat::Txt => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}

@@ -1,0 +1,248 @@
+//! The work queue: one entry for each item, bursts coalesced, failures backed off with jitter, never two runs of one
+//! item at once (operator.md 4.7).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use mcp_gateway_api::object_key::ObjectKey;
+use rand::Rng;
+use tokio::{sync::Notify, time::Instant};
+
+/// How long a burst of changes of one object is gathered.
+const COALESCE: Duration = Duration::from_millis(100);
+/// First wait after a failure.
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// Longest wait after a failure.
+const BACKOFF_LAST: Duration = Duration::from_secs(300);
+
+/// One thing to evaluate.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum WorkItem {
+    /// An extension: its children and status.
+    Extension(ObjectKey),
+    /// A registration's status.
+    Registration(ObjectKey),
+    /// A virtual server's status.
+    VirtualServer(ObjectKey),
+    /// Our conditions in a Gateway's listeners.
+    ListenerStatus(ObjectKey),
+    /// Our entries in an HTTPRoute's parents.
+    RouteStatus(ObjectKey),
+    /// The brokers of a namespace: ask them what they serve.
+    Brokers(String),
+    /// The exclusivity claims.
+    Claims,
+    /// Certificate and configurations of the admission webhook.
+    WebhookCertificates,
+}
+
+impl WorkItem {
+    /// Kind of the item, for logs and metrics.
+    #[must_use]
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Extension(_) => "Extension",
+            Self::Registration(_) => "Registration",
+            Self::VirtualServer(_) => "VirtualServer",
+            Self::ListenerStatus(_) => "ListenerStatus",
+            Self::RouteStatus(_) => "RouteStatus",
+            Self::Brokers(_) => "Brokers",
+            Self::Claims => "Claims",
+            Self::WebhookCertificates => "WebhookCertificates",
+        }
+    }
+
+    /// Name of the item, for logs.
+    #[must_use]
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Extension(key)
+            | Self::Registration(key)
+            | Self::VirtualServer(key)
+            | Self::ListenerStatus(key)
+            | Self::RouteStatus(key) => key.to_string(),
+            Self::Brokers(namespace) => namespace.clone(),
+            Self::Claims | Self::WebhookCertificates => String::new(),
+        }
+    }
+}
+
+/// What came of one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nothing left to do until something changes.
+    Done,
+    /// Look again after this time, unless something changes before.
+    After(Duration),
+    /// Failed: try again later.
+    Failed,
+}
+
+#[derive(Default)]
+struct State {
+    due: BTreeMap<WorkItem, Instant>,
+    running: BTreeSet<WorkItem>,
+    failures: BTreeMap<WorkItem, u32>,
+}
+
+/// The queue. Bounded by the number of objects, because every item is in it at most once.
+#[derive(Default)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+impl Queue {
+    /// Asks for a run of each item soon.
+    pub(crate) fn add(&self, items: impl IntoIterator<Item = WorkItem>) {
+        self.add_at(items, Instant::now() + COALESCE);
+    }
+
+    /// Takes the next item that is due; waits for it. Every item taken is given back with [`Queue::finish`].
+    pub(crate) async fn take(&self) -> WorkItem {
+        loop {
+            let changed = self.changed.notified();
+            let wait = match self.lock().next(Instant::now()) {
+                Next::Item(item) => return item,
+                Next::At(time) => Some(time),
+                Next::Nothing => None,
+            };
+            match wait {
+                Some(time) => {
+                    tokio::select! {
+                        () = changed => {}
+                        () = tokio::time::sleep_until(time) => {}
+                    }
+                }
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Gives an item back.
+    pub(crate) fn finish(&self, item: &WorkItem, outcome: Outcome) {
+        let mut state = self.lock();
+        state.running.remove(item);
+        let wait = match outcome {
+            Outcome::Failed => {
+                let failures = state.failures.entry(item.clone()).or_insert(0);
+                *failures = failures.saturating_add(1);
+                Some(backoff(*failures, rand::rng().random_range(0.8..1.2)))
+            }
+            Outcome::Done => None,
+            Outcome::After(wait) => Some(wait),
+        };
+        if outcome != Outcome::Failed {
+            state.failures.remove(item);
+        }
+        if let Some(wait) = wait {
+            state.put(item.clone(), Instant::now() + wait);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Forgets everything that waits: this replica leads no more.
+    pub(crate) fn clear(&self) {
+        let mut state = self.lock();
+        state.due.clear();
+        state.failures.clear();
+    }
+
+    fn add_at(&self, items: impl IntoIterator<Item = WorkItem>, time: Instant) {
+        let mut state = self.lock();
+        for item in items {
+            state.put(item, time);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Next {
+    Item(WorkItem),
+    At(Instant),
+    Nothing,
+}
+
+impl State {
+    /// The earlier of two wishes counts: a burst is gathered from its first change on.
+    fn put(&mut self, item: WorkItem, time: Instant) {
+        let due = self.due.entry(item).or_insert(time);
+        *due = (*due).min(time);
+    }
+
+    fn next(&mut self, now: Instant) -> Next {
+        let waiting = self.due.iter().filter(|(item, _)| !self.running.contains(*item));
+        let Some((item, time)) = waiting
+            .min_by_key(|(_, time)| **time)
+            .map(|(item, time)| (item.clone(), *time))
+        else {
+            return Next::Nothing;
+        };
+        if time > now {
+            return Next::At(time);
+        }
+        self.due.remove(&item);
+        self.running.insert(item.clone());
+        Next::Item(item)
+    }
+}
+
+/// Wait after the `failures`-th failure in a row; `jitter` is a factor around 1.
+fn backoff(failures: u32, jitter: f64) -> Duration {
+    let factor = 2u32.saturating_pow(failures.saturating_sub(1).min(16));
+    BACKOFF_FIRST
+        .saturating_mul(factor)
+        .min(BACKOFF_LAST)
+        .mul_f64(jitter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(name: &str) -> WorkItem {
+        WorkItem::Extension(ObjectKey::new("ns", name))
+    }
+
+    #[test]
+    fn failures_back_off_from_one_second_to_five_minutes() {
+        assert_eq!(backoff(1, 1.0), Duration::from_secs(1));
+        assert_eq!(backoff(4, 1.0), Duration::from_secs(8));
+        assert_eq!(backoff(99, 1.0), Duration::from_secs(300));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_one_run_and_a_change_during_a_run_is_a_second_one() {
+        let queue = Queue::default();
+        queue.add([item("a"), item("a")]);
+        queue.add([item("a")]);
+        let taken = queue.take().await;
+        assert_eq!(taken, item("a"));
+        queue.add([item("a")]);
+        let early = tokio::time::timeout(Duration::from_secs(5), queue.take()).await;
+        assert!(early.is_err(), "never two runs of one item at once");
+        queue.finish(&taken, Outcome::Done);
+        assert_eq!(queue.take().await, item("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wish_for_later_gives_way_to_a_change() {
+        let queue = Queue::default();
+        queue.add([item("a")]);
+        let taken = queue.take().await;
+        queue.finish(&taken, Outcome::After(Duration::from_secs(600)));
+        queue.add([item("a")]);
+        let start = Instant::now();
+        queue.take().await;
+        assert!(start.elapsed() < Duration::from_secs(1));
+    }
+}

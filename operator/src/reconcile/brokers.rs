@@ -1,0 +1,252 @@
+//! Asks every ready broker of a namespace what it serves (operator.md 8.11): each second after a change until all
+//! report the current document and their servers, then at the status interval.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use futures::{StreamExt, future::join_all};
+use mcp_gateway_api::{
+    broker_status::{BrokerStatus, ServerItems, ServerStatus},
+    names,
+    object_key::ObjectKey,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{
+    brokers::{Namespace, Replica},
+    context::Context,
+    kinds::Kind,
+    queue::{Outcome, WorkItem},
+    reconcile::ReconcileError,
+};
+
+pub(crate) use crate::brokers::Written;
+
+/// Deadline of one question.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// Largest answer in bytes.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// Wait while brokers do not report the current document.
+const FAST: Duration = Duration::from_secs(1);
+/// Wait while a server is not ready, after the first half minute.
+const MEDIUM: Duration = Duration::from_secs(5);
+/// How long after a change the fast interval holds.
+const FAST_FOR: Duration = Duration::from_secs(30);
+
+pub(crate) async fn reconcile(context: &Context, namespace: &str) -> Result<Outcome, ReconcileError> {
+    let former = context.brokers().get(namespace).cloned();
+    let Some(former) = former.filter(|former| former.written.is_some()) else {
+        return Ok(Outcome::Done);
+    };
+    let with_items = context.snapshot().world.virtual_servers().next().is_some();
+    let endpoints = ready_endpoints(context, namespace);
+    let asked = endpoints.into_iter().map(|(address, pod)| {
+        let known = former.replicas.get(&address).cloned();
+        async move {
+            (
+                address.clone(),
+                ask(context, &address, pod, known, with_items).await,
+            )
+        }
+    });
+    let replicas: BTreeMap<String, Replica> = join_all(asked).await.into_iter().collect();
+    let (changed, outcome) = {
+        let mut brokers = context.brokers();
+        let Some(observed) = brokers.get_mut(namespace) else {
+            return Ok(Outcome::Done);
+        };
+        let changed = observed.replicas != replicas;
+        observed.replicas = replicas;
+        (changed, again(observed, context.status_interval))
+    };
+    if changed {
+        announce(context, namespace);
+    }
+    Ok(outcome)
+}
+
+fn again(observed: &Namespace, interval: Duration) -> Outcome {
+    let recent = observed
+        .written
+        .as_ref()
+        .is_some_and(|written| written.since.elapsed() < FAST_FOR);
+    if observed.replicas.is_empty() {
+        Outcome::After(interval)
+    } else if !observed.all_current() || (recent && observed.some_server_unready()) {
+        Outcome::After(FAST)
+    } else if observed.some_server_unready() {
+        Outcome::After(MEDIUM.min(interval))
+    } else {
+        Outcome::After(interval)
+    }
+}
+
+/// Whoever shows what brokers say is evaluated again.
+fn announce(context: &Context, namespace: &str) {
+    let written = context
+        .brokers()
+        .get(namespace)
+        .and_then(|observed| observed.written.clone());
+    if let Some(written) = written {
+        let registrations = written.served.into_iter().chain(written.problems.into_keys());
+        context.queue.add(registrations.map(WorkItem::Registration));
+        context.queue.add([WorkItem::Extension(written.extension)]);
+    }
+    let world = context.cache.world();
+    let servers = world
+        .virtual_servers()
+        .map(|server| WorkItem::VirtualServer(ObjectKey::of(&server.metadata)));
+    context.queue.add(servers);
+}
+
+async fn ask(
+    context: &Context,
+    address: &str,
+    pod: String,
+    known: Option<Replica>,
+    with_items: bool,
+) -> Replica {
+    let known = known.filter(|known| known.pod == pod).unwrap_or_default();
+    let base = base_url(address);
+    match get::<BrokerStatus>(context, &format!("{base}/status")).await {
+        Ok(mut status) => {
+            forget_times(&mut status);
+            let items = if with_items {
+                items(context, &base, &status).await
+            } else {
+                BTreeMap::new()
+            };
+            Replica {
+                pod,
+                failures: 0,
+                status: Some(status),
+                items,
+            }
+        }
+        Err(error) => {
+            tracing::debug!(address, pod, %error, "Broker did not answer");
+            Replica {
+                pod,
+                failures: known.failures.saturating_add(1).min(1000),
+                ..known
+            }
+        }
+    }
+}
+
+async fn items(context: &Context, base: &str, status: &BrokerStatus) -> BTreeMap<String, ServerItems> {
+    let mut items = BTreeMap::new();
+    for server in status.servers.iter().filter(|server| server.ready) {
+        let url = format!("{base}/status/{}", server.name);
+        if let Ok(ServerStatus {
+            items: Some(found), ..
+        }) = get(context, &url).await
+        {
+            items.insert(server.name.clone(), found);
+        }
+    }
+    items
+}
+
+/// Times change with every answer and mean nothing to a status.
+fn forget_times(status: &mut BrokerStatus) {
+    status.timestamp.clear();
+    status.config.loaded_at.clear();
+    for server in &mut status.servers {
+        server.last_validated.clear();
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
+    #[error("answer longer than {MAX_ANSWER} bytes")]
+    TooLong,
+    #[error("answer is not the expected JSON: {0}")]
+    Shape(#[from] serde_json::Error),
+}
+
+async fn get<T: DeserializeOwned>(context: &Context, url: &str) -> Result<T, AskError> {
+    let response = context
+        .http
+        .get(url)
+        .timeout(DEADLINE)
+        .send()
+        .await?
+        .error_for_status()?;
+    let mut body = Vec::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        body.extend_from_slice(&chunk?);
+        if body.len() > MAX_ANSWER {
+            return Err(AskError::TooLong);
+        }
+    }
+    Ok(serde_json::from_slice(&body)?)
+}
+
+fn base_url(address: &str) -> String {
+    let port = names::BROKER_HTTP_PORT;
+    if address.contains(':') {
+        format!("http://[{address}]:{port}")
+    } else {
+        format!("http://{address}:{port}")
+    }
+}
+
+/// Address and pod of every ready endpoint of the broker's Service.
+fn ready_endpoints(context: &Context, namespace: &str) -> BTreeSet<(String, String)> {
+    let slices = context
+        .cache
+        .list(Kind::EndpointSlice, |key, _| key.namespace == namespace);
+    slices.iter().flat_map(|(_, slice)| endpoints_of(slice)).collect()
+}
+
+fn endpoints_of(slice: &Value) -> Vec<(String, String)> {
+    let endpoints = slice.get("endpoints").and_then(Value::as_array);
+    let ready = endpoints.into_iter().flatten().filter(|endpoint| {
+        endpoint
+            .pointer("/conditions/ready")
+            .and_then(Value::as_bool)
+            .unwrap_or(true)
+    });
+    ready
+        .filter_map(|endpoint| {
+            let address = endpoint.pointer("/addresses/0").and_then(Value::as_str)?;
+            let pod = endpoint
+                .pointer("/targetRef/name")
+                .and_then(Value::as_str)
+                .unwrap_or(address);
+            Some((address.to_owned(), pod.to_owned()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_ready_endpoints_are_asked() {
+        let slice = json!({"endpoints": [
+            {"addresses": ["192.0.2.1"], "conditions": {"ready": true}, "targetRef": {"name": "a"}},
+            {"addresses": ["192.0.2.2"], "conditions": {"ready": false}, "targetRef": {"name": "b"}},
+            {"addresses": ["192.0.2.3"]},
+        ]});
+        let found = endpoints_of(&slice);
+        assert_eq!(
+            found,
+            [
+                ("192.0.2.1".to_owned(), "a".to_owned()),
+                ("192.0.2.3".to_owned(), "192.0.2.3".to_owned())
+            ]
+        );
+        assert_eq!(base_url("2001:db8::1"), "http://[2001:db8::1]:8080");
+    }
+}

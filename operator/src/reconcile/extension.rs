@@ -1,0 +1,72 @@
+//! One extension: the five calls, what happens when it lost or is paused, and its deletion.
+
+use std::{sync::Arc, time::Duration};
+
+use mcp_gateway_api::object_key::{ObjectKey, is_live};
+
+use crate::{context::Context, kinds::Kind, queue::Outcome, reconcile::ReconcileError};
+
+pub(crate) mod build;
+pub(crate) mod carry_out;
+pub(crate) mod fetch;
+pub(crate) mod finalize;
+pub(crate) mod readiness;
+pub(crate) mod status;
+pub(crate) mod teardown;
+pub(crate) mod validate;
+
+use validate::Verdict;
+
+/// When something that no watch reports has to be looked at again.
+const SOON: Duration = Duration::from_secs(1);
+/// When a Secret that could not be read is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Brings the extension `key`, and everything that belongs to it, to the wanted state.
+pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
+    let snapshot = context.snapshot();
+    let Some(extension) = snapshot.world.extension(key).map(Arc::clone) else {
+        if let Some(error) = context.cache.decode_error(Kind::Extension, key) {
+            status::write_undecodable(context, key, &error).await?;
+            return Ok(Outcome::Done);
+        }
+        finalize::sweep(context, key).await?;
+        return Ok(Outcome::Done);
+    };
+    if !is_live(&extension.metadata) {
+        return finalize::finalize(context, &extension).await;
+    }
+    let fetched = fetch::fetch(context, snapshot, extension).await;
+    match validate::validate(fetched, &context.settings)? {
+        Verdict::Accepted(validated) => accepted(context, *validated).await,
+        Verdict::Paused(paused) => {
+            let again = if paused.inconclusive {
+                Outcome::After(RETRY)
+            } else {
+                Outcome::Done
+            };
+            status::write_paused(context, &paused).await?;
+            Ok(again)
+        }
+        Verdict::Refused(refused) => {
+            let removed = teardown::teardown(context, &refused).await?;
+            status::write_refused(context, &refused, &removed).await?;
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+async fn accepted(context: &Context, validated: validate::Validated) -> Result<Outcome, ReconcileError> {
+    finalize::hold(context, &validated).await?;
+    let resources = build::build(&validated, context);
+    let applied = carry_out::carry_out(context, &validated, resources).await?;
+    let again = if validated.inconclusive() {
+        Outcome::After(RETRY)
+    } else if applied.is_blocked() {
+        Outcome::After(SOON)
+    } else {
+        Outcome::Done
+    };
+    status::write_accepted(context, &validated, &applied).await?;
+    Ok(again)
+}

@@ -1,0 +1,234 @@
+//! Fourth call: the children are brought to their wanted state, in the order of operator.md 5; the EnvoyFilter comes
+//! last, once a replica is ready, so that a filter that fails closed never precedes its server.
+
+use std::sync::Arc;
+
+use kube::api::PostParams;
+use mcp_gateway_api::{names, object_key::ObjectKey};
+use serde_json::Value;
+
+use super::{build::ResourceSet, fetch::beside, readiness::Rollout, validate::Validated};
+use crate::{
+    apply::{ApplyError, Intent, Resource, is_controlled_by, is_filter_of, remove, settle},
+    blueprint::Blueprint,
+    cache::Served,
+    children::{Child, envoy_filter},
+    context::Context,
+    kinds::Kind,
+    queue::WorkItem,
+    reconcile::{ReconcileError, brokers::Written},
+};
+
+/// What came of it. Only [`carry_out`] makes it, and only from it can a status be made.
+pub(crate) struct Applied {
+    /// The first child that could not be brought to its wanted state, when that is for somebody else to change.
+    pub(super) blocked: Option<ApplyError>,
+    pub(super) rollout: Rollout,
+    /// The Deployment as it is now.
+    pub(super) deployment: Option<Arc<Value>>,
+    /// False when Envoy carries the calls and the cluster has no EnvoyFilter.
+    pub(super) filter_served: bool,
+}
+
+impl Applied {
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+}
+
+pub(crate) async fn carry_out(
+    context: &Context,
+    validated: &Validated,
+    resources: ResourceSet,
+) -> Result<Applied, ReconcileError> {
+    let blueprint = &validated.blueprint;
+    let ResourceSet {
+        config_secret,
+        signing_key,
+        trusted_pair,
+        service_account,
+        role,
+        role_binding,
+        network_policy,
+        service,
+        deployment,
+        route,
+        tokens_route,
+        envoy_filter,
+    } = resources;
+    let mut run = Run {
+        context,
+        blueprint,
+        blocked: None,
+        deployment: None,
+    };
+    run.resource(&config_secret).await?;
+    if run.blocked.is_none() {
+        written(context, validated);
+    }
+    run.resource(&signing_key).await?;
+    run.pair(&trusted_pair).await?;
+    for resource in [&service_account, &role, &role_binding] {
+        run.resource(resource).await?;
+    }
+    run.intent(&network_policy).await?;
+    run.resource(&service).await?;
+    run.resource(&deployment).await?;
+    run.intent(&route).await?;
+    run.intent(&tokens_route).await?;
+    let deployment = run.deployment_now();
+    let rollout = Rollout::of(deployment.as_deref());
+    let filter_served = run.filter(&envoy_filter, &rollout).await?;
+    Ok(Applied {
+        blocked: run.blocked,
+        rollout,
+        deployment,
+        filter_served,
+    })
+}
+
+/// Remembers which document the brokers are to serve, and has them asked.
+fn written(context: &Context, validated: &Validated) {
+    let key = &validated.blueprint.key;
+    context.metrics.config_written(validated.config.yaml.len());
+    let written = Written {
+        extension: key.clone(),
+        hash: validated.config.hash.clone(),
+        served: validated.served.clone(),
+        problems: validated.problems.clone(),
+        since: tokio::time::Instant::now(),
+    };
+    let changed = {
+        let mut brokers = context.brokers();
+        brokers
+            .entry(key.namespace.clone())
+            .or_default()
+            .set_written(written)
+    };
+    if changed {
+        let served = validated.served.iter().chain(validated.problems.keys()).cloned();
+        context.queue.add(served.map(WorkItem::Registration));
+        context.queue.add([WorkItem::Brokers(key.namespace.clone())]);
+    }
+}
+
+struct Run<'a> {
+    context: &'a Context,
+    blueprint: &'a Blueprint,
+    blocked: Option<ApplyError>,
+    deployment: Option<Arc<Value>>,
+}
+
+impl Run<'_> {
+    async fn resource(&mut self, resource: &Resource) -> Result<(), ReconcileError> {
+        match settle(self.context, self.blueprint, resource).await {
+            Ok(live) => {
+                if resource.kind == Kind::Deployment {
+                    self.deployment = live.map(Arc::new);
+                }
+                Ok(())
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    async fn intent(&mut self, intent: &Intent) -> Result<(), ReconcileError> {
+        match intent {
+            Intent::Apply(resource) => self.resource(resource).await,
+            Intent::Leave => Ok(()),
+            Intent::Remove(kind, key) => {
+                if self.context.cache.get(*kind, key).is_none() {
+                    return Ok(());
+                }
+                let uid = self.blueprint.uid();
+                match remove(self.context, *kind, key, |live| is_controlled_by(live, uid)).await {
+                    Ok(_) => Ok(()),
+                    Err(error) => self.fail(error),
+                }
+            }
+        }
+    }
+
+    /// What is for others to change goes into the status; everything else is tried again.
+    fn fail(&mut self, error: ApplyError) -> Result<(), ReconcileError> {
+        if matches!(error, ApplyError::Request { .. }) {
+            return Err(error.into());
+        }
+        self.blocked.get_or_insert(error);
+        Ok(())
+    }
+
+    /// The halves of a generated key pair, by POST: an existing Secret is never changed (T29).
+    async fn pair(&self, halves: &[Child]) -> Result<(), ReconcileError> {
+        for half in halves {
+            let api = self.context.api(Kind::Secret, &half.key.namespace);
+            let failed = ReconcileError::request("create trusted-headers key");
+            let object =
+                serde_json::from_value(half.body(None)).map_err(|error| failed(kube::Error::SerdeError(error)))?;
+            let params = PostParams {
+                field_manager: Some(names::FIELD_MANAGER.to_owned()),
+                dry_run: false,
+            };
+            api.create(&params, &object)
+                .await
+                .map_err(&failed)?;
+        }
+        Ok(())
+    }
+
+    fn deployment_now(&self) -> Option<Arc<Value>> {
+        let key = beside(&self.blueprint.key, names::BROKER);
+        self.deployment
+            .clone()
+            .or_else(|| self.context.cache.get(Kind::Deployment, &key))
+    }
+
+    /// The EnvoyFilter, and the removal of every other one of this extension (retargeting, operator.md 4.4).
+    async fn filter(&mut self, intent: &Intent, rollout: &Rollout) -> Result<bool, ReconcileError> {
+        if self.context.cache.served(Kind::EnvoyFilter) == Served::Missing {
+            return Ok(!self.blueprint.needs_envoy_filter());
+        }
+        let wanted = match intent {
+            Intent::Apply(resource) => Some(&resource.key),
+            Intent::Remove(..) | Intent::Leave => None,
+        };
+        remove_filters(self.context, &self.blueprint.key, wanted).await?;
+        if let Intent::Apply(resource) = intent {
+            let exists = self.context.cache.get(Kind::EnvoyFilter, &resource.key).is_some();
+            if self.blocked.is_none() && (rollout.ready > 0 || exists) {
+                self.resource(resource).await?;
+                let gateway = self.blueprint.gateway.clone();
+                self.context.queue.add([WorkItem::ListenerStatus(gateway)]);
+            }
+        }
+        debug_assert!(wanted.is_none_or(|key| *key == envoy_filter::key(self.blueprint)));
+        Ok(true)
+    }
+}
+
+/// Deletes the EnvoyFilters that carry the labels of `extension`, wherever they lie, but for `keep`; returns where
+/// some were.
+pub(super) async fn remove_filters(
+    context: &Context,
+    extension: &ObjectKey,
+    keep: Option<&ObjectKey>,
+) -> Result<Vec<ObjectKey>, ReconcileError> {
+    let filters = context.cache.list(Kind::EnvoyFilter, |key, filter| {
+        Some(key) != keep && is_filter_of(filter, extension)
+    });
+    let mut removed = Vec::new();
+    for (key, filter) in filters {
+        remove(context, Kind::EnvoyFilter, &key, |live| {
+            is_filter_of(live, extension)
+        })
+        .await?;
+        let gateway = filter
+            .pointer("/metadata/annotations")
+            .and_then(|annotations| annotations.get(names::GATEWAY_ANNOTATION))
+            .and_then(Value::as_str)
+            .and_then(ObjectKey::parse);
+        context.queue.add(gateway.map(WorkItem::ListenerStatus));
+        removed.push(key);
+    }
+    Ok(removed)
+}

@@ -1,0 +1,70 @@
+use k8s_openapi::jiff::Timestamp;
+use mcp_gateway_api::conditions::upsert;
+
+use super::*;
+
+fn rolled(ready: i64, complete: bool) -> Rollout {
+    Rollout {
+        wanted: 1,
+        updated: 1,
+        ready,
+        complete,
+        failed: false,
+    }
+}
+
+fn facts<'a>(rollout: &'a Rollout, current: usize) -> Facts<'a> {
+    Facts {
+        generation: 3,
+        rollout,
+        hash: "abc",
+        current,
+        asked: 1,
+        failure: None,
+        pod_problem: None,
+        warnings: Vec::new(),
+    }
+}
+
+fn was_ready(generation: i64) -> Vec<Condition> {
+    let wanted = Wanted {
+        kind: ConditionType::Ready,
+        status: true,
+        reason: "ValidMCPGatewayExtension",
+        message: String::new(),
+        observed_generation: generation,
+    };
+    upsert(&[], &wanted, Timestamp::UNIX_EPOCH)
+}
+
+#[test]
+fn t46_ready_advances_its_generation_only_when_all_brokers_serve_the_document() {
+    let rollout = rolled(1, true);
+    let behind = ready(&facts(&rollout, 0), &was_ready(2));
+    assert!(behind.status);
+    assert_eq!(behind.observed_generation, 2);
+    let done = ready(&facts(&rollout, 1), &was_ready(2));
+    assert_eq!((done.status, done.observed_generation), (true, 3));
+    let first = ready(&facts(&rollout, 0), &[]);
+    assert!(!first.status, "{}", first.message);
+}
+
+#[test]
+fn t47_a_rollout_keeps_ready_while_one_replica_serves() {
+    let rollout = rolled(1, false);
+    assert!(ready(&facts(&rollout, 0), &was_ready(2)).status);
+    assert!(progressing(&facts(&rollout, 0)).status);
+    let none = rolled(0, false);
+    let down = ready(&facts(&none, 0), &was_ready(2));
+    assert_eq!((down.status, down.reason), (false, "DeploymentNotReady"));
+    assert!(down.message.starts_with("0/1 replicas ready"));
+}
+
+#[test]
+fn a_failure_of_a_former_row_wins() {
+    let rollout = rolled(1, true);
+    let mut facts = facts(&rollout, 1);
+    facts.failure = Some((ExtensionReason::EnvoyFilterUnavailable, "install it".to_owned()));
+    let wanted = ready(&facts, &was_ready(3));
+    assert_eq!((wanted.status, wanted.reason), (false, "EnvoyFilterUnavailable"));
+}

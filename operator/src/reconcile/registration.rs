@@ -1,0 +1,291 @@
+//! Status of a registration (operator.md 2.2): proven by the brokers, not assumed. The verdict is pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use mcp_gateway_api::{
+    broker_status::ServerStatus,
+    conditions::{ConditionType, ConflictedReason, RegistrationReason, Wanted, name_list},
+    object_key::{ObjectKey, is_live},
+    registration::MCPServerRegistration,
+    resolution::Resolution,
+};
+use serde_json::json;
+
+use crate::{
+    brokers::{Answer, Namespace},
+    context::Context,
+    kinds::Kind,
+    queue::Outcome,
+    reconcile::{
+        ReconcileError,
+        status::{StatusWish, condition, conditions_of, write},
+    },
+};
+
+pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
+    let snapshot = context.snapshot();
+    let Some(object) = context.cache.get(Kind::Registration, key) else {
+        return Ok(Outcome::Done);
+    };
+    let former = conditions_of(&object);
+    let generation = object
+        .pointer("/metadata/generation")
+        .and_then(serde_json::Value::as_i64)
+        .unwrap_or_default();
+    let verdict = match snapshot.world.registration(key) {
+        None => {
+            let error = context
+                .cache
+                .decode_error(Kind::Registration, key)
+                .unwrap_or_default();
+            Some(Verdict::failed(
+                RegistrationReason::NotReady,
+                format!("invalid: spec: {error}; correct the object"),
+            ))
+        }
+        Some(registration) if !is_live(&registration.metadata) => return Ok(Outcome::Done),
+        Some(registration) => {
+            let brokers = context.brokers();
+            let was_ready = condition(&former, ConditionType::Ready).is_some_and(|former| {
+                former.status == "True" && former.observed_generation == Some(generation)
+            });
+            snapshot.resolution(key).and_then(|resolution| {
+                judge(&Facts {
+                    registration,
+                    resolution,
+                    brokers: &brokers,
+                    was_ready,
+                })
+            })
+        }
+    };
+    // Nothing is known yet about the extension's document: its own reconcile comes first and queues this again.
+    let Some(verdict) = verdict else {
+        return Ok(Outcome::Done);
+    };
+    write(
+        context,
+        Kind::Registration,
+        key,
+        verdict.wish(generation, &former),
+    )
+    .await?;
+    Ok(Outcome::Done)
+}
+
+/// What a verdict is made from.
+struct Facts<'a> {
+    registration: &'a MCPServerRegistration,
+    resolution: &'a Resolution,
+    brokers: &'a BTreeMap<String, Namespace>,
+    /// `Ready` is True for the current generation.
+    was_ready: bool,
+}
+
+/// What the status shall say; `tools` and `conflict` keep their former value when they are not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Verdict {
+    ready: bool,
+    reason: RegistrationReason,
+    message: String,
+    tools: Option<u64>,
+    conflict: Option<String>,
+}
+
+impl Verdict {
+    fn failed(reason: RegistrationReason, message: String) -> Self {
+        Self {
+            ready: false,
+            reason,
+            message,
+            tools: None,
+            conflict: None,
+        }
+    }
+
+    fn wish(self, generation: i64, former: &[Condition]) -> StatusWish {
+        let mut conditions = vec![Wanted {
+            kind: ConditionType::Ready,
+            status: self.ready,
+            reason: self.reason.as_str(),
+            message: self.message,
+            observed_generation: generation,
+        }];
+        let known =
+            self.ready || self.conflict.is_some() || condition(former, ConditionType::Conflicted).is_none();
+        if known {
+            let (reason, message) = match &self.conflict {
+                Some(conflict) => (ConflictedReason::NameConflict, conflict.clone()),
+                None => (
+                    ConflictedReason::NoConflict,
+                    "no published name is taken".to_owned(),
+                ),
+            };
+            conditions.push(Wanted {
+                kind: ConditionType::Conflicted,
+                status: self.conflict.is_some(),
+                reason: reason.as_str(),
+                message,
+                observed_generation: generation,
+            });
+        }
+        let tools = self
+            .tools
+            .map(|tools| json!(i32::try_from(tools).unwrap_or(i32::MAX)));
+        StatusWish {
+            conditions,
+            members: tools
+                .map(|tools| ("discoveredTools", tools))
+                .into_iter()
+                .collect(),
+        }
+    }
+}
+
+/// The verdict; nothing when the brokers of some extension are not known yet.
+fn judge(facts: &Facts<'_>) -> Option<Verdict> {
+    let Facts {
+        registration,
+        resolution,
+        ..
+    } = facts;
+    if !registration.spec.state.is_enabled() {
+        let mut verdict = Verdict::failed(RegistrationReason::Disabled, "server is disabled".to_owned());
+        verdict.tools = Some(0);
+        return Some(verdict);
+    }
+    if let Some(problem) = &resolution.problem {
+        let mut verdict = Verdict::failed(problem.reason, problem.message.clone());
+        if resolution.served_by.is_empty() {
+            verdict.tools = Some(0);
+        }
+        return Some(verdict);
+    }
+    let mut good: Option<Verdict> = None;
+    for extension in &resolution.served_by {
+        let verdict = at_extension(facts, extension)?;
+        if !verdict.ready {
+            return Some(verdict);
+        }
+        good = Some(match good {
+            Some(former) => Verdict {
+                message: format!("{}; {}", former.message, verdict.message),
+                ..former
+            },
+            None => verdict,
+        });
+    }
+    good.or_else(|| {
+        let message = "no matching mcpgatewayextensions for attached listener".to_owned();
+        Some(Verdict::failed(RegistrationReason::NotReady, message))
+    })
+}
+
+/// What one extension's brokers say.
+fn at_extension(facts: &Facts<'_>, extension: &ObjectKey) -> Option<Verdict> {
+    let key = ObjectKey::of(&facts.registration.metadata);
+    let not_ready = |message: String| Some(Verdict::failed(RegistrationReason::NotReady, message));
+    let observed = facts.brokers.get(&extension.namespace)?;
+    let written = observed
+        .written
+        .as_ref()
+        .filter(|written| written.extension == *extension)?;
+    if let Some(problem) = written.problems.get(&key) {
+        return not_ready(problem.clone());
+    }
+    if observed.replicas.is_empty() {
+        return not_ready(format!("0 replicas ready of {extension}"));
+    }
+    let tally = tally(facts, observed, &key.to_string());
+    let total = observed.replicas.len();
+    if let Some(message) = tally.failure {
+        return Some(Verdict {
+            tools: Some(tally.tools),
+            ..not_ready(message)?
+        });
+    }
+    if let Some(pod) = tally.missing_at {
+        let missing = total - tally.serving;
+        return not_ready(format!(
+            "not served yet by {missing}/{total} replicas of {extension} (pod {pod})"
+        ));
+    }
+    let mut message = format!(
+        "{} tools, served by {}/{total} replicas of {extension}",
+        tally.tools, tally.serving
+    );
+    if let Some(conflict) = &tally.conflict {
+        message = format!("{message}; {conflict}");
+    }
+    Some(Verdict {
+        ready: true,
+        reason: RegistrationReason::Ready,
+        message,
+        tools: Some(tally.tools),
+        conflict: tally.conflict,
+    })
+}
+
+#[derive(Default)]
+struct Tally {
+    serving: usize,
+    tools: u64,
+    missing_at: Option<String>,
+    failure: Option<String>,
+    conflict: Option<String>,
+}
+
+/// Counts replicas. One that joins a running instance, or that has the former document for a moment, does not take
+/// away a Ready that was there (T47).
+fn tally(facts: &Facts<'_>, observed: &Namespace, name: &str) -> Tally {
+    let mut tally = Tally::default();
+    for (replica, answer) in observed.replicas.values().zip(observed.servers(name)) {
+        let lenient = facts.was_ready;
+        let missing = |tally: &mut Tally| {
+            tally.missing_at.get_or_insert_with(|| replica.pod.clone());
+        };
+        match answer {
+            Answer::Current(Some(server)) => tally.take(server),
+            Answer::Stale(Some(server)) if lenient && server.ready => tally.take(server),
+            Answer::Pending if lenient => {}
+            Answer::Current(None) | Answer::Stale(_) | Answer::Pending | Answer::Silent(_) => {
+                missing(&mut tally)
+            }
+        }
+    }
+    if tally.serving == 0 && tally.failure.is_none() && tally.missing_at.is_none() {
+        tally.missing_at = observed
+            .replicas
+            .values()
+            .next()
+            .map(|replica| replica.pod.clone());
+    }
+    tally
+}
+
+impl Tally {
+    fn take(&mut self, server: &ServerStatus) {
+        self.tools = self.tools.max(server.total_tools);
+        if !server.ready {
+            self.failure.get_or_insert_with(|| server.message.clone());
+            return;
+        }
+        self.serving += 1;
+        if !server.conflicts.is_empty() {
+            let names = name_list(server.conflicts.iter().map(|conflict| conflict.name.as_str()));
+            let mut owners: Vec<&str> = server
+                .conflicts
+                .iter()
+                .map(|conflict| conflict.owner.as_str())
+                .collect();
+            owners.sort_unstable();
+            owners.dedup();
+            let owners = name_list(owners);
+            self.conflict = Some(format!("conflict: {names} are published by {owners}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

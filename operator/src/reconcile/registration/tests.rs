@@ -1,0 +1,138 @@
+use std::collections::BTreeSet;
+
+use mcp_gateway_api::{broker_status::BrokerStatus, resolution::Backend};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::*;
+use crate::brokers::{Replica, Written};
+
+fn extension() -> ObjectKey {
+    ObjectKey::new("gw", "ext")
+}
+
+fn registration(state: &str) -> MCPServerRegistration {
+    serde_json::from_value(json!({
+        "apiVersion": "mcp.kuadrant.io/v1alpha1", "kind": "MCPServerRegistration",
+        "metadata": {"name": "weather", "namespace": "team"},
+        "spec": {"targetRef": {"name": "route"}, "state": state},
+    }))
+    .expect("a registration")
+}
+
+fn served() -> Resolution {
+    let backend = Backend {
+        url: "http://weather".to_owned(),
+        hostname: "weather.mcp.local".to_owned(),
+    };
+    Resolution {
+        backend: Some(backend),
+        served_by: vec![extension()],
+        problem: None,
+    }
+}
+
+fn replica(pod: &str, hash: &str, ready: bool) -> Replica {
+    let status: BrokerStatus = serde_json::from_value(json!({
+        "config": {"hash": hash},
+        "servers": [{"name": "team/weather", "ready": ready, "totalTools": 4, "message": "failed to connect"}],
+    }))
+    .expect("a status");
+    Replica {
+        pod: pod.to_owned(),
+        failures: 0,
+        status: Some(status),
+        items: BTreeMap::new(),
+    }
+}
+
+fn observed(replicas: Vec<Replica>) -> BTreeMap<String, Namespace> {
+    let written = Written {
+        extension: extension(),
+        hash: "new".to_owned(),
+        served: BTreeSet::new(),
+        problems: BTreeMap::new(),
+        since: Instant::now(),
+    };
+    let replicas = replicas
+        .into_iter()
+        .map(|replica| (replica.pod.clone(), replica))
+        .collect();
+    BTreeMap::from([(
+        "gw".to_owned(),
+        Namespace {
+            written: Some(written),
+            replicas,
+        },
+    )])
+}
+
+fn verdict(replicas: Vec<Replica>, was_ready: bool) -> Option<Verdict> {
+    let brokers = observed(replicas);
+    let (registration, resolution) = (registration("Enabled"), served());
+    judge(&Facts {
+        registration: &registration,
+        resolution: &resolution,
+        brokers: &brokers,
+        was_ready,
+    })
+}
+
+#[test]
+fn t48_ready_needs_every_ready_replica_with_the_current_hash() {
+    let all = verdict(vec![replica("a", "new", true), replica("b", "new", true)], false).expect("known");
+    assert!(all.ready);
+    assert_eq!(all.message, "4 tools, served by 2/2 replicas of gw/ext");
+    let behind = verdict(vec![replica("a", "new", true), replica("b", "old", true)], false).expect("known");
+    assert!(!behind.ready);
+    assert_eq!(behind.message, "not served yet by 1/2 replicas of gw/ext (pod b)");
+}
+
+#[test]
+fn t47_a_joining_or_catching_up_replica_does_not_take_ready_away() {
+    let joining = Replica {
+        pod: "b".to_owned(),
+        ..Replica::default()
+    };
+    assert!(verdict(vec![replica("a", "new", true), joining], true).is_some_and(|verdict| verdict.ready));
+    assert!(verdict(vec![replica("a", "old", true)], true).is_some_and(|verdict| verdict.ready));
+}
+
+#[test]
+fn the_brokers_message_is_shown_when_a_server_is_not_ready() {
+    let failed = verdict(vec![replica("a", "new", false)], true).expect("known");
+    assert_eq!(
+        (failed.ready, failed.message.as_str()),
+        (false, "failed to connect")
+    );
+}
+
+#[test]
+fn nothing_is_said_before_the_document_is_known() {
+    let (registration, resolution) = (registration("Enabled"), served());
+    let brokers = BTreeMap::new();
+    let facts = Facts {
+        registration: &registration,
+        resolution: &resolution,
+        brokers: &brokers,
+        was_ready: true,
+    };
+    assert_eq!(judge(&facts), None);
+}
+
+#[test]
+fn t52_a_disabled_server_has_no_tools() {
+    let (registration, resolution) = (registration("Disabled"), served());
+    let brokers = BTreeMap::new();
+    let facts = Facts {
+        registration: &registration,
+        resolution: &resolution,
+        brokers: &brokers,
+        was_ready: true,
+    };
+    let verdict = judge(&facts).expect("known");
+    assert_eq!(
+        (verdict.reason, verdict.tools),
+        (RegistrationReason::Disabled, Some(0))
+    );
+}

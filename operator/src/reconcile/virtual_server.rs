@@ -1,0 +1,168 @@
+//! Status of a virtual server (operator.md 2.3): held by every broker concerned, and which of its names are published.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mcp_gateway_api::{
+    broker_status::ItemName,
+    conditions::{ConditionType, VirtualServerReason, Wanted, name_list},
+    object_key::{ObjectKey, is_live},
+    virtual_server::MCPVirtualServer,
+};
+use serde_json::json;
+
+use crate::{
+    brokers::{Answer, Namespace},
+    context::Context,
+    kinds::Kind,
+    queue::Outcome,
+    reconcile::{
+        ReconcileError,
+        status::{StatusWish, write},
+    },
+};
+
+pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
+    let snapshot = context.snapshot();
+    let Some(server) = snapshot
+        .world
+        .virtual_server(key)
+        .filter(|server| is_live(&server.metadata))
+    else {
+        return Ok(Outcome::Done);
+    };
+    let accepted: Vec<ObjectKey> = snapshot
+        .plan
+        .accepted()
+        .map(|accepted| accepted.extension().clone())
+        .collect();
+    let wish = judge(server, &accepted, &context.brokers());
+    if let Some(wish) = wish {
+        write(context, Kind::VirtualServer, key, wish).await?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// The status; nothing while the brokers of an accepted extension are not known.
+fn judge(
+    server: &MCPVirtualServer,
+    accepted: &[ObjectKey],
+    brokers: &BTreeMap<String, Namespace>,
+) -> Option<StatusWish> {
+    let generation = server.metadata.generation.unwrap_or_default();
+    let wanted = |kind, status, reason: VirtualServerReason, message: String| Wanted {
+        kind,
+        status,
+        reason: reason.as_str(),
+        message,
+        observed_generation: generation,
+    };
+    let not_ready = |message: String| {
+        wanted(
+            ConditionType::Ready,
+            false,
+            VirtualServerReason::NotReady,
+            message,
+        )
+    };
+    if accepted.is_empty() {
+        let message = "no valid mcpgatewayextensions; create one".to_owned();
+        return Some(StatusWish {
+            conditions: vec![not_ready(message)],
+            members: BTreeMap::new(),
+        });
+    }
+    let observed: Vec<(&ObjectKey, &Namespace)> = accepted
+        .iter()
+        .map(|key| {
+            brokers
+                .get(&key.namespace)
+                .filter(|observed| observed.written.is_some())
+                .map(|found| (key, found))
+        })
+        .collect::<Option<_>>()?;
+    let (tools, prompts) = published(&observed);
+    let unknown: Vec<&str> = missing(&server.spec.tools, &tools)
+        .chain(missing(
+            server.spec.prompts.as_deref().unwrap_or_default(),
+            &prompts,
+        ))
+        .collect();
+    let listed: BTreeSet<&String> = server.spec.tools.iter().collect();
+    let resolved = listed.iter().filter(|name| tools.contains(name.as_str())).count();
+    let resolution = if unknown.is_empty() {
+        let message = "every listed name is published".to_owned();
+        wanted(
+            ConditionType::ToolsResolved,
+            true,
+            VirtualServerReason::AllResolved,
+            message,
+        )
+    } else {
+        let message = format!(
+            "nobody publishes: {}; correct the names or register their server",
+            name_list(unknown)
+        );
+        wanted(
+            ConditionType::ToolsResolved,
+            false,
+            VirtualServerReason::UnknownTool,
+            message,
+        )
+    };
+    let ready = match not_served(&observed) {
+        Some(message) => not_ready(message),
+        None => {
+            let message = format!("served by {} gateways", observed.len());
+            wanted(ConditionType::Ready, true, VirtualServerReason::Ready, message)
+        }
+    };
+    let tools = json!(i32::try_from(resolved).unwrap_or(i32::MAX));
+    Some(StatusWish {
+        conditions: vec![ready, resolution],
+        members: [("resolvedTools", tools)].into(),
+    })
+}
+
+/// The first extension whose brokers do not all report the current document.
+fn not_served(observed: &[(&ObjectKey, &Namespace)]) -> Option<String> {
+    observed.iter().find_map(|(extension, observed)| {
+        let answers = observed.documents();
+        let behind = answers
+            .iter()
+            .filter(|answer| matches!(answer, Answer::Silent(_) | Answer::Pending | Answer::Stale(_)))
+            .count();
+        let total = answers.len();
+        if total == 0 {
+            return Some(format!("0 replicas ready of {extension}"));
+        }
+        (behind > 0).then(|| format!("not served yet by {behind}/{total} replicas of {extension}"))
+    })
+}
+
+/// Published tool and prompt names of all extensions.
+fn published<'a>(observed: &[(&'a ObjectKey, &'a Namespace)]) -> (BTreeSet<&'a str>, BTreeSet<&'a str>) {
+    let items = observed
+        .iter()
+        .flat_map(|(_, observed)| observed.replicas.values())
+        .flat_map(|r| r.items.values());
+    let (mut tools, mut prompts) = (BTreeSet::new(), BTreeSet::new());
+    for item in items {
+        tools.extend(names(&item.tools));
+        prompts.extend(names(&item.prompts));
+    }
+    (tools, prompts)
+}
+
+fn names(items: &[ItemName]) -> impl Iterator<Item = &str> {
+    items
+        .iter()
+        .map(|item| item.published.as_str())
+        .filter(|name| !name.is_empty())
+}
+
+fn missing<'a>(listed: &'a [String], published: &'a BTreeSet<&str>) -> impl Iterator<Item = &'a str> {
+    listed
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !published.contains(name))
+}

@@ -1,0 +1,249 @@
+//! Wires the process: client, watches, election, workers, probes, and the order in which it stops.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    blueprint::Settings,
+    context::{Context, Parts},
+    events::Events,
+    health,
+    kinds::Kind,
+    leader::Election,
+    logging,
+    metrics::Metrics,
+    options::{Environment, Options, WebhookCerts},
+    queue::{Queue, WorkItem},
+    reconcile,
+    watch::Watcher,
+};
+
+/// Most evaluations at once.
+const WORKERS: usize = 8;
+/// How long running evaluations may take to end at shutdown.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How often the caches are looked at until they are synced.
+const SYNC_POLL: Duration = Duration::from_millis(50);
+
+/// Runs the operator until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the process cannot start: no API server address, a port that is taken.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    logging::install(&options.log_level, options.log_format);
+    // An error means that a provider is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let environment = Environment::read(|name| std::env::var(name).ok());
+    let client = client(&options).await?;
+    let context = Arc::new(context(&options, &environment, client.clone())?);
+    let mut tasks = JoinSet::new();
+    serve(&mut tasks, &options, &context).await?;
+    let watcher = Watcher {
+        client: client.clone(),
+        cache: Arc::clone(&context.cache),
+        queue: Arc::clone(&context.queue),
+        metrics: Arc::clone(&context.metrics),
+    };
+    for kind in Kind::ALL {
+        tasks.spawn(watcher.clone().run(kind));
+    }
+    let identity = environment
+        .pod
+        .clone()
+        .unwrap_or_else(|| format!("operator-{:08x}", rand::random::<u32>()));
+    let metrics = Arc::clone(&context.metrics);
+    let election = Arc::new(Election::new(client, &environment.namespace, identity, metrics));
+    let stop = CancellationToken::new();
+    let leads = candidate(&mut tasks, &options, &election, stop.clone());
+    let leader_elect = options.leader_elect;
+    let work = Work {
+        context,
+        leads,
+        stop: stop.clone(),
+        options,
+    };
+    let worker = tokio::spawn(work.run());
+    stopped().await;
+    tracing::info!("Stopping");
+    stop.cancel();
+    if tokio::time::timeout(DRAIN, worker).await.is_err() {
+        tracing::warn!("Evaluations did not end in time");
+    }
+    if leader_elect {
+        election.release().await;
+    }
+    Ok(())
+}
+
+async fn client(options: &Options) -> anyhow::Result<Client> {
+    let config = match &options.kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).context("read kubeconfig")?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .context("use kubeconfig")?
+        }
+        None => Config::infer().await.context("find the API server")?,
+    };
+    Client::try_from(config).context("make client")
+}
+
+fn context(options: &Options, environment: &Environment, client: Client) -> anyhow::Result<Context> {
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .context("make HTTP client")?;
+    Ok(Context::new(Parts {
+        events: Events::new(client.clone(), environment.pod.clone()),
+        client,
+        cache: Arc::default(),
+        queue: Arc::default(),
+        metrics: Arc::new(Metrics::new()),
+        settings: Arc::new(Settings {
+            broker_image: environment.broker_image.clone(),
+            broker_log_level: environment.broker_log_level,
+            cluster_domain: options.cluster_domain.clone(),
+            namespace: environment.namespace.clone(),
+        }),
+        http,
+        status_interval: options.status_interval,
+    }))
+}
+
+async fn serve(tasks: &mut JoinSet<()>, options: &Options, context: &Context) -> anyhow::Result<()> {
+    let routers = [
+        (options.health_addr, health::probes(Arc::clone(&context.cache))),
+        (
+            options.metrics_addr,
+            health::metrics(Arc::clone(&context.metrics)),
+        ),
+    ];
+    for (address, router) in routers {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listen on {address}"))?;
+        tasks.spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                tracing::error!(%address, %error, "Listener ended");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Starts the election; without one this replica leads.
+fn candidate(
+    tasks: &mut JoinSet<()>,
+    options: &Options,
+    election: &Arc<Election>,
+    stop: CancellationToken,
+) -> watch::Receiver<bool> {
+    let leads = election.leads();
+    if !options.leader_elect {
+        election.assume();
+        return leads;
+    }
+    let election = Arc::clone(election);
+    tasks.spawn(async move { election.run(stop).await });
+    leads
+}
+
+/// The part that works while this replica leads.
+struct Work {
+    context: Arc<Context>,
+    leads: watch::Receiver<bool>,
+    stop: CancellationToken,
+    options: Options,
+}
+
+impl Work {
+    async fn run(mut self) {
+        while !self.context.cache.is_synced() {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(SYNC_POLL) => {}
+            }
+        }
+        tracing::info!("Caches are synced");
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                turned = self.leads.wait_for(|leads| *leads) => if turned.is_err() { return },
+            }
+            self.lead().await;
+            self.context.queue.clear();
+        }
+    }
+
+    /// Works until the lease is lost or the process stops; evaluations under way are ended first.
+    async fn lead(&self) {
+        let queue = Arc::clone(&self.context.queue);
+        self.start();
+        let slots = Arc::new(Semaphore::new(WORKERS));
+        let mut leads = self.leads.clone();
+        let mut running = JoinSet::new();
+        let mut resync = tokio::time::interval(self.options.resync_interval);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                _ = leads.wait_for(|leads| !*leads) => break,
+                _ = resync.tick() => self.start(),
+                Some(_) = running.join_next() => {}
+                item = next(&queue, &slots) => {
+                    let Some((item, slot)) = item else { break };
+                    running.spawn(work_on(Arc::clone(&self.context), item, slot));
+                }
+            }
+        }
+        while running.join_next().await.is_some() {}
+    }
+
+    fn start(&self) {
+        let queue = &self.context.queue;
+        queue.add(self.context.cache.everything());
+        queue.add([WorkItem::Claims]);
+        if self.options.webhook_certs == WebhookCerts::Managed {
+            queue.add([WorkItem::WebhookCertificates]);
+        }
+    }
+}
+
+type Slot = tokio::sync::OwnedSemaphorePermit;
+
+async fn next(queue: &Queue, slots: &Arc<Semaphore>) -> Option<(WorkItem, Slot)> {
+    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+    Some((queue.take().await, slot))
+}
+
+async fn work_on(context: Arc<Context>, item: WorkItem, slot: Slot) {
+    let queue = Arc::clone(&context.queue);
+    let outcome = reconcile::run(context, &item).await;
+    queue.finish(&item, outcome);
+    drop(slot);
+}
+
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("Signals cannot be received");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,174 @@
+//! One watch for each kind, feeding the cache and the queue. A kind that the cluster does not serve is waited for and
+//! picked up when it appears (T37); a watch that fails is restarted with backoff and loses nothing meanwhile.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt, TryStreamExt};
+use kube::{
+    Api, Client,
+    core::{ApiResource, DynamicObject, PartialObjectMeta},
+    runtime::{WatchStreamExt, watcher, watcher::Event},
+};
+use mcp_gateway_api::object_key::ObjectKey;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    cache::Cache,
+    kinds::{Kind, Watched},
+    metrics::Metrics,
+    queue::Queue,
+};
+
+/// How often a kind that is not served is looked for.
+const MISSING_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Pause before a watch that ended with "not found" starts again: discovery can be ahead of the endpoint.
+const RESTART_INTERVAL: Duration = Duration::from_millis(300);
+
+/// What a watch needs.
+#[derive(Clone)]
+pub(crate) struct Watcher {
+    pub(crate) client: Client,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Watcher {
+    /// Watches `kind` for ever.
+    pub(crate) async fn run(self, kind: Kind) {
+        loop {
+            match self.served_resource(kind).await {
+                Some(resource) => {
+                    self.watch(kind, &resource).await;
+                    tokio::time::sleep(RESTART_INTERVAL).await;
+                }
+                None => {
+                    self.queue.add(self.cache.set_missing(kind));
+                    tokio::time::sleep(MISSING_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    /// The first version of `kind` that the cluster serves. An answer other than "not found" is asked again.
+    async fn served_resource(&self, kind: Kind) -> Option<ApiResource> {
+        let mut wait = Duration::from_millis(200);
+        loop {
+            let mut inconclusive = false;
+            for resource in kind.resources() {
+                match self.serves(&resource).await {
+                    Ok(true) => return Some(resource),
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(kind = kind.name(), %error, "Discovery failed");
+                        inconclusive = true;
+                    }
+                }
+            }
+            if !inconclusive {
+                return None;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(MISSING_INTERVAL);
+        }
+    }
+
+    async fn serves(&self, resource: &ApiResource) -> Result<bool, kube::Error> {
+        let listed = if resource.group.is_empty() {
+            self.client.list_core_api_resources(&resource.version).await
+        } else {
+            self.client.list_api_group_resources(&resource.api_version).await
+        };
+        match listed {
+            Ok(list) => Ok(list.resources.iter().any(|served| served.name == resource.plural)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Watches until the kind is gone.
+    async fn watch(&self, kind: Kind, resource: &ApiResource) {
+        let config = match kind.watched() {
+            Watched::All | Watched::Metadata => watcher::Config::default(),
+            Watched::Named(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
+            Watched::Labelled(labels) => watcher::Config::default().labels(labels),
+        };
+        if kind.watched() == Watched::Metadata {
+            let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), resource);
+            self.follow(kind, watcher(api, config).map_ok(raw)).await;
+        } else {
+            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
+            self.follow(kind, watcher(api, config).map_ok(raw)).await;
+        }
+    }
+
+    async fn follow(&self, kind: Kind, events: impl Stream<Item = watcher::Result<Event<Value>>>) {
+        let mut listed = BTreeSet::new();
+        let mut events = std::pin::pin!(events.default_backoff());
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => self.take(kind, event, &mut listed),
+                Err(error) => {
+                    self.metrics.watch_restarted(kind);
+                    tracing::debug!(kind = kind.name(), %error, "Watch restarts");
+                    if is_not_found(&error) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&self, kind: Kind, event: Event<Value>, listed: &mut BTreeSet<ObjectKey>) {
+        let items = match event {
+            Event::Init => {
+                listed.clear();
+                return;
+            }
+            Event::InitApply(object) => {
+                let key = key_of(&object);
+                listed.insert(key.clone());
+                self.cache.apply(kind, &key, object)
+            }
+            Event::InitDone => self.cache.finish_list(kind, &std::mem::take(listed)),
+            Event::Apply(object) => self.cache.apply(kind, &key_of(&object), object),
+            Event::Delete(object) => self.cache.delete(kind, &key_of(&object)),
+        };
+        self.queue.add(items);
+    }
+}
+
+fn is_not_found(error: &watcher::Error) -> bool {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status,
+        _ => return false,
+    };
+    status.code == 404
+}
+
+/// `<namespace>/<name>` of a raw object; cluster-scoped objects have an empty namespace.
+fn key_of(object: &Value) -> ObjectKey {
+    let text = |pointer| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    ObjectKey::new(text("/metadata/namespace"), text("/metadata/name"))
+}
+
+fn raw<T: Serialize>(event: Event<T>) -> Event<Value> {
+    let value = |object: T| serde_json::to_value(object).unwrap_or_default();
+    match event {
+        Event::Apply(object) => Event::Apply(value(object)),
+        Event::Delete(object) => Event::Delete(value(object)),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(value(object)),
+        Event::InitDone => Event::InitDone,
+    }
+}
