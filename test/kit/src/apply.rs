@@ -13,7 +13,7 @@ const SERVED_POLL: Duration = Duration::from_millis(100);
 
 /// Why documents were not applied.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ApplyError {
+pub enum ApplyError {
     /// The text is not YAML.
     #[error("YAML: {0}")]
     Yaml(String),
@@ -42,7 +42,7 @@ pub(crate) enum ApplyError {
 ///
 /// # Errors
 /// When the text is not YAML.
-pub(crate) fn parse_yaml(text: &str) -> Result<Vec<Value>, ApplyError> {
+pub fn parse_yaml(text: &str) -> Result<Vec<Value>, ApplyError> {
     let documents: Vec<Value> =
         serde_saphyr::from_multiple(text).map_err(|error| ApplyError::Yaml(error.to_string()))?;
     Ok(documents
@@ -56,7 +56,7 @@ pub(crate) fn parse_yaml(text: &str) -> Result<Vec<Value>, ApplyError> {
 ///
 /// # Errors
 /// At the first document that cannot be applied.
-pub(crate) async fn apply_yaml(
+pub async fn apply_yaml(
     client: &kube::Client,
     text: &str,
     manager: &str,
@@ -73,7 +73,7 @@ pub(crate) async fn apply_yaml(
 ///
 /// # Errors
 /// When the object's kind is not served or the API server refuses it.
-pub(crate) async fn apply(
+pub async fn apply(
     client: &kube::Client,
     object: Value,
     manager: &str,

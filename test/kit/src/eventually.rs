@@ -10,13 +10,13 @@ const LONGEST_LOOK: Duration = Duration::from_secs(30);
 /// A condition that did not come true in time.
 #[derive(Debug, thiserror::Error)]
 #[error("waited {} for {what}: {last}", crate::progress::human(*.waited))]
-pub(crate) struct Unmet {
+pub struct Unmet {
     /// What was awaited, as said by the caller.
-    pub(crate) what: String,
+    pub what: String,
     /// How long it was awaited.
-    pub(crate) waited: Duration,
+    pub waited: Duration,
     /// What the last look found instead.
-    pub(crate) last: String,
+    pub last: String,
 }
 
 /// Looks again and again until `look` returns `Ok`, at most for `deadline`. Each `Err` says what is still missing; the
@@ -24,7 +24,7 @@ pub(crate) struct Unmet {
 ///
 /// # Errors
 /// When the deadline passes first.
-pub(crate) async fn eventually<T>(
+pub async fn eventually<T>(
     deadline: Duration,
     what: &str,
     mut look: impl AsyncFnMut() -> Result<T, String>,

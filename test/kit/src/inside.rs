@@ -21,7 +21,7 @@ use crate::node::{self, Node};
 use crate::objects::Objects;
 use crate::progress::{Step, say};
 use crate::state_dir::StateDir;
-use crate::{gateways, hosts};
+use crate::{forward, gateways, hosts, kubelet};
 
 /// How long the command may take to end after it was told to.
 const COMMAND_GRACE: Duration = Duration::from_secs(10);
@@ -103,10 +103,21 @@ async fn boot(plan: &Plan) -> anyhow::Result<()> {
             .build()?,
     });
     tokio::spawn(node::play(node));
+    serve("kubelet API", kubelet::serve(state.clone()));
+    serve("forwarding", forward::serve(state.clone()));
     control_plane::install(&client, &binaries).await?;
-    tokio::spawn(gateways::play(client));
+    tokio::spawn(gateways::play(client, state.clone()));
     whole.done();
     Ok(())
+}
+
+/// Runs a server in the background; its end is an error in the log, not the end of the sandbox.
+fn serve(what: &'static str, server: impl Future<Output = std::io::Result<()>> + Send + 'static) {
+    tokio::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(what, %error, "Server ended");
+        }
+    });
 }
 
 /// The node's address, and forwarding between pods.

@@ -2,6 +2,7 @@
 //! pods as processes. `kit run -- COMMAND` boots it around a command; tests inside use [`Kit`].
 
 mod apply;
+mod audit;
 mod binaries;
 mod cache;
 mod certificates;
@@ -12,10 +13,12 @@ mod crds;
 mod doctor;
 mod envoy;
 mod eventually;
+mod forward;
 mod gateways;
 mod hosts;
 mod init;
 mod inside;
+mod kit;
 mod kubelet;
 mod node;
 mod objects;
@@ -26,4 +29,9 @@ mod servers;
 mod state_dir;
 mod supervisor;
 
+pub use apply::{ApplyError, apply, apply_yaml, parse_yaml};
+pub use audit::{AuditMark, Write};
 pub use cli::{Arguments, run};
+pub use eventually::{Unmet, eventually};
+pub use kit::{Component, Kit, KitError, Stopped};
+pub use node::images::Image;

@@ -28,6 +28,7 @@ pub(crate) const UNSHARE: &[&str] = &[
 ];
 /// How long the inner process may take to end.
 const END_GRACE: Duration = Duration::from_secs(15);
+const READY_POLL: Duration = Duration::from_millis(100);
 /// Unix socket paths are at most 107 bytes; the longest name in the state directory has 12.
 const LONGEST_STATE_PATH: usize = 90;
 
@@ -55,11 +56,25 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries) -> anyhow::Result<u8> 
         inside,
     };
     std::fs::write(plan.state.sandbox(), serde_json::to_vec(&processes)?)?;
+    let doors = plan.keep.then(|| tokio::spawn(open_doors(plan.state.clone())));
     let code = wait(child, life).await;
+    if let Some(doors) = doors {
+        doors.abort();
+    }
     for file in [plan.state.sandbox(), plan.state.ready()] {
         let _ = std::fs::remove_file(file);
     }
     code
+}
+
+/// Waits for the boot, then opens the doors.
+async fn open_doors(state: StateDir) {
+    while !state.ready().exists() {
+        tokio::time::sleep(READY_POLL).await;
+    }
+    if let Err(error) = crate::forward::open_doors(state).await {
+        say(format!("kit: no ports on this machine: {error}"));
+    }
 }
 
 fn prepare(plan: &Plan, binaries: &Binaries) -> anyhow::Result<()> {

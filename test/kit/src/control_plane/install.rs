@@ -65,7 +65,13 @@ fn read(path: &Path) -> Result<Vec<Value>, ControlPlaneError> {
 
 /// Creates a cluster-scoped object; one that is there already is left as it is.
 async fn create(client: &kube::Client, object: Value) -> Result<(), ControlPlaneError> {
-    let part = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let part = |path: &str| {
+        object
+            .pointer(path)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let what = format!("{} {}", part("/kind"), part("/metadata/name"));
     let object: DynamicObject =
         serde_json::from_value(object).map_err(|error| ControlPlaneError::Object {

@@ -15,22 +15,22 @@ pub(crate) const ENVOY_IMAGE: &str = "kit/envoy";
 /// What an image's configuration says, with paths of this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct Image {
+pub struct Image {
     /// Program and first arguments; a container's `command` replaces it.
     #[serde(default)]
-    pub(crate) entrypoint: Vec<String>,
+    pub entrypoint: Vec<String>,
     /// Default arguments; a container's `args`, or its `command`, replaces them.
     #[serde(default)]
-    pub(crate) cmd: Vec<String>,
+    pub cmd: Vec<String>,
     /// Environment of the image.
     #[serde(default)]
-    pub(crate) env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, String>,
     /// Working directory; `/` when empty.
     #[serde(default)]
-    pub(crate) working_dir: String,
+    pub working_dir: String,
     /// Files of the image: path in the container → path on this machine (a link is made).
     #[serde(default)]
-    pub(crate) files: BTreeMap<String, PathBuf>,
+    pub files: BTreeMap<String, PathBuf>,
 }
 
 /// An image that the table does not know.
