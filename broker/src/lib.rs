@@ -2,11 +2,20 @@
 //! `protocol ← config ← auth ← transport ← sessions, upstreams ← aggregation ← decision ← router | front ← run`.
 //! `router` and `front` never import each other.
 
+pub mod aggregation;
 pub mod auth;
 pub mod config;
+pub mod decision;
+pub mod front;
 pub mod options;
 pub mod protocol;
+pub mod router;
+pub mod run;
 pub mod secret;
+pub mod sessions;
+pub mod telemetry;
+pub mod transport;
+pub mod upstreams;
 
 /// Version of this build: `serverInfo.version`, `clientInfo.version` and `--version`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -48,6 +48,8 @@ pub struct Options {
     pub max_request_body: usize,
     /// Names of accepted flags whose feature this build does not have.
     pub not_built: Vec<&'static str>,
+    /// Lists are empty without a valid `x-mcp-authorized`.
+    pub enforce_capability_filtering: bool,
     /// What happens to a server with invalid tools.
     pub invalid_tool_policy: InvalidToolPolicy,
     /// Origins added to the built-in set.

@@ -95,6 +95,11 @@ function envoy_on_response(handle)
   if guard == nil or guard["sent"] ~= true then
     return
   end
+  if guard["hairpin"] ~= nil then
+    -- Our own request: the router learns who answered, and sees the server's headers as they are.
+    headers:add(DETAILS, details)
+    return
+  end
   headers:remove("mcp-session-id")
   if guard["session"] ~= nil then
     headers:replace("mcp-session-id", guard["session"])

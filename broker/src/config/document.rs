@@ -146,7 +146,7 @@ fn canonical(map: Map<String, Value>, known: &[&str], place: &str, notes: &mut N
     for (key, value) in map {
         match known.iter().find(|name| name.eq_ignore_ascii_case(&key)) {
             Some(name) if **name == key || !renamed.contains_key(*name) => {
-                drop(renamed.insert((*name).to_owned(), value))
+                renamed.insert((*name).to_owned(), value);
             }
             Some(_) => {}
             None => {
@@ -227,10 +227,10 @@ fn server(item: Value, position: usize, notes: &mut Notes) -> Result<ServerConfi
     let wrong_type = |_| format!("{place}: a member has the wrong type");
     let extra = FileMembers::deserialize(&value).map_err(wrong_type)?;
     let entry = ServerEntry::deserialize(&value).map_err(wrong_type)?;
-    validated(entry, extra, position).map_err(|reason| format!("{place}: {reason}"))
+    validated(entry, &extra, position).map_err(|reason| format!("{place}: {reason}"))
 }
 
-fn validated(entry: ServerEntry, extra: FileMembers, position: usize) -> Result<ServerConfig, String> {
+fn validated(entry: ServerEntry, extra: &FileMembers, position: usize) -> Result<ServerConfig, String> {
     if entry.name.is_empty() {
         return Err("name is missing".to_owned());
     }
@@ -251,7 +251,7 @@ fn validated(entry: ServerEntry, extra: FileMembers, position: usize) -> Result<
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
     };
-    let protocol = protocol(&extra)?;
+    let protocol = protocol(extra)?;
     let call_timeout = extra.call_timeout.as_ref().map(duration).transpose()?;
     let credential = credential(&entry.credential, extra.auth.as_ref())?;
     let mut tags = entry.tags;

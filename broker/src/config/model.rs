@@ -114,6 +114,14 @@ pub struct ServerConfig {
     pub call_timeout: Option<Duration>,
 }
 
+impl std::fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerConfig")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
 /// `servers[].protocol`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {

@@ -34,6 +34,7 @@ pub enum FlagError {
 }
 
 /// One row of the flag table.
+#[derive(Clone, Copy)]
 pub(super) struct Flag {
     pub(super) name: &'static str,
     pub(super) boolean: bool,

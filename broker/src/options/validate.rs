@@ -153,6 +153,7 @@ pub(super) fn options(flags: &RawFlags, env: &dyn Fn(&str) -> Option<String>) ->
         check_interval: check_interval(&raw)?,
         write_timeout: raw.duration("mcp-broker-write-timeout", 1, 0)?,
         max_request_body: body_limit(&raw)?,
+        enforce_capability_filtering: raw.switch("enforce-capability-filtering", false),
         not_built: not_built(&raw, standalone),
         invalid_tool_policy: match raw.one_of("invalid-tool-policy", &["FilterOut", "RejectServer"])? {
             "RejectServer" => InvalidToolPolicy::RejectServer,

@@ -127,6 +127,8 @@ fn seen_before(seen: &mut Vec<String>, name: &str) -> bool {
 }
 
 const PARAMS_ROUTED: [&str; 4] = ["name", "uri", "ref", "_meta"];
+/// Longest id, bytes: it travels in sealed strings.
+const MAX_ID: usize = 1024;
 const TOP_LEVEL_LIMIT: usize = 64;
 
 impl<'a> Draft<'a> {
@@ -158,7 +160,9 @@ impl<'a> Draft<'a> {
                 self.result = true;
                 reader.value()?;
             }
-            _ => drop(reader.value()?),
+            _ => {
+                reader.value()?;
+            }
         }
         Ok(())
     }
@@ -190,6 +194,7 @@ impl<'a> Draft<'a> {
 
     fn finish(self) -> Result<Message<'a>, MessageError> {
         let id_text = self.id.and_then(|(text, kind)| match kind {
+            _ if text.len() > MAX_ID => None,
             Kind::String => Some(text),
             Kind::Number if !text.contains(['.', 'e', 'E']) => Some(text),
             _ => None,

@@ -1,0 +1,11 @@
+//! One catalog out of many servers (data-plane.md 5): the immutable snapshot and its building (`catalog`), what a caller
+//! sees of it (`view`), the pages of lists (`lists`), the status, and the task that keeps it current (`federation`).
+
+pub mod catalog;
+pub mod federation;
+pub mod lists;
+pub mod status;
+pub mod view;
+
+#[cfg(test)]
+mod tests;

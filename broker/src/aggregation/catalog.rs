@@ -1,0 +1,334 @@
+//! The catalog: exact maps from published names and URIs to (server, original name), built from the config and the
+//! servers' snapshots. Pure; names are never stripped or matched by prefix. The owner of a name is the oldest enabled
+//! registration that lists it, whether it is up or not (5.2).
+
+use crate::auth::origin::Origins;
+use crate::config::model::{ServerConfig, Snapshot};
+use crate::config::watch::Source;
+use crate::protocol::host;
+use crate::protocol::json::quoted;
+use crate::protocol::message::splice;
+use crate::upstreams::items::{Hints, Item, ItemKind};
+use crate::upstreams::snapshot::{ServerSnapshot, State};
+use mcp_gateway_api::broker_status::ItemConflict;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+/// Longest published name, characters.
+const MAX_NAME: usize = 128;
+/// Longest published URI, bytes.
+const MAX_URI: usize = 8 * 1024;
+/// Warnings kept per server.
+const MAX_WARNINGS: usize = 50;
+
+/// One published item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Published name or URI.
+    pub published: String,
+    /// The server's own name or URI.
+    pub original: String,
+    /// Position of the server in [`Catalog::servers`].
+    pub server: usize,
+    /// Definition as it is listed.
+    pub definition: Arc<str>,
+    /// Hints of a tool.
+    pub hints: Hints,
+}
+
+/// One kind of items, ordered by published name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    entries: BTreeMap<String, Entry>,
+}
+
+impl Table {
+    /// The entry of a published name.
+    pub fn get(&self, published: &str) -> Option<&Entry> {
+        self.entries.get(published)
+    }
+
+    /// All entries in byte order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// Entries whose name comes after `last`.
+    pub fn after<'a>(&'a self, last: Option<&str>) -> impl Iterator<Item = &'a Entry> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let start = last.map_or(Unbounded, |last| Excluded(last.to_owned()));
+        self.entries
+            .range::<String, _>((start, Unbounded))
+            .map(|(_, entry)| entry)
+    }
+}
+
+/// One server in the catalog.
+pub struct Server {
+    /// Its config.
+    pub config: Arc<ServerConfig>,
+    /// What its connection knows.
+    pub snapshot: Arc<ServerSnapshot>,
+    /// Items that another server owns.
+    pub conflicts: Vec<ItemConflict>,
+    /// What should be looked at.
+    pub warnings: Vec<String>,
+    /// Number of items published, by [`ItemKind`].
+    pub published: [u64; 4],
+}
+
+/// What is known of the config itself.
+#[derive(Clone, Default)]
+pub struct ConfigFacts {
+    /// The config in use.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// Where it came from.
+    pub source: Option<Source>,
+    /// When it was applied, RFC 3339.
+    pub loaded_at: String,
+    /// Why the newest one cannot be used.
+    pub error: Option<String>,
+}
+
+/// Hosts that are this process' own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnHosts {
+    /// Public host, comparable.
+    pub public: String,
+    /// Private host, comparable.
+    pub private: String,
+}
+
+/// The snapshot that everything reads.
+#[derive(Default)]
+pub struct Catalog {
+    /// Config.
+    pub config: ConfigFacts,
+    /// Servers in the order of the config.
+    pub servers: Vec<Server>,
+    /// Origin and Host rules.
+    pub origins: Origins,
+    /// Own hosts.
+    pub hosts: OwnHosts,
+    tables: [Table; 4],
+    by_name: HashMap<String, usize>,
+    server_hosts: HashSet<String>,
+    wildcard_hosts: Vec<String>,
+}
+
+/// What a catalog is built from.
+pub struct Sources<'a> {
+    /// Config.
+    pub config: &'a ConfigFacts,
+    /// Servers in the order of the config, each with its newest snapshot.
+    pub servers: Vec<(Arc<ServerConfig>, Arc<ServerSnapshot>)>,
+    /// Own hosts.
+    pub hosts: &'a OwnHosts,
+    /// Origins of the command line.
+    pub allowed_origins: &'a [String],
+}
+
+impl Catalog {
+    /// Builds a catalog.
+    pub fn build(sources: Sources<'_>) -> Self {
+        let mut servers: Vec<Server> = sources
+            .servers
+            .into_iter()
+            .map(|(config, snapshot)| Server {
+                config,
+                snapshot,
+                conflicts: Vec::new(),
+                warnings: Vec::new(),
+                published: [0; 4],
+            })
+            .collect();
+        let tables = ItemKind::ALL.map(|kind| table(kind, &mut servers));
+        let by_name = servers
+            .iter()
+            .enumerate()
+            .map(|(at, server)| (server.config.name.clone(), at))
+            .collect();
+        let (wildcard_hosts, server_hosts) = servers
+            .iter()
+            .map(|server| server.config.hostname.clone())
+            .partition::<Vec<_>, _>(|hostname| hostname.starts_with("*."));
+        let config = sources.config.clone();
+        let further = config.snapshot.as_deref();
+        let hosts = further
+            .map(|config| config.public_hosts.as_slice())
+            .unwrap_or_default();
+        let origins = further
+            .map(|config| config.allowed_origins.as_slice())
+            .unwrap_or_default();
+        let own = [sources.hosts.public.as_str(), sources.hosts.private.as_str()];
+        Self {
+            origins: Origins::new(
+                own.into_iter()
+                    .filter(|name| !name.is_empty())
+                    .chain(hosts.iter().map(String::as_str)),
+                sources.allowed_origins.iter().chain(origins).map(String::as_str),
+            ),
+            hosts: sources.hosts.clone(),
+            config,
+            servers,
+            tables,
+            by_name,
+            server_hosts: server_hosts.into_iter().collect(),
+            wildcard_hosts,
+        }
+    }
+
+    /// The table of one kind.
+    pub fn table(&self, kind: ItemKind) -> &Table {
+        let [tools, prompts, resources, templates] = &self.tables;
+        match kind {
+            ItemKind::Tool => tools,
+            ItemKind::Prompt => prompts,
+            ItemKind::Resource => resources,
+            ItemKind::Template => templates,
+        }
+    }
+
+    /// A server by its name.
+    pub fn server(&self, name: &str) -> Option<&Server> {
+        self.by_name.get(name).and_then(|at| self.servers.get(*at))
+    }
+
+    /// The server of an entry of this catalog.
+    pub fn server_of(&self, entry: &Entry) -> Option<&Server> {
+        self.servers.get(entry.server)
+    }
+
+    /// True when a server has this host (comparable form).
+    pub fn is_server_host(&self, name: &str) -> bool {
+        self.server_hosts.contains(name)
+            || self
+                .wildcard_hosts
+                .iter()
+                .any(|pattern| host::covers(pattern, name))
+    }
+
+    /// True for the public host and the hosts of custom routes.
+    pub fn is_public_host(&self, name: &str) -> bool {
+        let further = self
+            .config
+            .snapshot
+            .as_deref()
+            .map(|config| config.public_hosts.as_slice())
+            .unwrap_or_default();
+        (!name.is_empty() && name == self.hosts.public) || further.iter().any(|host| host == name)
+    }
+}
+
+/// Names of one kind in precedence order: the first claim wins, also while its server is down.
+fn table(kind: ItemKind, servers: &mut [Server]) -> Table {
+    let mut order: Vec<usize> = (0..servers.len()).collect();
+    order.sort_by(|a, b| precedence(servers, *a).cmp(&precedence(servers, *b)));
+    let mut owners: HashMap<String, usize> = HashMap::new();
+    let mut entries = BTreeMap::new();
+    for at in order {
+        let Some(server) = servers.get(at) else { continue };
+        let (config, snapshot) = (Arc::clone(&server.config), Arc::clone(&server.snapshot));
+        if !config.enabled || snapshot.state == State::Disabled {
+            continue;
+        }
+        let (mut conflicts, mut warnings, mut count) = (Vec::new(), Vec::new(), 0);
+        for item in &snapshot.items.of(kind).items {
+            let published = if kind.prefixed() {
+                format!("{}{}", config.prefix, item.key)
+            } else {
+                item.key.clone()
+            };
+            if let Some(problem) = too_long(kind, &published) {
+                warnings.push(format!(
+                    "{} {:?} not published: {problem}",
+                    kind.word(),
+                    shortened(&item.key)
+                ));
+                continue;
+            }
+            let owner = *owners.entry(published.clone()).or_insert(at);
+            if owner != at {
+                let owner = servers
+                    .get(owner)
+                    .map(|owner| owner.config.name.clone())
+                    .unwrap_or_default();
+                conflicts.push(ItemConflict {
+                    kind: kind.word().to_owned(),
+                    name: published,
+                    owner,
+                });
+            } else if snapshot.served
+                && let Some(entry) = entry(kind, item, &published, at)
+            {
+                count += 1;
+                warnings.extend(unusual(kind, &published));
+                entries.insert(published, entry);
+            }
+        }
+        if let Some(server) = servers.get_mut(at) {
+            server.conflicts.extend(conflicts);
+            server.warnings.extend(warnings.into_iter().take(MAX_WARNINGS));
+            if let Some(slot) = server.published.get_mut(kind as usize) {
+                *slot = count;
+            }
+        }
+    }
+    Table { entries }
+}
+
+/// Oldest first; entries without a creation time come last, in their order in the file.
+fn precedence(servers: &[Server], at: usize) -> (bool, &str, &str, usize, &str) {
+    match servers.get(at) {
+        Some(server) => {
+            let (created, uid, position) = &server.config.age;
+            // With a creation time the position in the document says nothing.
+            let position = if created.is_empty() { *position } else { 0 };
+            (created.is_empty(), created, uid, position, &server.config.name)
+        }
+        None => (true, "", "", at, ""),
+    }
+}
+
+fn too_long(kind: ItemKind, published: &str) -> Option<String> {
+    match kind {
+        ItemKind::Tool | ItemKind::Prompt if published.chars().count() > MAX_NAME => {
+            Some(format!("longer than {MAX_NAME} characters"))
+        }
+        ItemKind::Resource | ItemKind::Template if published.len() > MAX_URI => {
+            Some(format!("longer than {MAX_URI} bytes"))
+        }
+        _ => None,
+    }
+}
+
+fn unusual(kind: ItemKind, published: &str) -> Option<String> {
+    let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    (kind.prefixed() && !published.chars().all(usual)).then(|| {
+        format!(
+            "{} {:?} has characters outside A-Z a-z 0-9 _ - .",
+            kind.word(),
+            shortened(published)
+        )
+    })
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(160).collect()
+}
+
+fn entry(kind: ItemKind, item: &Item, published: &str, server: usize) -> Option<Entry> {
+    let definition = if kind.prefixed() && published != item.key {
+        let spliced = splice(item.definition.as_bytes(), &item.key_range, &quoted(published))?;
+        String::from_utf8(spliced).ok()?.into()
+    } else {
+        Arc::clone(&item.definition)
+    };
+    Some(Entry {
+        published: published.to_owned(),
+        original: item.key.clone(),
+        server,
+        definition,
+        hints: item.hints,
+    })
+}

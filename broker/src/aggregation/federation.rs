@@ -1,0 +1,270 @@
+//! The one task that owns the connections: it applies config updates in order and rebuilds the catalog when a config or
+//! a server's snapshot changes. Readers take the published snapshot and never wait for it.
+
+use super::catalog::{Catalog, ConfigFacts, OwnHosts, Sources};
+use crate::auth::clock;
+use crate::config::model::Snapshot;
+use crate::config::watch::{Source, Update};
+use crate::sessions::hairpin::Hairpin;
+use crate::upstreams::connection::{Connection, ConnectionSettings};
+use crate::upstreams::snapshot::State;
+use arc_swap::ArcSwap;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Readiness does not wait longer for the first attempts (data-plane.md 2.7).
+const FIRST_ATTEMPTS: Duration = Duration::from_secs(10);
+/// How often the CA file of the hairpin is looked at.
+const CA_POLL: Duration = Duration::from_secs(10);
+
+/// The published catalog, for readers.
+pub struct Published {
+    current: ArcSwap<Catalog>,
+    changes: watch::Sender<Arc<Catalog>>,
+    first_config: std::sync::OnceLock<Instant>,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        let empty = Arc::new(Catalog::default());
+        Self {
+            current: ArcSwap::new(Arc::clone(&empty)),
+            changes: watch::Sender::new(empty),
+            first_config: std::sync::OnceLock::new(),
+        }
+    }
+}
+
+impl Published {
+    /// The catalog of this moment.
+    pub fn load(&self) -> Arc<Catalog> {
+        self.current.load_full()
+    }
+
+    /// Wakes for every new catalog.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.changes.subscribe()
+    }
+
+    fn publish(&self, catalog: Catalog) {
+        if catalog.config.snapshot.is_some() {
+            self.first_config.get_or_init(Instant::now);
+        }
+        let catalog = Arc::new(catalog);
+        self.current.store(Arc::clone(&catalog));
+        self.changes.send_replace(catalog);
+    }
+
+    /// Readiness checks by name (data-plane.md 2.7).
+    pub fn checks(&self) -> [(&'static str, bool); 2] {
+        let catalog = self.load();
+        let waited = self
+            .first_config
+            .get()
+            .is_some_and(|start| start.elapsed() >= FIRST_ATTEMPTS);
+        let attempted = catalog.servers.iter().all(|server| server.snapshot.attempted);
+        let loaded = catalog.config.snapshot.is_some();
+        [("config", loaded), ("servers", loaded && (attempted || waited))]
+    }
+}
+
+/// What the task needs.
+pub struct Federation {
+    /// Settings of the connections.
+    pub settings: ConnectionSettings,
+    /// Own hosts.
+    pub hosts: OwnHosts,
+    /// Origins of the command line.
+    pub allowed_origins: Vec<String>,
+    /// Hairpin whose roots follow the config and the CA file.
+    pub hairpin: Option<Arc<Hairpin>>,
+    /// CA file of the hairpin.
+    pub ca_file: Option<PathBuf>,
+    /// Where catalogs are published.
+    pub published: Arc<Published>,
+}
+
+struct Running {
+    federation: Federation,
+    connections: HashMap<String, Arc<Connection>>,
+    facts: ConfigFacts,
+    changed: Arc<Notify>,
+    ca_seen: Option<String>,
+}
+
+impl Federation {
+    /// Runs until `stop`.
+    pub async fn run(self, mut updates: mpsc::Receiver<Update>, stop: CancellationToken) {
+        let mut running = Running {
+            federation: self,
+            connections: HashMap::new(),
+            facts: ConfigFacts::default(),
+            changed: Arc::default(),
+            ca_seen: None,
+        };
+        running.follow_ca().await;
+        let mut ca_tick = tokio::time::interval(CA_POLL);
+        let changed = Arc::clone(&running.changed);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                update = updates.recv() => match update {
+                    Some(update) => running.apply(update).await,
+                    None => break,
+                },
+                () = changed.notified() => running.rebuild(),
+                _ = ca_tick.tick() => running.follow_ca().await,
+            }
+        }
+        for connection in running.connections.values() {
+            connection.stop();
+        }
+    }
+}
+
+impl Running {
+    async fn apply(&mut self, update: Update) {
+        match update {
+            Update::Bad(source, error) => {
+                tracing::warn!(
+                    component = "config",
+                    source = source.as_str(),
+                    error,
+                    "Config not usable, the previous one stays"
+                );
+                self.facts.error = Some(error);
+            }
+            Update::Good(source, snapshot) => self.load(source, snapshot).await,
+        }
+        self.rebuild();
+    }
+
+    async fn load(&mut self, source: Source, snapshot: Arc<Snapshot>) {
+        let before = self.facts.snapshot.replace(Arc::clone(&snapshot));
+        let bundle_changed = before
+            .as_ref()
+            .is_none_or(|before| before.gateway_ca_pem != snapshot.gateway_ca_pem);
+        self.facts.source = Some(source);
+        self.facts.loaded_at = clock::rfc3339();
+        self.facts.error = None;
+        self.reconnect(&snapshot, bundle_changed && before.is_some());
+        if bundle_changed {
+            self.ca_seen = None;
+            self.follow_ca().await;
+        }
+        let (servers, errors) = (snapshot.servers.len(), snapshot.errors.len());
+        tracing::info!(
+            component = "config",
+            source = source.as_str(),
+            hash = snapshot.hash,
+            servers,
+            errors,
+            "Config applied"
+        );
+        for error in &snapshot.errors {
+            tracing::warn!(component = "config", error, "Config item left out");
+        }
+    }
+
+    /// Keeps connections whose server needs no new one, replaces or ends the others. Stopping happens in their own tasks.
+    fn reconnect(&mut self, snapshot: &Snapshot, bundle_changed: bool) {
+        let mut next = HashMap::new();
+        for config in &snapshot.servers {
+            let kept = self.connections.remove(&config.name).and_then(|old| {
+                if config.needs_new_connection(&old.config, bundle_changed) {
+                    old.stop();
+                    None
+                } else {
+                    Some(Arc::new(old.with_config(Arc::clone(config))))
+                }
+            });
+            let connection = kept.unwrap_or_else(|| {
+                let (settings, changed) = (self.federation.settings.clone(), Arc::clone(&self.changed));
+                Arc::new(Connection::start(
+                    Arc::clone(config),
+                    &snapshot.gateway_ca_pem,
+                    settings,
+                    changed,
+                ))
+            });
+            next.insert(config.name.clone(), connection);
+        }
+        for old in self.connections.values() {
+            old.stop();
+        }
+        self.connections = next;
+    }
+
+    fn rebuild(&self) {
+        let configs = self
+            .facts
+            .snapshot
+            .as_deref()
+            .map(|snapshot| snapshot.servers.as_slice())
+            .unwrap_or_default();
+        let servers = configs
+            .iter()
+            .filter_map(|config| {
+                self.connections
+                    .get(&config.name)
+                    .map(|connection| (Arc::clone(config), connection.snapshot()))
+            })
+            .collect();
+        let sources = Sources {
+            config: &self.facts,
+            servers,
+            hosts: &self.federation.hosts,
+            allowed_origins: &self.federation.allowed_origins,
+        };
+        let catalog = Catalog::build(sources);
+        let up = catalog
+            .servers
+            .iter()
+            .filter(|server| server.snapshot.state == State::Ready)
+            .count();
+        tracing::debug!(
+            component = "broker",
+            servers = catalog.servers.len(),
+            up,
+            "Catalog published"
+        );
+        self.federation.published.publish(catalog);
+    }
+
+    /// Gives the hairpin the roots of the CA file and the config when one of them changed.
+    async fn follow_ca(&mut self) {
+        let Some(hairpin) = &self.federation.hairpin else {
+            return;
+        };
+        let file = match &self.federation.ca_file {
+            None => String::new(),
+            Some(path) => match tokio::fs::read_to_string(path).await {
+                Ok(text) => text,
+                Err(error) => {
+                    if self.ca_seen.as_deref() != Some("") {
+                        tracing::warn!(component = "config", file = %path.display(), error = %error.kind(), "CA file not readable");
+                    }
+                    String::new()
+                }
+            },
+        };
+        if self.ca_seen.as_ref() == Some(&file) {
+            return;
+        }
+        let bundle = self
+            .facts
+            .snapshot
+            .as_deref()
+            .map(|snapshot| snapshot.gateway_ca_pem.as_str())
+            .unwrap_or_default();
+        if let Err(error) = hairpin.trust(&[&file, bundle]) {
+            tracing::warn!(component = "config", %error, "Hairpin roots not usable, the former ones stay");
+        }
+        self.ca_seen = Some(file);
+    }
+}

@@ -1,0 +1,195 @@
+//! What happens to a request: pure functions from a request, the catalog and known facts to a [`Decision`]
+//! (data-plane.md 7). The header phase is `head`, the message `message`, replies of servers `repair`. No clock, network,
+//! store or randomness; `router` and `front` only translate.
+
+pub mod head;
+pub mod message;
+pub mod repair;
+
+#[cfg(test)]
+mod tests;
+
+use crate::auth::session::SessionClaims;
+use crate::config::model::ServerConfig;
+use crate::protocol::header;
+use crate::protocol::host;
+use crate::protocol::reply::Refusal;
+use crate::sessions::store::BackendSession;
+use crate::upstreams::items::Hints;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Headers of a request as they came.
+#[derive(Clone, Debug, Default)]
+pub struct Head {
+    /// Names in lower case, pseudo headers included, values as bytes.
+    pub fields: Vec<(String, Vec<u8>)>,
+    /// No body follows.
+    pub end_of_stream: bool,
+}
+
+impl Head {
+    /// The first value of a header, when it is text.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.fields
+            .iter()
+            .find(|(key, _)| key == name)
+            .and_then(|(_, value)| std::str::from_utf8(value).ok())
+    }
+
+    /// All values of a header; what is no text is kept as a replacement that equals nothing.
+    pub fn all(&self, name: &str) -> Vec<String> {
+        self.fields
+            .iter()
+            .filter(|(key, _)| key == name)
+            .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+            .collect()
+    }
+
+    /// `:method`.
+    pub fn method(&self) -> &str {
+        self.get(":method").unwrap_or_default()
+    }
+
+    /// `:path` with its query.
+    pub fn path(&self) -> &str {
+        self.get(":path").unwrap_or_default()
+    }
+
+    /// `:path` without its query.
+    pub fn path_only(&self) -> &str {
+        self.path().split(['?', '#']).next().unwrap_or_default()
+    }
+
+    /// `:authority` in comparable form.
+    pub fn host(&self) -> String {
+        host::comparable(
+            self.get(":authority")
+                .or_else(|| self.get("host"))
+                .unwrap_or_default(),
+        )
+    }
+}
+
+/// Everything that is done to a request that goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Edits {
+    /// Headers to set.
+    pub set: Vec<(&'static str, String)>,
+    /// Headers to remove.
+    pub remove: Vec<String>,
+    /// Bytes of the body to replace.
+    pub splice: Option<(Range<usize>, String)>,
+    /// Facts for policies and logs.
+    pub metadata: Metadata,
+    /// What the guard needs; present exactly when the request goes to an MCP server.
+    pub guard: Option<Guard>,
+}
+
+/// Dynamic metadata `mcp.kuadrant.io` (data-plane.md 8.6).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// Text members.
+    pub text: Vec<(&'static str, String)>,
+    /// `hints` of a tool.
+    pub hints: Option<Hints>,
+}
+
+/// Dynamic metadata `mcp.kuadrant.io/guard`. It holds credentials: no `Debug` output shows its values.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// The client's session token, for the reply.
+    pub session: Option<String>,
+    /// Credential headers of the client that the server must not see.
+    pub credentials: Vec<(&'static str, String)>,
+    /// What a failed reply is decided by.
+    pub repair: Option<repair::Context>,
+    /// The request is a hairpin: the reply tells who made it.
+    pub hairpin: bool,
+    /// `www-authenticate` of the server may pass.
+    pub pass_challenge: bool,
+}
+
+impl std::fmt::Debug for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guard")
+            .field("hairpin", &self.hairpin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The decision about a message.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// To the broker.
+    Broker(Edits),
+    /// To an MCP server.
+    Forward(Arc<ServerConfig>, Edits),
+    /// Something must be fetched first; then decide again.
+    Need(Need),
+    /// Answered here.
+    Answer(Answer),
+}
+
+/// A missing fact.
+#[derive(Clone, Debug)]
+pub enum Need {
+    /// The store's facts about the session with the server of this name; an empty name asks about the session only.
+    Facts(SessionClaims, String),
+    /// A backend session.
+    Backend(SessionClaims, Arc<ServerConfig>),
+}
+
+/// An answer of the gateway itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What is answered.
+    pub refusal: Refusal,
+    /// Raw id of the request, when there is one.
+    pub id: Option<String>,
+    /// The client's session token, when it was valid.
+    pub session: Option<String>,
+}
+
+/// What is known about a request beside its bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Claims of the session token; `None` when there is no valid one.
+    pub claims: Option<SessionClaims>,
+    /// Set once the store was asked.
+    pub revoked: Option<bool>,
+    /// Backend session with the server concerned.
+    pub backend: Option<BackendSession>,
+}
+
+/// What of the process' settings decides.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Largest body, bytes.
+    pub max_body: usize,
+    /// Nothing is visible without `x-mcp-authorized`.
+    pub enforce_capabilities: bool,
+}
+
+/// The captured inputs of a client or policy (data-plane.md 8.5).
+pub fn selection(head: &Head, rules: &Rules) -> crate::aggregation::view::Selection {
+    crate::aggregation::view::Selection {
+        virtual_server: head.all(header::VIRTUAL_SERVER),
+        capabilities: rules.enforce_capabilities
+            || head.get(header::AUTHORIZED).is_some()
+            || !head.all(header::AUTHORIZED).is_empty(),
+    }
+}
+
+/// The internal headers of this request, to be removed.
+pub fn internal_headers(head: &Head) -> Vec<String> {
+    let mut names: Vec<String> = head
+        .fields
+        .iter()
+        .map(|(name, _)| name.clone())
+        .filter(|name| header::is_internal(name))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}

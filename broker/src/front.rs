@@ -1,0 +1,105 @@
+//! HTTP of the broker: the MCP edge (`mcp`), streams of clients (`streams`), OAuth metadata, status, repair of failed
+//! replies, the admin listener. It reads the same catalog as the router and never talks to it.
+
+pub mod admin;
+pub mod listener;
+pub mod mcp;
+pub mod metadata;
+pub mod methods;
+pub mod repair;
+pub mod status;
+pub mod streams;
+
+#[cfg(test)]
+mod tests;
+
+use crate::aggregation::federation::Published;
+use crate::auth::keys::Keys;
+use crate::decision::Rules;
+use crate::options::OauthOptions;
+use crate::sessions::opener::Opener;
+use crate::sessions::store::SessionStore;
+use crate::telemetry::metrics::Metrics;
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::{any, get, post};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Everything that the handlers work with.
+pub struct FrontState {
+    /// Catalogs.
+    pub published: Arc<Published>,
+    /// Keys.
+    pub keys: Arc<Keys>,
+    /// Sessions.
+    pub store: Arc<dyn SessionStore>,
+    /// Backend sessions; `None` without a hairpin.
+    pub opener: Option<Arc<Opener>>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// GET streams of clients.
+    pub streams: streams::Streams,
+    /// Health.
+    pub health: Arc<Health>,
+    /// Settings that decide.
+    pub rules: Rules,
+    /// Items in one page.
+    pub page_size: usize,
+    /// Lifetime of a session.
+    pub session_length: Duration,
+    /// OAuth metadata.
+    pub oauth: OauthOptions,
+    /// Name of the replica.
+    pub replica: String,
+}
+
+/// What readiness depends on beside the catalog.
+#[derive(Default)]
+pub struct Health {
+    draining: AtomicBool,
+    bound: AtomicBool,
+}
+
+impl Health {
+    /// The listeners are bound.
+    pub fn listening(&self) {
+        self.bound.store(true, Ordering::Release);
+    }
+
+    /// No new work.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// True while draining.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    fn is_bound(&self) -> bool {
+        self.bound.load(Ordering::Acquire)
+    }
+}
+
+/// The broker's routes.
+pub fn broker(state: Arc<FrontState>) -> Router {
+    Router::new()
+        .route("/mcp", any(mcp::handle))
+        .route("/mcp/", any(mcp::handle))
+        .route("/mcp/stateful", any(mcp::handle))
+        .route(mcp_gateway_api::envoy_filter::REPAIR_PATH, post(repair::handle))
+        .route("/.well-known/oauth-protected-resource", any(metadata::handle))
+        .route(
+            "/.well-known/oauth-protected-resource/{*rest}",
+            any(metadata::handle),
+        )
+        .route("/status", any(status::all_public))
+        .route("/status/{*name}", any(status::one_public))
+        .route("/healthz", get(admin::healthz_public))
+        .route("/readyz", get(admin::readyz_public))
+        .route("/", get(async || "MCP Gateway\n"))
+        .fallback(async || StatusCode::NOT_FOUND)
+        .with_state(state)
+}

@@ -1,0 +1,330 @@
+//! The MCP endpoint of the broker, legacy era (data-plane.md 4.2–4.6): HTTP rules, sessions, GET and DELETE. The
+//! methods themselves are in `methods`.
+
+use super::{FrontState, methods, streams};
+use crate::aggregation::view::Selection;
+use crate::auth::session::SessionClaims;
+use crate::auth::{clock, identity, session};
+use crate::decision::{Head, head, message as decision, selection};
+use crate::protocol::message::{self, Message, MessageError, MessageKind};
+use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, PARSE_ERROR, Refusal, UNSUPPORTED_VERSION};
+use crate::protocol::{header, version};
+use crate::sessions::store::StoreError;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use axum::response::Response;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+const BODY_READ: Duration = Duration::from_secs(30);
+const STORE: Duration = Duration::from_secs(1);
+const CLOSE_ALL: Duration = Duration::from_secs(10);
+
+/// One request on `/mcp`.
+pub async fn handle(State(state): State<Arc<FrontState>>, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    let head = head_of(&parts.method, parts.uri.path(), &parts.headers);
+    if parts.method == Method::OPTIONS {
+        return plain(StatusCode::OK, "");
+    }
+    if let Some(refused) = refuse_foreign(&state, &head) {
+        return refused;
+    }
+    match parts.method {
+        Method::POST => post(&state, &head, body).await,
+        Method::GET => get(&state, &head).await,
+        Method::DELETE => delete(&state, &head).await,
+        _ => {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+            response
+                .headers_mut()
+                .insert("allow", HeaderValue::from_static("GET, POST, DELETE, OPTIONS"));
+            response
+        }
+    }
+}
+
+/// The headers in the form that decisions read.
+pub fn head_of(method: &Method, path: &str, headers: &HeaderMap) -> Head {
+    let pseudo = [(":method", method.as_str()), (":path", path)]
+        .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+    let fields = headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
+    Head {
+        fields: pseudo.into_iter().chain(fields).collect(),
+        end_of_stream: false,
+    }
+}
+
+/// A text answer.
+pub fn plain(status: StatusCode, text: &'static str) -> Response {
+    respond(status, "text/plain; charset=utf-8", text.into())
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert("content-type", HeaderValue::from_static(content_type));
+    response
+}
+
+/// A JSON answer, ended by a newline.
+pub fn json(status: StatusCode, mut text: String) -> Response {
+    text.push('\n');
+    respond(status, "application/json", text.into())
+}
+
+/// A refusal with the id of the request.
+pub fn refuse(refusal: &Refusal, id: Option<&str>) -> Response {
+    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(status, refusal.body(id));
+    if let Some(seconds) = refusal.retry_after {
+        response
+            .headers_mut()
+            .insert("retry-after", HeaderValue::from(seconds));
+    }
+    response
+}
+
+fn refuse_foreign(state: &FrontState, head: &Head) -> Option<Response> {
+    let catalog = state.published.load();
+    let origins = head.all("origin");
+    let origin = match origins.as_slice() {
+        [] => None,
+        [origin] => Some(origin.as_str()),
+        _ => Some("null"),
+    };
+    if !catalog.origins.allow(origin) {
+        return Some(refuse(&head::origin_refusal(), None));
+    }
+    if !catalog.origins.allow_host(head.get("host").unwrap_or_default()) {
+        return Some(refuse(
+            &Refusal::new(403, INVALID_REQUEST, "host not allowed", "host"),
+            None,
+        ));
+    }
+    None
+}
+
+async fn post(state: &Arc<FrontState>, head: &Head, body: Body) -> Response {
+    if !head.get("content-type").is_some_and(header::is_json) {
+        return plain(
+            StatusCode::BAD_REQUEST,
+            "Invalid content type: must be 'application/json'",
+        );
+    }
+    let accepts = header::accepts(head.get("accept"));
+    if !accepts.json && !accepts.sse {
+        return refuse(
+            &Refusal::new(406, INVALID_REQUEST, "not acceptable", "accept"),
+            None,
+        );
+    }
+    let body = match read_body(body, state.rules.max_body).await {
+        Ok(body) => body,
+        Err(refusal) => return refuse(&refusal, None),
+    };
+    match message::read(&body) {
+        Ok(message) => on_message(state, head, &message).await,
+        Err(error) => unreadable(&error),
+    }
+}
+
+async fn read_body(body: Body, limit: usize) -> Result<Bytes, Refusal> {
+    match timeout(BODY_READ, axum::body::to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_length_limit(&error) => Err(head::too_large()),
+        Ok(Err(_)) => Err(Refusal::new(400, PARSE_ERROR, "parse error", "body")),
+        Err(_) => Err(Refusal::new(
+            408,
+            INVALID_REQUEST,
+            "request body timed out",
+            "body_timeout",
+        )),
+    }
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
+}
+
+fn unreadable(error: &MessageError) -> Response {
+    let (code, text, id) = match error {
+        MessageError::Parse => (PARSE_ERROR, "parse error", None),
+        MessageError::Invalid(id) => (INVALID_REQUEST, "invalid request", id.as_deref()),
+        MessageError::Batch => (INVALID_REQUEST, "batch requests are not supported", None),
+    };
+    refuse(&Refusal::new(400, code, text, "message"), id)
+}
+
+async fn on_message(state: &Arc<FrontState>, head: &Head, message: &Message<'_>) -> Response {
+    if let Some(refusal) = wrong_version(head, message) {
+        return refuse(&refusal, message.id);
+    }
+    if message.kind == MessageKind::Request && message.method == "initialize" {
+        return methods::initialize(state, head, message);
+    }
+    let claims = match session_of(state, head).await {
+        Ok(claims) => claims,
+        Err(refusal) => return refuse(&refusal, message.id),
+    };
+    let caller = Caller {
+        claims,
+        selection: selection(head, &state.rules),
+    };
+    match message.kind {
+        MessageKind::Request => methods::request(state, &caller, message),
+        MessageKind::Notification => {
+            respond(StatusCode::ACCEPTED, "text/plain; charset=utf-8", Body::empty())
+        }
+        MessageKind::Response => refuse(
+            &Refusal::new(400, INVALID_REQUEST, "unknown request id", "response"),
+            message.id,
+        ),
+    }
+}
+
+/// Who calls, with which filters.
+pub struct Caller {
+    /// Session.
+    pub claims: SessionClaims,
+    /// Filters.
+    pub selection: Selection,
+}
+
+/// The modern era is not served by this build; a legacy version must be a known one (4.1).
+fn wrong_version(head: &Head, message: &Message<'_>) -> Option<Refusal> {
+    let in_header = head.get(header::PROTOCOL_VERSION);
+    let modern = message
+        .meta_version
+        .as_deref()
+        .or(in_header.filter(|version| version::is_modern(version)));
+    if let Some(requested) = modern {
+        let supported = serde_json::json!({"supported": version::LEGACY, "requested": requested}).to_string();
+        return Some(
+            Refusal::new(
+                400,
+                UNSUPPORTED_VERSION,
+                "Unsupported protocol version",
+                "version",
+            )
+            .with_data(supported),
+        );
+    }
+    let unknown =
+        in_header.is_some_and(|version| version::served(version).is_none()) && message.method != "initialize";
+    unknown.then(|| {
+        Refusal::new(
+            400,
+            INVALID_REQUEST,
+            "unsupported MCP-Protocol-Version",
+            "version",
+        )
+    })
+}
+
+/// The live session of the request: 400 without token, 404 for everything that is none.
+///
+/// # Errors
+/// The refusal.
+pub async fn session_of(state: &FrontState, head: &Head) -> Result<SessionClaims, Refusal> {
+    let tokens = head.all(header::SESSION);
+    let token = match tokens.as_slice() {
+        [] => {
+            return Err(Refusal::new(
+                400,
+                INVALID_REQUEST,
+                "missing Mcp-Session-Id",
+                "session_missing",
+            ));
+        }
+        [token] => token,
+        _ => return Err(decision::session_not_found()),
+    };
+    let binding = identity::binding(&state.keys, head.get("authorization"));
+    let claims = session::verify(&state.keys, token, binding.as_deref(), clock::now())
+        .ok_or_else(decision::session_not_found)?;
+    let facts = timeout(STORE, state.store.facts(claims.jti, ""))
+        .await
+        .unwrap_or(Err(StoreError::Unavailable));
+    match facts {
+        Ok(facts) if facts.revoked => Err(decision::session_not_found()),
+        Ok(_) => Ok(claims),
+        Err(_) => Err(Refusal::new(503, INTERNAL, "session store unavailable", "store").retry_after(1)),
+    }
+}
+
+async fn get(state: &Arc<FrontState>, head: &Head) -> Response {
+    let claims = match session_of(state, head).await {
+        Ok(claims) => claims,
+        Err(refusal) => return refuse(&refusal, None),
+    };
+    if !header::accepts(head.get("accept")).sse {
+        return refuse(
+            &Refusal::new(406, INVALID_REQUEST, "not acceptable", "accept"),
+            None,
+        );
+    }
+    if state.health.is_draining() {
+        return refuse(
+            &Refusal::new(503, INTERNAL, "busy", "draining").retry_after(1),
+            None,
+        );
+    }
+    match streams::open(state, claims.jti, selection(head, &state.rules)) {
+        Some(body) => {
+            let mut response = respond(StatusCode::OK, "text/event-stream", body);
+            response
+                .headers_mut()
+                .insert("cache-control", HeaderValue::from_static("no-cache"));
+            response
+                .headers_mut()
+                .insert("x-accel-buffering", HeaderValue::from_static("no"));
+            response
+        }
+        None => refuse(
+            &Refusal::new(429, INTERNAL, "busy", "streams").retry_after(1),
+            None,
+        ),
+    }
+}
+
+async fn delete(state: &Arc<FrontState>, head: &Head) -> Response {
+    let claims = match session_of(state, head).await {
+        Ok(claims) => claims,
+        Err(refusal) => return refuse(&refusal, None),
+    };
+    let ended = timeout(STORE, state.store.revoke(claims.jti, claims.exp))
+        .await
+        .unwrap_or(Err(StoreError::Unavailable));
+    let backends = match ended {
+        Ok(Some(backends)) => backends,
+        Ok(None) => return refuse(&decision::session_not_found(), None),
+        Err(_) => {
+            return refuse(
+                &Refusal::new(503, INTERNAL, "session store unavailable", "store").retry_after(1),
+                None,
+            );
+        }
+    };
+    state.streams.close(claims.jti);
+    state.metrics.sessions_ended.inc();
+    tracing::info!(component = "broker", session = %format_args!("jti:{}", claims.jti), backends = backends.len(), "Session ended by its client");
+    if let Some(opener) = state.opener.clone() {
+        let catalog = state.published.load();
+        tokio::spawn(async move {
+            let closings = backends.iter().filter_map(|(server, backend)| {
+                catalog
+                    .server(server)
+                    .map(|server| opener.close(&server.config, backend))
+            });
+            let _ = timeout(CLOSE_ALL, futures::future::join_all(closings)).await;
+        });
+    }
+    plain(StatusCode::OK, "")
+}

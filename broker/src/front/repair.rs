@@ -1,0 +1,87 @@
+//! `/mcp/repair`: the guard in Envoy asks what replaces a failed reply of a server (data-plane.md 8.8). Only a sealed
+//! context is answered, so nobody else can use it.
+
+use super::FrontState;
+use super::mcp::plain;
+use crate::auth::seal;
+use crate::decision::repair::{Context, FailedReply, Verdict, fingerprint, judge};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use mcp_gateway_api::envoy_filter::{
+    REPAIR_ACTION_HEADER, REPAIR_DETAILS_HEADER, REPAIR_STATUS_HEADER, REPAIR_TYPE_HEADER, SEAL_HEADER,
+};
+use std::sync::Arc;
+
+/// Purpose of the seal; the router makes it with the same word.
+pub const PURPOSE: &str = "repair";
+
+/// Answers the guard.
+pub async fn handle(State(state): State<Arc<FrontState>>, headers: HeaderMap) -> Response {
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    };
+    let Some(context) = seal::open::<Context>(&state.keys, PURPOSE, text(SEAL_HEADER)) else {
+        return plain(StatusCode::NOT_FOUND, "not found");
+    };
+    let Ok(status) = text(REPAIR_STATUS_HEADER).parse::<u16>() else {
+        return plain(StatusCode::BAD_REQUEST, "bad request");
+    };
+    let reply = FailedReply {
+        status,
+        details: text(REPAIR_DETAILS_HEADER),
+        content_type: text(REPAIR_TYPE_HEADER),
+    };
+    let catalog = state.published.load();
+    let may_challenge = catalog.server(&context.server).is_some_and(|server| {
+        server
+            .config
+            .forward_headers
+            .iter()
+            .any(|name| name == "authorization")
+    });
+    match judge(&context, &reply, may_challenge) {
+        Verdict::Keep => answer(status, "keep", String::new()),
+        Verdict::Replace {
+            status,
+            body,
+            session_lost,
+        } => {
+            if session_lost {
+                forget(&state, &context).await;
+            }
+            answer(status, "replace", body)
+        }
+    }
+}
+
+/// Drops the mapping if it is still the one that the call used.
+async fn forget(state: &FrontState, context: &Context) {
+    let Ok(facts) = state.store.facts(context.jti, &context.server).await else {
+        return;
+    };
+    let Some(backend) = facts
+        .backend
+        .filter(|backend| fingerprint(backend) == context.backend)
+    else {
+        return;
+    };
+    let _ = state.store.forget(context.jti, &context.server, &backend).await;
+    tracing::info!(component = "router", server = context.server, session = %format_args!("jti:{}", context.jti), "Backend session lost");
+}
+
+fn answer(status: u16, action: &'static str, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+        .headers_mut()
+        .insert(REPAIR_ACTION_HEADER, HeaderValue::from_static(action));
+    response
+        .headers_mut()
+        .insert("content-type", HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,104 @@
+//! `/status` and `/status/{name}` (data-plane.md 2.5) on the broker and the admin port.
+
+use super::FrontState;
+use crate::aggregation::status;
+use crate::auth::clock;
+use crate::decision::head::THROUGH_GATEWAY;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, Method, Request, StatusCode};
+use axum::response::Response;
+use std::sync::Arc;
+
+const METHOD_ERROR: &str = r#"{"error":"Method not allowed. Supported methods: GET"}"#;
+
+fn answer(method: &Method, found: impl FnOnce() -> (StatusCode, String)) -> Response {
+    let (status, body) = match *method {
+        Method::GET | Method::HEAD => found(),
+        Method::OPTIONS => (StatusCode::NO_CONTENT, String::new()),
+        _ => (StatusCode::METHOD_NOT_ALLOWED, METHOD_ERROR.to_owned()),
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert("content-type", HeaderValue::from_static("application/json"));
+    response
+}
+
+fn all_json(state: &FrontState) -> (StatusCode, String) {
+    let status = status::status(&state.published.load(), &state.replica, clock::rfc3339());
+    (StatusCode::OK, serde_json::to_string(&status).unwrap_or_default())
+}
+
+fn one_json(state: &FrontState, name: &str) -> (StatusCode, String) {
+    match status::of_one(&state.published.load(), name) {
+        Some(server) => (StatusCode::OK, serde_json::to_string(&server).unwrap_or_default()),
+        None => {
+            let text = format!("Server '{name}' not found. Use format /status/<namespace>/<name>");
+            (
+                StatusCode::NOT_FOUND,
+                serde_json::json!({"error": text}).to_string(),
+            )
+        }
+    }
+}
+
+/// True when the router marked the request as coming through the gateway.
+pub fn is_from_outside(request: &Request<Body>) -> bool {
+    request.headers().contains_key(THROUGH_GATEWAY)
+}
+
+/// A bare 404.
+pub fn hidden() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
+fn with_cors(mut response: Response) -> Response {
+    for (name, value) in [
+        ("access-control-allow-origin", "*"),
+        ("access-control-allow-methods", "GET, OPTIONS"),
+        ("access-control-allow-headers", "Content-Type"),
+    ] {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// `/status` on the broker.
+pub async fn all_public(State(state): State<Arc<FrontState>>, request: Request<Body>) -> Response {
+    if is_from_outside(&request) {
+        return hidden();
+    }
+    with_cors(answer(request.method(), || all_json(&state)))
+}
+
+/// `/status/{name}` on the broker.
+pub async fn one_public(
+    State(state): State<Arc<FrontState>>,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Response {
+    if is_from_outside(&request) {
+        return hidden();
+    }
+    with_cors(answer(request.method(), || one_json(&state, &name)))
+}
+
+/// `/status` on the admin port.
+pub async fn all_admin(State(state): State<Arc<FrontState>>, method: Method) -> Response {
+    answer(&method, || all_json(&state))
+}
+
+/// `/status/{name}` on the admin port.
+pub async fn one_admin(
+    State(state): State<Arc<FrontState>>,
+    Path(name): Path<String>,
+    method: Method,
+) -> Response {
+    answer(&method, || one_json(&state, &name))
+}

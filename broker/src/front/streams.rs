@@ -1,0 +1,180 @@
+//! GET streams of clients (data-plane.md 4.6) and the change notices on them (5.4): after a quiet moment one notice per
+//! kind to those sessions whose visible list changed.
+
+use super::FrontState;
+use crate::aggregation::catalog::Catalog;
+use crate::aggregation::view::{Selection, View};
+use crate::protocol::{reply, sse};
+use crate::upstreams::items::ItemKind;
+use axum::body::{Body, Bytes};
+use futures::stream::{self, StreamExt as _};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use uuid::Uuid;
+
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const MAX_STREAMS: usize = 20_000;
+/// Messages that wait for a slow reader; past it the stream is closed.
+const QUEUE: usize = 256;
+const QUIET: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(1);
+
+struct Stream {
+    generation: u64,
+    sender: mpsc::Sender<String>,
+    selection: Selection,
+}
+
+/// The open streams, at most one per session.
+#[derive(Default)]
+pub struct Streams {
+    open: Mutex<(u64, HashMap<Uuid, Stream>)>,
+}
+
+impl Streams {
+    fn insert(&self, jti: Uuid, selection: Selection) -> Option<(u64, mpsc::Receiver<String>)> {
+        let mut open = self.open.lock().ok()?;
+        let (counter, streams) = &mut *open;
+        if streams.len() >= MAX_STREAMS && !streams.contains_key(&jti) {
+            return None;
+        }
+        *counter += 1;
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        // The former stream of the session ends, because its sender is dropped here.
+        streams.insert(
+            jti,
+            Stream {
+                generation: *counter,
+                sender,
+                selection,
+            },
+        );
+        Some((*counter, receiver))
+    }
+
+    fn remove(&self, jti: Uuid, generation: u64) {
+        if let Ok(mut open) = self.open.lock()
+            && open
+                .1
+                .get(&jti)
+                .is_some_and(|stream| stream.generation == generation)
+        {
+            open.1.remove(&jti);
+        }
+    }
+
+    /// Ends the stream of a session.
+    pub fn close(&self, jti: Uuid) {
+        if let Ok(mut open) = self.open.lock() {
+            open.1.remove(&jti);
+        }
+    }
+
+    /// Ends all streams.
+    pub fn close_all(&self) {
+        if let Ok(mut open) = self.open.lock() {
+            open.1.clear();
+        }
+    }
+
+    /// Sends the notices of a change from one catalog to another.
+    fn announce(&self, before: &Catalog, after: &Catalog) {
+        let Ok(mut open) = self.open.lock() else { return };
+        let mut known: HashMap<Selection, Vec<&'static str>> = HashMap::new();
+        open.1.retain(|_, stream| {
+            let notices = known
+                .entry(stream.selection.clone())
+                .or_insert_with(|| changes(before, after, &stream.selection));
+            notices
+                .iter()
+                .all(|method| stream.sender.try_send(reply::notification(method)).is_ok())
+        });
+    }
+}
+
+/// The notices that a caller with this selection gets.
+fn changes(before: &Catalog, after: &Catalog, selection: &Selection) -> Vec<&'static str> {
+    let (old, new) = (View::new(before, selection), View::new(after, selection));
+    let same = |kind| {
+        let bytes = |view: &View<'_>| {
+            view.list(kind, None)
+                .map(|entry| Arc::clone(&entry.definition))
+                .collect::<Vec<_>>()
+        };
+        bytes(&old) == bytes(&new)
+    };
+    let mut notices = Vec::new();
+    if !same(ItemKind::Tool) {
+        notices.push("notifications/tools/list_changed");
+    }
+    if !same(ItemKind::Prompt) {
+        notices.push("notifications/prompts/list_changed");
+    }
+    if !same(ItemKind::Resource) || !same(ItemKind::Template) {
+        notices.push("notifications/resources/list_changed");
+    }
+    notices
+}
+
+/// Counts an open stream and forgets it when its body is dropped.
+struct Open {
+    state: Arc<FrontState>,
+    jti: Uuid,
+    generation: u64,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.state.metrics.client_streams.dec();
+        self.state.streams.remove(self.jti, self.generation);
+    }
+}
+
+/// Opens the stream of a session as a response body; `None` past the bound.
+pub fn open(state: &Arc<FrontState>, jti: Uuid, selection: Selection) -> Option<Body> {
+    let (generation, receiver) = state.streams.insert(jti, selection)?;
+    state.metrics.client_streams.inc();
+    let open = Open {
+        state: Arc::clone(state),
+        jti,
+        generation,
+    };
+    let first = stream::once(std::future::ready(Ok::<_, Infallible>(Bytes::from_static(
+        b": connected\n\n",
+    ))));
+    let rest = stream::unfold((receiver, open), |(mut receiver, open)| async move {
+        let text = match timeout(KEEP_ALIVE, receiver.recv()).await {
+            Err(_) => ": keep-alive\n\n".to_owned(),
+            Ok(None) => return None,
+            Ok(Some(message)) => sse::encode(None, &message),
+        };
+        Some((Ok(Bytes::from(text)), (receiver, open)))
+    });
+    Some(Body::from_stream(first.chain(rest)))
+}
+
+/// Follows the catalog: metrics at once, notices after a quiet moment.
+pub async fn announce_changes(state: Arc<FrontState>) {
+    let mut catalogs = state.published.subscribe();
+    let mut announced = catalogs.borrow_and_update().clone();
+    while catalogs.changed().await.is_ok() {
+        let end = Instant::now() + LONGEST;
+        loop {
+            tokio::select! {
+                () = sleep_until(end) => break,
+                more = timeout(QUIET, catalogs.changed()) => if !matches!(more, Ok(Ok(()))) { break },
+            }
+        }
+        let latest = catalogs.borrow_and_update().clone();
+        state.metrics.follow(&latest);
+        // Before the first config there was nothing to see, and nothing has changed for anybody.
+        if announced.config.snapshot.is_some() {
+            state.streams.announce(&announced, &latest);
+        }
+        announced = latest;
+    }
+}

@@ -1,0 +1,49 @@
+//! `mcp-gateway-broker`: reads the command line, then runs.
+
+use mcp_gateway_broker::options::{self, Command};
+use mcp_gateway_broker::{run, telemetry};
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main]
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "before logging exists, and for --help"
+)]
+async fn main() -> ExitCode {
+    let options = match options::parse(std::env::args().skip(1), &|name| std::env::var(name).ok()) {
+        Ok(Command::Run(options)) => *options,
+        Ok(Command::Print(text)) => {
+            println!("{}", text.trim_end());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    telemetry::logs::start(options.log_level, options.log_json);
+    let environment = run::Environment::real(&options);
+    match Box::pin(serve(options, environment)).await {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!(component = "broker", error = format!("{error:#}"), "Not started");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(options: options::Options, environment: run::Environment) -> anyhow::Result<ExitCode> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let running = run::start(options, environment).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tokio::select! {
+        () = running.drain() => Ok(ExitCode::SUCCESS),
+        _ = terminate.recv() => Ok(ExitCode::from(130)),
+        _ = interrupt.recv() => Ok(ExitCode::from(130)),
+    }
+}

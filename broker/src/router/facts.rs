@@ -1,0 +1,153 @@
+//! Fetches the facts that a decision asks for: token claims, store facts, backend sessions. Every wait has a deadline
+//! below Envoy's message timeout (data-plane.md 8.9).
+
+use crate::aggregation::federation::Published;
+use crate::auth::hairpin::{self, UseCounter};
+use crate::auth::keys::Keys;
+use crate::auth::{clock, identity, session};
+use crate::decision::head::HairpinCheck;
+use crate::decision::{Answer, Facts, Head, Need, Rules};
+use crate::protocol::header;
+use crate::protocol::reply::{INTERNAL, Refusal};
+use crate::sessions::hairpin::forwarded;
+use crate::sessions::opener::{OpenError, Opener};
+use crate::sessions::store::{SessionStore, StoreError};
+use crate::transport::exchange::Failure;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// One store operation.
+const STORE: Duration = Duration::from_secs(1);
+
+/// Everything that the router works with.
+pub struct RouterState {
+    /// Catalogs.
+    pub published: Arc<Published>,
+    /// Keys.
+    pub keys: Arc<Keys>,
+    /// Sessions.
+    pub store: Arc<dyn SessionStore>,
+    /// Backend sessions.
+    pub opener: Arc<Opener>,
+    /// Uses of hairpin tokens.
+    pub uses: UseCounter,
+    /// Settings that decide.
+    pub rules: Rules,
+    /// Longest wait for a backend session.
+    pub open_deadline: Duration,
+    /// Metrics.
+    pub metrics: Arc<crate::telemetry::metrics::Metrics>,
+}
+
+/// Why a fact could not be had.
+pub enum FactError {
+    /// The gateway answers.
+    Refused(Refusal),
+    /// A policy's answer passes as it is.
+    Policy(Failure),
+}
+
+impl RouterState {
+    /// Checks the hairpin headers.
+    pub fn hairpin(&self, head: &Head) -> HairpinCheck {
+        let tokens = head.all(header::ROUTER_KEY);
+        let hosts = head.all(header::INIT_HOST);
+        match (tokens.as_slice(), hosts.as_slice()) {
+            ([], []) => HairpinCheck::None,
+            ([token], [host]) => {
+                match hairpin::verify(&self.keys, &self.uses, token, (host, head.path()), clock::now()) {
+                    Some(claims) => HairpinCheck::Valid(Box::new(claims)),
+                    None => HairpinCheck::Invalid,
+                }
+            }
+            _ => HairpinCheck::Invalid,
+        }
+    }
+
+    /// What the headers alone say: the claims of a valid session token.
+    pub fn first_facts(&self, head: &Head) -> Facts {
+        let tokens = head.all(header::SESSION);
+        let [token] = tokens.as_slice() else {
+            return Facts::default();
+        };
+        let binding = identity::binding(&self.keys, head.get("authorization"));
+        Facts {
+            claims: session::verify(&self.keys, token, binding.as_deref(), clock::now()),
+            ..Facts::default()
+        }
+    }
+
+    /// Fetches one fact.
+    ///
+    /// # Errors
+    /// [`FactError`] with what the client is answered.
+    pub async fn fetch(&self, need: Need, head: &Head, facts: &mut Facts) -> Result<(), FactError> {
+        match need {
+            Need::Facts(claims, server) => {
+                let found = timeout(STORE, self.store.facts(claims.jti, &server))
+                    .await
+                    .unwrap_or(Err(StoreError::Unavailable));
+                let found = found.map_err(|error| FactError::Refused(store_refusal(error)))?;
+                facts.revoked = Some(found.revoked);
+                facts.backend = found.backend;
+                Ok(())
+            }
+            Need::Backend(claims, server) => {
+                let started = std::time::Instant::now();
+                let opened = self
+                    .opener
+                    .open(&claims, &server, forwarded(&head.fields), self.open_deadline)
+                    .await;
+                self.metrics
+                    .backend_init(&server.name, opened.is_ok(), started.elapsed());
+                facts.backend = Some(opened.map_err(open_refusal)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn store_refusal(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Unavailable => {
+            Refusal::new(503, INTERNAL, "session store unavailable", "store").retry_after(1)
+        }
+        StoreError::Full => busy(),
+    }
+}
+
+fn busy() -> Refusal {
+    Refusal::new(503, INTERNAL, "busy", "busy").retry_after(1)
+}
+
+fn open_refusal(error: OpenError) -> FactError {
+    let refusal = match error {
+        OpenError::Policy(failure) => return FactError::Policy(failure),
+        OpenError::Refused(_) => {
+            Refusal::new(502, INTERNAL, "MCP server refused the session", "backend_refused")
+        }
+        OpenError::Unavailable(_) | OpenError::NoRoute => {
+            Refusal::new(502, INTERNAL, "MCP server unavailable", "backend_unavailable")
+        }
+        OpenError::Late => Refusal::new(
+            504,
+            INTERNAL,
+            "MCP server is still starting a session, call again",
+            "backend_late",
+        ),
+        OpenError::Ended => crate::decision::message::session_not_found(),
+        OpenError::Store(error) => store_refusal(error),
+        OpenError::Busy => busy(),
+    };
+    FactError::Refused(refusal)
+}
+
+/// An answer that refuses a message with this id.
+pub fn refused(refusal: Refusal, id: Option<&str>, session: Option<&str>) -> Answer {
+    Answer {
+        refusal,
+        id: id.map(str::to_owned),
+        session: session.map(str::to_owned),
+    }
+}

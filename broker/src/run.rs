@@ -1,0 +1,318 @@
+//! The process: pieces in their start order (data-plane.md 2.7), their wiring, and the orderly end.
+
+use crate::aggregation::catalog::OwnHosts;
+use crate::aggregation::federation::{Federation, Published};
+use crate::auth::clock;
+use crate::auth::hairpin::UseCounter;
+use crate::auth::keys::Keys;
+use crate::config::watch;
+use crate::decision::Rules;
+use crate::front::{self, FrontState, Health, streams};
+use crate::options::Options;
+use crate::router::facts::RouterState;
+use crate::sessions::hairpin::Hairpin;
+use crate::sessions::opener::Opener;
+use crate::sessions::store::{MemoryStore, SessionStore};
+use crate::telemetry::metrics::Metrics;
+use crate::transport::address::AddressPolicy;
+use crate::transport::client::install_crypto;
+use crate::upstreams::connection::ConnectionSettings;
+use anyhow::Context as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::{interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Endpoints are removed from load balancers in this time.
+const ENDPOINT_REMOVAL: Duration = Duration::from_secs(5);
+/// Running calls may finish in this time.
+const IN_FLIGHT: Duration = Duration::from_secs(12);
+const SWEEP: Duration = Duration::from_secs(30);
+/// The router answers this much before Envoy gives up.
+const ROUTER_MARGIN: Duration = Duration::from_secs(2);
+/// Longest wait for a backend session within a request.
+const OPEN_DEADLINE: Duration = Duration::from_secs(8);
+/// Updates of the config that wait; one is applied at a time.
+const UPDATE_QUEUE: usize = 4;
+
+/// What tests set and flags cannot.
+#[derive(Clone, Copy, Debug)]
+pub struct Environment {
+    /// Which addresses servers may have.
+    pub addresses: AddressPolicy,
+    /// How long readiness is off before the listeners close.
+    pub endpoint_removal: Duration,
+}
+
+impl Environment {
+    /// The environment of the real process.
+    pub fn real(options: &Options) -> Self {
+        let addresses = if options.standalone {
+            AddressPolicy::Named
+        } else {
+            AddressPolicy::Strict
+        };
+        Self {
+            addresses,
+            endpoint_removal: ENDPOINT_REMOVAL,
+        }
+    }
+}
+
+/// A started process.
+pub struct Running {
+    /// Address of the broker.
+    pub broker: SocketAddr,
+    /// Address of the router.
+    pub router: Option<SocketAddr>,
+    /// Address of the admin listener.
+    pub admin: Option<SocketAddr>,
+    state: Arc<FrontState>,
+    endpoint_removal: Duration,
+    stop_listening: CancellationToken,
+    stop_background: CancellationToken,
+    listeners: TaskTracker,
+    background: TaskTracker,
+}
+
+/// Starts everything; returns when the listeners are bound.
+///
+/// # Errors
+/// When an address cannot be bound or a key is missing.
+pub async fn start(options: Options, environment: Environment) -> anyhow::Result<Running> {
+    install_crypto();
+    announce(&options);
+    anyhow::ensure!(
+        !options.standalone,
+        "standalone mode is not in this build; give --mcp-gateway-public-host"
+    );
+    anyhow::ensure!(
+        options.cache_connection.is_empty(),
+        "a shared session store is not in this build; unset the cache connection string"
+    );
+    let signing = options.keys.signing.clone().context("no signing key")?;
+    let keys = Arc::new(Keys::new(signing, options.keys.previous.clone()));
+    let pieces = Pieces::new(&options, &keys)?;
+    let broker = bind(&options.broker_address).await?;
+    let router = match &options.router_address {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let admin = match &options.metrics_address {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let running = Running {
+        broker: broker.local_addr()?,
+        router: router.as_ref().map(TcpListener::local_addr).transpose()?,
+        admin: admin.as_ref().map(TcpListener::local_addr).transpose()?,
+        state: pieces.front_state(&options, &keys),
+        endpoint_removal: environment.endpoint_removal,
+        stop_listening: CancellationToken::new(),
+        stop_background: CancellationToken::new(),
+        listeners: TaskTracker::new(),
+        background: TaskTracker::new(),
+    };
+    running.serve(broker, admin);
+    if let Some(listener) = router {
+        running.serve_router(listener, Arc::new(pieces.router_state(&options, &keys)));
+    }
+    running.state.health.listening();
+    running.spawn_background(&options, &pieces, environment);
+    tracing::info!(component = "broker", address = %running.broker, version = crate::VERSION, "Broker listens");
+    Ok(running)
+}
+
+fn announce(options: &Options) {
+    for flag in &options.not_built {
+        tracing::warn!(
+            component = "broker",
+            flag,
+            "Flag accepted, its feature is not in this build"
+        );
+    }
+}
+
+async fn bind(address: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("bind {address}"))
+}
+
+/// What router and front share.
+struct Pieces {
+    published: Arc<Published>,
+    store: Arc<MemoryStore>,
+    hairpin: Arc<Hairpin>,
+    opener: Arc<Opener>,
+    metrics: Arc<Metrics>,
+    rules: Rules,
+}
+
+impl Pieces {
+    fn new(options: &Options, keys: &Arc<Keys>) -> anyhow::Result<Self> {
+        let store = Arc::new(MemoryStore::default());
+        let hairpin = Hairpin::new(
+            options.private_host.clone(),
+            options.public_host.clone(),
+            Arc::clone(keys),
+            &[],
+        )?;
+        let hairpin = Arc::new(hairpin);
+        let opener = Arc::new(Opener::new(
+            Arc::clone(&hairpin),
+            Arc::clone(&store) as Arc<dyn SessionStore>,
+        ));
+        let rules = Rules {
+            max_body: options.max_request_body,
+            enforce_capabilities: options.enforce_capability_filtering,
+        };
+        Ok(Self {
+            published: Arc::default(),
+            store,
+            hairpin,
+            opener,
+            metrics: Arc::default(),
+            rules,
+        })
+    }
+
+    fn front_state(&self, options: &Options, keys: &Arc<Keys>) -> Arc<FrontState> {
+        Arc::new(FrontState {
+            published: Arc::clone(&self.published),
+            keys: Arc::clone(keys),
+            store: Arc::clone(&self.store) as Arc<dyn SessionStore>,
+            opener: Some(Arc::clone(&self.opener)),
+            metrics: Arc::clone(&self.metrics),
+            streams: streams::Streams::default(),
+            health: Arc::new(Health::default()),
+            rules: self.rules.clone(),
+            page_size: options.page_size,
+            session_length: options.session_length,
+            oauth: options.oauth.clone(),
+            replica: options.replica.clone(),
+        })
+    }
+
+    fn router_state(&self, options: &Options, keys: &Arc<Keys>) -> RouterState {
+        RouterState {
+            published: Arc::clone(&self.published),
+            keys: Arc::clone(keys),
+            store: Arc::clone(&self.store) as Arc<dyn SessionStore>,
+            opener: Arc::clone(&self.opener),
+            uses: UseCounter::default(),
+            rules: self.rules.clone(),
+            open_deadline: OPEN_DEADLINE.min(options.message_timeout.saturating_sub(ROUTER_MARGIN)),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    fn federation(&self, options: &Options, environment: Environment) -> Federation {
+        Federation {
+            settings: ConnectionSettings {
+                check_interval: options.check_interval,
+                addresses: environment.addresses,
+                invalid_tool_policy: options.invalid_tool_policy,
+            },
+            hosts: OwnHosts {
+                public: options.public_host.clone(),
+                private: options.private_host.host.clone(),
+            },
+            allowed_origins: options.allowed_origins.clone(),
+            hairpin: Some(Arc::clone(&self.hairpin)),
+            ca_file: options.gateway_ca_cert.clone(),
+            published: Arc::clone(&self.published),
+        }
+    }
+}
+
+impl Running {
+    fn serve(&self, broker: TcpListener, admin: Option<TcpListener>) {
+        let app = front::broker(Arc::clone(&self.state));
+        self.listeners
+            .spawn(front::listener::serve(broker, app, self.stop_listening.clone()));
+        if let Some(listener) = admin {
+            // Readiness and metrics are served to the very end.
+            let app = front::admin::admin(Arc::clone(&self.state));
+            self.background.spawn(front::listener::serve(
+                listener,
+                app,
+                self.stop_background.clone(),
+            ));
+        }
+    }
+
+    fn serve_router(&self, listener: TcpListener, state: Arc<RouterState>) {
+        let stop = self.stop_listening.clone();
+        self.listeners.spawn(async move {
+            if let Err(error) = crate::router::server::serve(listener, state, stop).await {
+                tracing::error!(component = "router", %error, "Router ended");
+            }
+        });
+    }
+
+    fn spawn_background(&self, options: &Options, pieces: &Pieces, environment: Environment) {
+        let (updates, receiver) = mpsc::channel(UPDATE_QUEUE);
+        self.background
+            .spawn(watch::run(options.config_files.clone(), updates));
+        let stop = self.stop_background.clone();
+        self.background
+            .spawn(pieces.federation(options, environment).run(receiver, stop));
+        let (stop, state) = (self.stop_background.clone(), Arc::clone(&self.state));
+        self.background.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = streams::announce_changes(state) => {}
+            }
+        });
+        let (stop, pieces) = (
+            self.stop_background.clone(),
+            (
+                Arc::clone(&pieces.store),
+                Arc::clone(&pieces.opener),
+                Arc::clone(&pieces.published),
+            ),
+        );
+        self.background.spawn(async move {
+            let mut tick = interval(SWEEP);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = tick.tick() => sweep(&pieces).await,
+                }
+            }
+        });
+    }
+
+    /// The orderly end: readiness off, endpoint removal, running calls, then everything else.
+    pub async fn drain(self) {
+        self.state.health.drain();
+        tracing::info!(component = "broker", "Draining");
+        sleep(self.endpoint_removal).await;
+        self.stop_listening.cancel();
+        self.state.streams.close_all();
+        self.listeners.close();
+        if timeout(IN_FLIGHT, self.listeners.wait()).await.is_err() {
+            tracing::warn!(component = "broker", "Calls still running are cut");
+        }
+        self.stop_background.cancel();
+        self.background.close();
+        let _ = timeout(Duration::from_secs(3), self.background.wait()).await;
+        tracing::info!(component = "broker", "Stopped");
+    }
+}
+
+/// Ends what has expired, and the backend sessions with it.
+async fn sweep((store, opener, published): &(Arc<MemoryStore>, Arc<Opener>, Arc<Published>)) {
+    let ended = store.sweep(clock::now());
+    let catalog = published.load();
+    for (_, server, backend) in ended {
+        if let Some(server) = catalog.server(&server) {
+            opener.close(&server.config, &backend).await;
+        }
+    }
+}

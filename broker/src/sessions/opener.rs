@@ -1,0 +1,298 @@
+//! Opens backend sessions: one flight per (client session, server), detached from the request that asked first, so that
+//! a slow server's session is ready for the next call (data-plane.md 8.9, 9; D19, D20, D24).
+
+use super::hairpin::{Hairpin, HairpinRequest};
+use super::store::{BackendSession, SessionStore, StoreError};
+use crate::auth::hairpin::Purpose;
+use crate::auth::session::SessionClaims;
+use crate::config::model::ServerConfig;
+use crate::protocol::{header, reply, version};
+use crate::transport::exchange::{self, ExchangeError, Failure};
+use http::{HeaderMap, HeaderValue};
+use mcp_gateway_api::envoy_filter::REPLY_DETAILS_HEADER;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// An opening ends after this time, whoever waits.
+const BACKGROUND: Duration = Duration::from_secs(30);
+/// Closing one backend session.
+const CLOSE: Duration = Duration::from_secs(5);
+/// Openings under way at once in this process.
+const MAX_OPENINGS: usize = 4096;
+const OPEN_ID: &str = "1";
+
+/// Why there is no backend session.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// A policy in front of the server refused: its answer passes as it is.
+    #[error("refused by a policy with status {}", .0.status)]
+    Policy(Failure),
+    /// The server refused.
+    #[error("server refused the session: {0}")]
+    Refused(ExchangeError),
+    /// The server, or the way to it, is down.
+    #[error("server unavailable: {0}")]
+    Unavailable(ExchangeError),
+    /// The gateway itself has no route there.
+    #[error("no route at the gateway")]
+    NoRoute,
+    /// Not ready within the deadline of the request; it goes on.
+    #[error("still opening")]
+    Late,
+    /// The client session ended meanwhile.
+    #[error("client session ended")]
+    Ended,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Too many openings at once.
+    #[error("too many openings")]
+    Busy,
+}
+
+type Outcome = Result<BackendSession, OpenError>;
+type Flights = Mutex<HashMap<(Uuid, String), watch::Receiver<Option<Outcome>>>>;
+
+/// Opens and closes backend sessions.
+pub struct Opener {
+    hairpin: Arc<Hairpin>,
+    store: Arc<dyn SessionStore>,
+    flights: Arc<Flights>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Initialized {
+    protocol_version: String,
+}
+
+/// Takes the flight out of the map however its task ends.
+struct Landing {
+    flights: Arc<Flights>,
+    key: (Uuid, String),
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        if let Ok(mut flights) = self.flights.lock() {
+            flights.remove(&self.key);
+        }
+    }
+}
+
+impl Opener {
+    /// An opener over a hairpin and a store.
+    pub fn new(hairpin: Arc<Hairpin>, store: Arc<dyn SessionStore>) -> Self {
+        Self {
+            hairpin,
+            store,
+            flights: Arc::default(),
+        }
+    }
+
+    /// The backend session of this client session with `server`, opened when there is none. `headers` are those of the
+    /// client that a hairpin carries.
+    ///
+    /// # Errors
+    /// [`OpenError`]; after [`OpenError::Late`] the opening goes on and the next call finds its result.
+    pub async fn open(
+        &self,
+        claims: &SessionClaims,
+        server: &Arc<ServerConfig>,
+        headers: HeaderMap,
+        deadline: Duration,
+    ) -> Outcome {
+        let mut flight = self.flight(claims, server, headers)?;
+        match timeout(deadline, flight.wait_for(Option::is_some)).await {
+            Err(_) => Err(OpenError::Late),
+            Ok(Err(_)) => Err(OpenError::Unavailable(ExchangeError::Broken)),
+            Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(OpenError::Late)),
+        }
+    }
+
+    fn flight(
+        &self,
+        claims: &SessionClaims,
+        server: &Arc<ServerConfig>,
+        headers: HeaderMap,
+    ) -> Result<watch::Receiver<Option<Outcome>>, OpenError> {
+        let key = (claims.jti, server.name.clone());
+        let mut flights = self.flights.lock().map_err(|_| OpenError::Busy)?;
+        if let Some(flight) = flights.get(&key) {
+            return Ok(flight.clone());
+        }
+        if flights.len() >= MAX_OPENINGS {
+            return Err(OpenError::Busy);
+        }
+        let (done, flight) = watch::channel(None);
+        flights.insert(key.clone(), flight.clone());
+        drop(flights);
+        let landing = Landing {
+            flights: Arc::clone(&self.flights),
+            key,
+        };
+        let (hairpin, store) = (Arc::clone(&self.hairpin), Arc::clone(&self.store));
+        let (claims, server) = (claims.clone(), Arc::clone(server));
+        tokio::spawn(async move {
+            let outcome = timeout(
+                BACKGROUND,
+                opened(&hairpin, store.as_ref(), &claims, &server, headers),
+            )
+            .await;
+            let outcome = outcome.unwrap_or(Err(OpenError::Unavailable(ExchangeError::Timeout("session"))));
+            if let Err(error) = &outcome {
+                tracing::info!(component = "router", server = server.name, session = %claims.jti, %error, "Backend session not opened");
+            }
+            // The result is in the store before the flight is gone, so nobody starts a second one in between.
+            done.send_replace(Some(outcome));
+            drop(landing);
+        });
+        Ok(flight)
+    }
+
+    /// Sends DELETE for a backend session; a server that refuses (405) keeps it, which is its right.
+    pub async fn close(&self, server: &ServerConfig, backend: &BackendSession) {
+        close(&self.hairpin, server, backend).await;
+    }
+}
+
+async fn close(hairpin: &Hairpin, server: &ServerConfig, backend: &BackendSession) {
+    let Some(headers) = session_headers(HeaderMap::new(), backend) else {
+        return;
+    };
+    let request = HairpinRequest {
+        server,
+        purpose: Purpose::BackendClose,
+        method: "session/close",
+        body: None,
+        headers,
+    };
+    let _ = timeout(CLOSE, hairpin.send(&request)).await;
+}
+
+/// The headers of a request on a backend session; `None` when the server issued no session id.
+fn session_headers(mut headers: HeaderMap, backend: &BackendSession) -> Option<HeaderMap> {
+    let id = HeaderValue::from_str(backend.id.as_deref()?).ok()?;
+    headers.insert(header::SESSION, id);
+    if let Ok(version) = HeaderValue::from_str(&backend.version) {
+        headers.insert(header::PROTOCOL_VERSION, version);
+    }
+    Some(headers)
+}
+
+async fn opened(
+    hairpin: &Hairpin,
+    store: &dyn SessionStore,
+    claims: &SessionClaims,
+    server: &ServerConfig,
+    headers: HeaderMap,
+) -> Outcome {
+    // A flight that landed between the caller's lookup and now has left its result here.
+    let facts = store.facts(claims.jti, &server.name).await?;
+    if facts.revoked {
+        return Err(OpenError::Ended);
+    }
+    if let Some(backend) = facts.backend {
+        return Ok(backend);
+    }
+    let backend = initialize(hairpin, claims, server, headers.clone()).await?;
+    initialized(hairpin, server, headers, &backend).await?;
+    match store
+        .put(claims.jti, claims.exp, &server.name, backend.clone())
+        .await
+    {
+        Ok(true) => Ok(backend),
+        other => {
+            close(hairpin, server, &backend).await;
+            other?;
+            Err(OpenError::Ended)
+        }
+    }
+}
+
+/// The gateway relays no server requests yet, so the backend session offers no client capabilities.
+fn initialize_body(protocol_version: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{OPEN_ID},"method":"initialize","params":{{"protocolVersion":"{protocol_version}","capabilities":{{}},"clientInfo":{{"name":"mcp-gateway","version":"{}"}}}}}}"#,
+        crate::VERSION
+    )
+}
+
+async fn initialize(
+    hairpin: &Hairpin,
+    claims: &SessionClaims,
+    server: &ServerConfig,
+    headers: HeaderMap,
+) -> Outcome {
+    let body = Some(initialize_body(
+        version::served(&claims.ver).unwrap_or(version::LATEST_LEGACY),
+    ));
+    let request = HairpinRequest {
+        server,
+        purpose: Purpose::BackendInit,
+        method: "initialize",
+        body,
+        headers,
+    };
+    let response = hairpin.send(&request).await.map_err(OpenError::Unavailable)?;
+    if !response.status().is_success() {
+        return Err(refusal(exchange::failure(response, REPLY_DETAILS_HEADER).await));
+    }
+    let answer = exchange::answer(response, OPEN_ID, None)
+        .await
+        .map_err(OpenError::Refused)?;
+    let result: Initialized = serde_json::from_str(answer.result.get())
+        .map_err(|_| OpenError::Refused(ExchangeError::Malformed))?;
+    let version =
+        version::served(&result.protocol_version).ok_or(OpenError::Refused(ExchangeError::Malformed))?;
+    Ok(BackendSession {
+        id: answer.session,
+        version: version.to_owned(),
+    })
+}
+
+async fn initialized(
+    hairpin: &Hairpin,
+    server: &ServerConfig,
+    headers: HeaderMap,
+    backend: &BackendSession,
+) -> Result<(), OpenError> {
+    let mut headers = headers;
+    if let Some(with_session) = session_headers(headers.clone(), backend) {
+        headers = with_session;
+    } else if let Ok(version) = HeaderValue::from_str(&backend.version) {
+        headers.insert(header::PROTOCOL_VERSION, version);
+    }
+    let method = "notifications/initialized";
+    let request = HairpinRequest {
+        server,
+        purpose: Purpose::BackendInit,
+        method,
+        body: Some(reply::notification(method)),
+        headers,
+    };
+    let response = hairpin.send(&request).await.map_err(OpenError::Unavailable)?;
+    if response.status().is_success() {
+        return Ok(());
+    }
+    Err(refusal(exchange::failure(response, REPLY_DETAILS_HEADER).await))
+}
+
+/// Who refused: a policy before the guard (no details), the server, or Envoy's own router.
+fn refusal(failure: Failure) -> OpenError {
+    match failure.details.as_deref() {
+        Some("via_upstream") if failure.status >= 500 => {
+            OpenError::Unavailable(ExchangeError::Status(failure.status))
+        }
+        Some("via_upstream") => OpenError::Refused(ExchangeError::Status(failure.status)),
+        Some(_) if failure.status == 404 => OpenError::NoRoute,
+        Some(_) => OpenError::Unavailable(ExchangeError::Status(failure.status)),
+        None if matches!(failure.status, 401 | 403 | 429) => OpenError::Policy(failure),
+        None => OpenError::Unavailable(ExchangeError::Status(failure.status)),
+    }
+}

@@ -1,0 +1,4 @@
+//! Logs and metrics (data-plane.md 18). Nothing secret enters either.
+
+pub mod logs;
+pub mod metrics;

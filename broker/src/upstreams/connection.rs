@@ -1,0 +1,433 @@
+//! The task of one server: connect, check, list, publish, wait; again (data-plane.md 6.1). It ends only when it is
+//! stopped. What it publishes goes into its own slot, so a task that was replaced can touch nothing of its successor.
+
+use super::items::{ItemKind, Items};
+use super::peer::{Hello, Listed, Peer};
+use super::snapshot::{ServerSnapshot, State};
+use crate::auth::clock;
+use crate::config::model::{Protocol, ServerConfig};
+use crate::options::InvalidToolPolicy;
+use crate::protocol::{header, version};
+use crate::transport::address::AddressPolicy;
+use crate::transport::client::server_client;
+use crate::transport::exchange;
+use arc_swap::ArcSwap;
+use rand::Rng as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// Failures after which the items are withdrawn.
+pub const TOLERATED: u32 = 3;
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+/// A notice stream without a byte, not even a comment, is lost.
+const NOTICE_IDLE: Duration = Duration::from_secs(90);
+/// A notice stream that lasted longer was a good one: the next is opened without a longer pause.
+const LASTING: Duration = Duration::from_secs(10);
+/// A notice waits this long for others, so that a server that changes its lists in a loop costs one list per beat.
+const NOTICE_SETTLE: Duration = Duration::from_millis(100);
+
+/// Settings of all connections.
+#[derive(Clone)]
+pub struct ConnectionSettings {
+    /// Tick.
+    pub check_interval: Duration,
+    /// Which addresses may be reached.
+    pub addresses: AddressPolicy,
+    /// What invalid tools do.
+    pub invalid_tool_policy: InvalidToolPolicy,
+}
+
+/// A running connection.
+pub struct Connection {
+    /// What the server is configured as.
+    pub config: Arc<ServerConfig>,
+    slot: Arc<ArcSwap<ServerSnapshot>>,
+    stop: CancellationToken,
+}
+
+impl Connection {
+    /// Starts the task of `config`; `changed` is notified whenever the snapshot differs.
+    pub fn start(
+        config: Arc<ServerConfig>,
+        ca_bundle: &str,
+        settings: ConnectionSettings,
+        changed: Arc<Notify>,
+    ) -> Self {
+        let slot = Arc::new(ArcSwap::from_pointee(ServerSnapshot::default()));
+        let stop = CancellationToken::new();
+        let mut publisher = Publisher {
+            config: Arc::clone(&config),
+            slot: Arc::clone(&slot),
+            changed,
+            last_failure: 0,
+        };
+        if config.enabled {
+            let (ca_bundle, stop) = (ca_bundle.to_owned(), stop.clone());
+            tokio::spawn(async move { Task::new(publisher, &ca_bundle, settings, stop).run().await });
+        } else {
+            publisher.disabled();
+        }
+        Self { config, slot, stop }
+    }
+
+    /// The newest snapshot.
+    pub fn snapshot(&self) -> Arc<ServerSnapshot> {
+        self.slot.load_full()
+    }
+
+    /// The same connection under a config that differs in nothing that concerns it.
+    #[must_use]
+    pub fn with_config(self: &Arc<Self>, config: Arc<ServerConfig>) -> Self {
+        Self {
+            config,
+            slot: Arc::clone(&self.slot),
+            stop: self.stop.clone(),
+        }
+    }
+
+    /// Ends the task; it closes its session by itself, at most 5 s later.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+/// Writes the slot.
+struct Publisher {
+    config: Arc<ServerConfig>,
+    slot: Arc<ArcSwap<ServerSnapshot>>,
+    changed: Arc<Notify>,
+    last_failure: u32,
+}
+
+impl Publisher {
+    fn publish(&self, snapshot: ServerSnapshot) {
+        let mut before = ServerSnapshot::clone(&self.slot.load());
+        before.last_validated.clone_from(&snapshot.last_validated);
+        let differs = before != snapshot;
+        self.slot.store(Arc::new(snapshot));
+        if differs {
+            self.changed.notify_one();
+        }
+    }
+
+    fn disabled(&mut self) {
+        self.publish(ServerSnapshot {
+            state: State::Disabled,
+            message: "server is disabled".to_owned(),
+            attempted: true,
+            version_ok: true,
+            ..ServerSnapshot::default()
+        });
+    }
+
+    /// One failed check: the last good items stay for two failures and go with the third.
+    fn failed(&mut self, what: &str) {
+        let mut next = ServerSnapshot::clone(&self.slot.load());
+        next.failures = next.failures.saturating_add(1);
+        next.attempted = true;
+        next.last_validated = clock::rfc3339();
+        let had_items = next.state != State::Connecting && next.state != State::Down;
+        let down = next.failures >= TOLERATED || !had_items;
+        let suffix = match (had_items, next.failures >= TOLERATED) {
+            (true, false) => format!(
+                " [serving last known tools, failure {} of {TOLERATED}]",
+                next.failures
+            ),
+            (_, true) => " [removed tools]".to_owned(),
+            (false, false) => String::new(),
+        };
+        next.state = match (next.state, down) {
+            (State::Connecting, _) if next.failures < TOLERATED => State::Connecting,
+            (_, true) => State::Down,
+            (_, false) => State::Degraded,
+        };
+        next.message = format!("{what}{suffix}");
+        next.stale = had_items && !down;
+        next.served = next.stale;
+        next.ready = next.stale;
+        self.log_failure(next.failures, what);
+        self.publish(next);
+    }
+
+    fn log_failure(&mut self, failures: u32, what: &str) {
+        if matches!(failures, 1 | TOLERATED) || failures.is_multiple_of(60) {
+            tracing::warn!(
+                component = "manager",
+                server = self.config.name,
+                failures,
+                error = what,
+                "MCP server failed"
+            );
+        }
+        self.last_failure = failures;
+    }
+}
+
+struct Task {
+    publisher: Publisher,
+    peer: Result<Arc<Peer>, &'static str>,
+    settings: ConnectionSettings,
+    stop: CancellationToken,
+    hello: Option<Hello>,
+    watcher: Option<JoinHandle<()>>,
+    kind_failures: [u32; 4],
+}
+
+impl Task {
+    fn new(
+        publisher: Publisher,
+        ca_bundle: &str,
+        settings: ConnectionSettings,
+        stop: CancellationToken,
+    ) -> Self {
+        let config = &publisher.config;
+        let peer = if settings.addresses.allows_literal(config) {
+            server_client(&[&config.ca_pem, ca_bundle], settings.addresses)
+                .map(|client| Arc::new(Peer::new(client, Arc::clone(config))))
+                .map_err(|_| "CA bundle is not valid")
+        } else {
+            Err("address not allowed")
+        };
+        Self {
+            publisher,
+            peer,
+            settings,
+            stop,
+            hello: None,
+            watcher: None,
+            kind_failures: [0; 4],
+        }
+    }
+
+    async fn run(mut self) {
+        let stop = self.stop.clone();
+        loop {
+            let checked = tokio::select! {
+                () = stop.cancelled() => break,
+                checked = self.check() => checked,
+            };
+            if let Err(what) = &checked {
+                self.disconnect();
+                self.publisher.failed(what);
+            }
+            let pause = if checked.is_ok() {
+                self.settings.check_interval
+            } else {
+                self.backoff()
+            };
+            let notices = self.peer.as_ref().ok().map(|peer| Arc::clone(&peer.notices));
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = sleep(pause) => {}
+                () = noticed(notices), if checked.is_ok() => {}
+            }
+        }
+        self.unwatch();
+        if let (Ok(peer), Some(hello)) = (&self.peer, &self.hello) {
+            peer.close(hello).await;
+        }
+    }
+
+    fn backoff(&self) -> Duration {
+        let doublings = self.publisher.last_failure.saturating_sub(1).min(16);
+        let base = FIRST_BACKOFF
+            .saturating_mul(1 << doublings)
+            .min(LONGEST_BACKOFF)
+            .min(self.settings.check_interval);
+        base.mul_f64(1.0 + rand::rng().random_range(0.0..0.1))
+    }
+
+    fn disconnect(&mut self) {
+        self.unwatch();
+        self.hello = None;
+    }
+
+    fn unwatch(&mut self) {
+        if let Some(watcher) = self.watcher.take() {
+            watcher.abort();
+        }
+    }
+
+    /// One check: connection, health, lists. The error is the message for the status.
+    async fn check(&mut self) -> Result<(), String> {
+        let id = self.publisher.config.id.clone();
+        let peer = match &self.peer {
+            Ok(peer) => Arc::clone(peer),
+            Err(cause) => return Err(format!("failed to connect to upstream mcp {id}: {cause}")),
+        };
+        peer.notices.clear();
+        let hello = match self.hello.clone() {
+            Some(hello) => {
+                let failed = |error| format!("upstream mcp failed to ping server {id}: {error}");
+                peer.ping(&hello).await.map_err(failed)?;
+                hello
+            }
+            None => self.connect(&peer).await?,
+        };
+        if self.publisher.config.user_specific_list {
+            self.publish_user_specific(&hello);
+            return Ok(());
+        }
+        let lists = futures::future::join_all(
+            hello
+                .kinds
+                .iter()
+                .map(|kind| async { (*kind, peer.list(*kind, &hello).await) }),
+        )
+        .await;
+        self.publish_lists(&hello, lists)
+    }
+
+    async fn connect(&mut self, peer: &Arc<Peer>) -> Result<Hello, String> {
+        let id = &self.publisher.config.id;
+        if self.publisher.config.protocol == Protocol::Modern {
+            return Err(format!("unsupported protocol version {}", version::MODERN));
+        }
+        let failed = |error| format!("failed to connect to upstream mcp {id}: {error}");
+        let hello = peer.initialize().await.map_err(failed)?;
+        if version::served(&hello.version).is_none() {
+            let shown: String = hello
+                .version
+                .chars()
+                .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+                .take(32)
+                .collect();
+            return Err(format!("unsupported protocol version {shown}"));
+        }
+        tracing::info!(
+            component = "manager",
+            server = self.publisher.config.name,
+            version = hello.version,
+            "MCP server connected"
+        );
+        self.hello = Some(hello.clone());
+        self.watcher = Some(tokio::spawn(watch_notices(Arc::clone(peer), hello.clone())));
+        Ok(hello)
+    }
+
+    fn publish_user_specific(&mut self, hello: &Hello) {
+        self.publisher.last_failure = 0;
+        self.publisher.publish(ServerSnapshot {
+            message: "userSpecificList server healthy, tools fetched per-user".to_owned(),
+            warnings: vec!["userSpecificList: this build fetches no per-user lists, so the server's items are not listed".to_owned()],
+            ..self.success(hello, Items::default())
+        });
+    }
+
+    fn success(&self, hello: &Hello, items: Items) -> ServerSnapshot {
+        ServerSnapshot {
+            state: State::Ready,
+            failures: 0,
+            message: String::new(),
+            last_validated: clock::rfc3339(),
+            version: hello.version.clone(),
+            version_ok: true,
+            items: Arc::new(items),
+            served: true,
+            stale: false,
+            ready: true,
+            attempted: true,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Publishes what was listed. A kind that failed keeps its last good items for two failures; when tools fail a third
+    /// time the check has failed.
+    fn publish_lists(&mut self, hello: &Hello, lists: Vec<(ItemKind, Listed)>) -> Result<(), String> {
+        let last = self.publisher.slot.load_full();
+        let (mut items, mut problems) = (Items::default(), Vec::new());
+        for (kind, listed) in lists {
+            let Some(failures) = self.kind_failures.get_mut(kind as usize) else {
+                continue;
+            };
+            match listed {
+                Ok(list) => {
+                    *failures = 0;
+                    *items.of_mut(kind) = list;
+                }
+                Err(error) => {
+                    *failures += 1;
+                    let what = format!(
+                        "upstream mcp failed to list {} server {}: {error}",
+                        kind.member(),
+                        self.publisher.config.id
+                    );
+                    if *failures < TOLERATED && last.served {
+                        *items.of_mut(kind) = last.items.of(kind).clone();
+                    } else if kind == ItemKind::Tool {
+                        return Err(what);
+                    }
+                    problems.push(format!("{what} [failure {failures}]"));
+                }
+            }
+        }
+        self.publisher.last_failure = 0;
+        let mut next = self.success(hello, items);
+        next.message = format!(
+            "server added successfully. Total tools added {}. Total prompts added {}",
+            next.items.tools.items.len(),
+            next.items.prompts.items.len()
+        );
+        next.stale = !problems.is_empty();
+        if let Some(problem) = problems.first() {
+            next.message.clone_from(problem);
+            next.failures = self.kind_failures.into_iter().max().unwrap_or(0);
+        }
+        if next.items.rejected(self.settings.invalid_tool_policy) {
+            let (id, count) = (&self.publisher.config.id, next.items.tools.invalid_count);
+            next.message = format!("upstream mcp {id} rejected: {count} invalid tools found");
+            (next.served, next.ready) = (false, false);
+        }
+        self.publisher.publish(next);
+        Ok(())
+    }
+}
+
+async fn noticed(notices: Option<Arc<crate::transport::notices::Notices>>) {
+    match notices {
+        Some(notices) => {
+            notices.wait().await;
+            sleep(NOTICE_SETTLE).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Keeps the notice stream open; ends when the server has none (D62).
+async fn watch_notices(peer: Arc<Peer>, hello: Hello) {
+    let mut pause = FIRST_BACKOFF;
+    let mut last_event: Option<String> = None;
+    loop {
+        if let Ok(response) = peer.open_notices(&hello, last_event.as_deref()).await {
+            let status = response.status().as_u16();
+            let content_type = response
+                .headers()
+                .get("content-type")
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default();
+            let has_none = matches!(status, 405 | 404 | 501)
+                || (response.status().is_success() && !header::is_sse(content_type));
+            if has_none {
+                return;
+            }
+            if response.status().is_success() {
+                let opened = tokio::time::Instant::now();
+                let mut remember = |id: &str| last_event = Some(id.to_owned());
+                let reverse = exchange::listen(response, NOTICE_IDLE, &peer.notices, &mut remember).await;
+                peer.refuse(&reverse, &hello).await;
+                if opened.elapsed() > LASTING {
+                    pause = FIRST_BACKOFF;
+                }
+                // Something may have changed while nobody listened.
+                peer.notices.post(crate::transport::notices::Notice::Tools);
+            }
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_BACKOFF);
+    }
+}

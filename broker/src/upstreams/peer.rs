@@ -1,0 +1,295 @@
+//! The broker's MCP client: `initialize`, `ping`, lists with all their pages, the notice stream, the end
+//! (data-plane.md 6.1–6.3). It offers no client capabilities and answers requests of the server accordingly.
+
+use super::items::{ItemKind, KindItems};
+use crate::config::model::ServerConfig;
+use crate::protocol::{header, reply, version};
+use crate::transport::exchange::{self, Answer, ExchangeError, ReverseRequest};
+use crate::transport::notices::Notices;
+use http::{HeaderMap, HeaderValue};
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::timeout;
+
+const PAGE: Duration = Duration::from_secs(30);
+const WHOLE_LIST: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(5);
+const MAX_PAGES: usize = 100;
+const MAX_ITEMS: usize = 10_000;
+const MAX_LIST_BYTES: usize = exchange::MAX_ANSWER;
+
+/// What a list gave.
+pub type Listed = Result<KindItems, ListError>;
+
+/// Why a list failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ListError {
+    /// A page failed.
+    #[error(transparent)]
+    Page(#[from] ExchangeError),
+    /// The server gave a cursor that it gave before.
+    #[error("repeated cursor")]
+    RepeatedCursor,
+    /// The whole list took too long.
+    #[error("timed out waiting for the whole list")]
+    Timeout,
+}
+
+/// What a server said at `initialize`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Negotiated version; a served one or not.
+    pub version: String,
+    /// Kinds that its capabilities offer.
+    pub kinds: Vec<ItemKind>,
+    /// `Mcp-Session-Id`.
+    pub session: Option<String>,
+}
+
+/// A connection to one server.
+pub struct Peer {
+    client: Client,
+    config: Arc<ServerConfig>,
+    headers: HeaderMap,
+    next_id: AtomicU64,
+    /// Slots that notices fill.
+    pub notices: Arc<Notices>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct InitializeResult {
+    protocol_version: String,
+    #[serde(default)]
+    capabilities: BTreeMap<String, serde_json::Value>,
+}
+
+impl Peer {
+    /// A peer; nothing is sent yet.
+    pub fn new(client: Client, config: Arc<ServerConfig>) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert("user-agent", HeaderValue::from_static("mcp-broker"));
+        headers.insert(
+            "accept",
+            HeaderValue::from_static("application/json, text/event-stream"),
+        );
+        if let Ok(id) = HeaderValue::from_str(&header::encode(&config.id)) {
+            headers.insert("gateway-server-id", id);
+        }
+        if !config.credential.is_empty()
+            && let Ok(mut value) = HeaderValue::from_str(config.credential.expose())
+        {
+            value.set_sensitive(true);
+            headers.insert("authorization", value);
+        }
+        Self {
+            client,
+            config,
+            headers,
+            next_id: AtomicU64::new(1),
+            notices: Arc::default(),
+        }
+    }
+
+    fn request(&self, method: Method, hello: Option<&Hello>) -> RequestBuilder {
+        let mut headers = self.headers.clone();
+        if let Some(hello) = hello {
+            if let Some(Ok(session)) = hello.session.as_deref().map(HeaderValue::from_str) {
+                headers.insert(header::SESSION, session);
+            }
+            if let Ok(version) = HeaderValue::from_str(&hello.version) {
+                headers.insert(header::PROTOCOL_VERSION, version);
+            }
+        }
+        self.client
+            .request(method, self.config.url.clone())
+            .headers(headers)
+    }
+
+    fn post(&self, body: String, hello: Option<&Hello>) -> RequestBuilder {
+        self.request(Method::POST, hello)
+            .header("content-type", "application/json")
+            .body(body)
+    }
+
+    async fn call(&self, method: &str, params: &str, hello: Option<&Hello>) -> Result<Answer, ExchangeError> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed).to_string();
+        let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
+        let response = exchange::send(self.post(body, hello)).await?;
+        let answer = exchange::answer(response, &id, Some(&self.notices)).await?;
+        self.refuse_all(&answer.reverse, hello).await;
+        Ok(answer)
+    }
+
+    /// Answers requests that the server made: nobody can answer them on a shared connection.
+    async fn refuse_all(&self, requests: &[ReverseRequest], hello: Option<&Hello>) {
+        for request in requests {
+            let _ = exchange::send(self.post(exchange::reverse_answer(request), hello)).await;
+        }
+    }
+
+    /// `initialize` and `notifications/initialized`.
+    ///
+    /// # Errors
+    /// [`ExchangeError`].
+    pub async fn initialize(&self) -> Result<Hello, ExchangeError> {
+        let params = format!(
+            r#"{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"mcp-gateway","version":"{}"}}}}"#,
+            version::LATEST_LEGACY,
+            crate::VERSION
+        );
+        let answer = self.call("initialize", &params, None).await?;
+        let result: InitializeResult =
+            serde_json::from_str(answer.result.get()).map_err(|_| ExchangeError::Malformed)?;
+        let offers = |name: &str| {
+            result
+                .capabilities
+                .get(name)
+                .is_some_and(|value| !value.is_null())
+        };
+        let kinds = ItemKind::ALL
+            .into_iter()
+            .filter(|kind| match kind {
+                ItemKind::Tool => offers("tools"),
+                ItemKind::Prompt => offers("prompts"),
+                ItemKind::Resource | ItemKind::Template => offers("resources"),
+            })
+            .collect();
+        let hello = Hello {
+            version: result.protocol_version,
+            kinds,
+            session: answer.session,
+        };
+        if version::served(&hello.version).is_some() {
+            let response =
+                exchange::send(self.post(reply::notification("notifications/initialized"), Some(&hello)))
+                    .await?;
+            if !response.status().is_success() {
+                return Err(ExchangeError::Status(response.status().as_u16()));
+            }
+        }
+        Ok(hello)
+    }
+
+    /// `ping`.
+    ///
+    /// # Errors
+    /// [`ExchangeError`]; a JSON-RPC error proves the server alive and is none.
+    pub async fn ping(&self, hello: &Hello) -> Result<(), ExchangeError> {
+        match self.call("ping", "{}", Some(hello)).await {
+            Ok(_) | Err(ExchangeError::Rpc(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All pages of one kind.
+    ///
+    /// # Errors
+    /// [`ListError`].
+    pub async fn list(&self, kind: ItemKind, hello: &Hello) -> Listed {
+        timeout(WHOLE_LIST, self.pages(kind, hello))
+            .await
+            .unwrap_or(Err(ListError::Timeout))
+    }
+
+    async fn pages(&self, kind: ItemKind, hello: &Hello) -> Listed {
+        let mut found = KindItems::default();
+        let mut cursors = HashSet::new();
+        let (mut params, mut bytes) = ("{}".to_owned(), 0);
+        for _ in 0..MAX_PAGES {
+            let page = timeout(PAGE, self.call(kind.list_method(), &params, Some(hello))).await;
+            let page = page.map_err(|_| ExchangeError::Timeout("a list page"))?;
+            let page = match page {
+                // A server that announces resources need not know templates.
+                Err(ExchangeError::Rpc(-32601)) if kind == ItemKind::Template => return Ok(found),
+                other => other?,
+            };
+            bytes += page.result.get().len();
+            let cursor = take_page(kind, &page.result, &mut found)?;
+            let Some(cursor) = cursor else { return Ok(found) };
+            if bytes > MAX_LIST_BYTES || found.truncated {
+                found.truncated = true;
+                return Ok(found);
+            }
+            params = format!(r#"{{"cursor":{}}}"#, crate::protocol::json::quoted(&cursor));
+            if !cursors.insert(cursor) {
+                return Err(ListError::RepeatedCursor);
+            }
+        }
+        found.truncated = true;
+        Ok(found)
+    }
+
+    /// Opens the notice stream; the answer decides whether there is one.
+    ///
+    /// # Errors
+    /// [`ExchangeError`] when no response came.
+    pub async fn open_notices(
+        &self,
+        hello: &Hello,
+        last_event: Option<&str>,
+    ) -> Result<Response, ExchangeError> {
+        let request = self
+            .request(Method::GET, Some(hello))
+            .header("accept", "text/event-stream");
+        let request = match last_event {
+            Some(id) => request.header("last-event-id", id),
+            None => request,
+        };
+        exchange::send(request).await
+    }
+
+    /// Answers requests that came by the notice stream.
+    pub async fn refuse(&self, requests: &[ReverseRequest], hello: &Hello) {
+        self.refuse_all(requests, Some(hello)).await;
+    }
+
+    /// Ends the session at the server, if there is one.
+    pub async fn close(&self, hello: &Hello) {
+        if hello.session.is_some() {
+            let _ = timeout(STOP, exchange::send(self.request(Method::DELETE, Some(hello)))).await;
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow, default)]
+    tools: Option<Vec<&'a RawValue>>,
+    #[serde(borrow, default)]
+    prompts: Option<Vec<&'a RawValue>>,
+    #[serde(borrow, default)]
+    resources: Option<Vec<&'a RawValue>>,
+    #[serde(borrow, default, rename = "resourceTemplates")]
+    templates: Option<Vec<&'a RawValue>>,
+    #[serde(default, rename = "nextCursor")]
+    next_cursor: Option<String>,
+}
+
+/// Adds the items of a page; returns the next cursor. An empty string is a cursor like any other.
+fn take_page(
+    kind: ItemKind,
+    result: &RawValue,
+    found: &mut KindItems,
+) -> Result<Option<String>, ExchangeError> {
+    let page: Page<'_> = serde_json::from_str(result.get()).map_err(|_| ExchangeError::Malformed)?;
+    let items = match kind {
+        ItemKind::Tool => page.tools,
+        ItemKind::Prompt => page.prompts,
+        ItemKind::Resource => page.resources,
+        ItemKind::Template => page.templates,
+    };
+    for item in items.ok_or(ExchangeError::Malformed)? {
+        if found.items.len() >= MAX_ITEMS {
+            found.truncated = true;
+            break;
+        }
+        found.add(kind, item.get());
+    }
+    Ok(page.next_cursor)
+}

@@ -1,0 +1,286 @@
+//! An MCP server on loopback whose behaviour a test sets, and which remembers what it saw.
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+
+/// One request that the server saw.
+#[derive(Clone)]
+pub struct Seen {
+    pub verb: Method,
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub fn mcp_method(&self) -> String {
+        serde_json::from_slice::<Value>(&self.body)
+            .ok()
+            .and_then(|body| body["method"].as_str().map(str::to_owned))
+            .unwrap_or_default()
+    }
+}
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub name: &'static str,
+    pub tools: Mutex<Vec<Value>>,
+    pub prompts: Mutex<Vec<Value>>,
+    pub resources: Mutex<Vec<Value>>,
+    /// Issues session ids and insists on them.
+    pub sessions: AtomicBool,
+    pub page_size: AtomicUsize,
+    /// Always says that there is a next page.
+    pub endless: AtomicBool,
+    /// Answers `tools/call` with this status and an HTML page; 0 is off.
+    pub call_status: AtomicU16,
+    /// Answers everything with this status; 0 is off.
+    pub status: AtomicU16,
+    /// Accepts and never answers.
+    pub hang: AtomicBool,
+    /// Answers `prompts/list` with an error.
+    pub prompts_fail: AtomicBool,
+    /// GET answers with this status instead of a stream; 0 is off.
+    pub get_status: AtomicU16,
+    pub init_delay_ms: AtomicUsize,
+    pub version: Mutex<String>,
+    pub events: broadcast::Sender<String>,
+    pub seen: Mutex<Vec<Seen>>,
+    live: Mutex<HashSet<String>>,
+    counter: AtomicUsize,
+}
+
+pub fn tool(name: &str) -> Value {
+    json!({"name": name, "title": format!("Title of {name}"), "inputSchema": {"type": "object", "properties": {"day": {"type": ["string", "null"]}}}, "annotations": {"readOnlyHint": true}, "x": 1})
+}
+
+impl Server {
+    pub async fn start(name: &'static str, tools: &[&str]) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on(listener, name, tools).await
+    }
+
+    pub async fn start_on(listener: TcpListener, name: &'static str, tools: &[&str]) -> Arc<Self> {
+        let server = Arc::new(Self {
+            address: listener.local_addr().unwrap(),
+            name,
+            tools: Mutex::new(tools.iter().map(|name| tool(name)).collect()),
+            prompts: Mutex::default(),
+            resources: Mutex::default(),
+            sessions: AtomicBool::new(true),
+            page_size: AtomicUsize::new(100),
+            endless: AtomicBool::default(),
+            call_status: AtomicU16::default(),
+            status: AtomicU16::default(),
+            hang: AtomicBool::default(),
+            prompts_fail: AtomicBool::default(),
+            get_status: AtomicU16::default(),
+            init_delay_ms: AtomicUsize::default(),
+            version: Mutex::new("2025-11-25".to_owned()),
+            events: broadcast::channel(16).0,
+            seen: Mutex::default(),
+            live: Mutex::default(),
+            counter: AtomicUsize::default(),
+        });
+        let app = Router::new()
+            .fallback(any(handle))
+            .with_state(Arc::clone(&server));
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        server
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/mcp", self.address)
+    }
+
+    /// Requests with this MCP method that did not come from the broker's own connection.
+    pub fn calls(&self, method: &str) -> Vec<Seen> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter()
+            .filter(|seen| seen.mcp_method() == method && seen.header("user-agent") != Some("mcp-broker"))
+            .cloned()
+            .collect()
+    }
+
+    pub fn count(&self, check: impl Fn(&Seen) -> bool) -> usize {
+        self.seen
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|seen| check(seen))
+            .count()
+    }
+
+    /// Ends all sessions, as a restart would.
+    pub fn forget_sessions(&self) {
+        self.live.lock().unwrap().clear();
+    }
+
+    pub fn notify(&self, method: &str) {
+        let _ = self
+            .events
+            .send(json!({"jsonrpc": "2.0", "method": method}).to_string());
+    }
+}
+
+async fn handle(
+    State(server): State<Arc<Server>>,
+    verb: Method,
+    uri: axum::http::Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let path = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+    server.seen.lock().unwrap().push(Seen {
+        verb: verb.clone(),
+        path,
+        headers: headers.clone(),
+        body: body.clone(),
+    });
+    if server.hang.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+    let status = server.status.load(Ordering::Relaxed);
+    if status != 0 {
+        return (StatusCode::from_u16(status).unwrap(), "failing").into_response();
+    }
+    let session = headers
+        .get("mcp-session-id")
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
+    match verb {
+        Method::GET => return stream(&server),
+        Method::DELETE => {
+            server.live.lock().unwrap().remove(&session.unwrap_or_default());
+            return StatusCode::OK.into_response();
+        }
+        _ => {}
+    }
+    let Ok(message) = serde_json::from_slice::<Value>(&body) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let method = message["method"].as_str().unwrap_or_default().to_owned();
+    if method == "initialize" {
+        return initialize(&server, &message).await;
+    }
+    let known = session
+        .as_ref()
+        .is_some_and(|session| server.live.lock().unwrap().contains(session));
+    if server.sessions.load(Ordering::Relaxed) && !known {
+        return (StatusCode::NOT_FOUND, "no such session").into_response();
+    }
+    if message.get("id").is_none() {
+        return StatusCode::ACCEPTED.into_response();
+    }
+    answer(&server, &method, &message, &headers, &body)
+}
+
+async fn initialize(server: &Server, message: &Value) -> Response {
+    let delay = server.init_delay_ms.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(delay as u64)).await;
+    let result = json!({
+        "protocolVersion": *server.version.lock().unwrap(),
+        "capabilities": {"tools": {"listChanged": true}, "prompts": {}, "resources": {}},
+        "serverInfo": {"name": server.name, "version": "1"},
+    });
+    let mut response =
+        axum::Json(json!({"jsonrpc": "2.0", "id": message["id"], "result": result})).into_response();
+    if server.sessions.load(Ordering::Relaxed) {
+        let id = format!(
+            "{}-{}",
+            server.name,
+            server.counter.fetch_add(1, Ordering::Relaxed)
+        );
+        server.live.lock().unwrap().insert(id.clone());
+        response
+            .headers_mut()
+            .insert("mcp-session-id", id.parse().unwrap());
+    }
+    response
+}
+
+fn stream(server: &Server) -> Response {
+    let status = server.get_status.load(Ordering::Relaxed);
+    if status != 0 {
+        return StatusCode::from_u16(status).unwrap().into_response();
+    }
+    let events = tokio_stream::wrappers::BroadcastStream::new(server.events.subscribe());
+    let body = events
+        .map(|event| Ok::<_, std::convert::Infallible>(format!("data: {}\n\n", event.unwrap_or_default())));
+    ([("content-type", "text/event-stream")], Body::from_stream(body)).into_response()
+}
+
+fn answer(server: &Server, method: &str, message: &Value, headers: &HeaderMap, body: &Bytes) -> Response {
+    let list =
+        |member: &str, items: &Mutex<Vec<Value>>| page(server, member, &items.lock().unwrap(), message);
+    let result = match method {
+        "ping" => json!({}),
+        "tools/list" => list("tools", &server.tools),
+        "prompts/list" if server.prompts_fail.load(Ordering::Relaxed) => {
+            return axum::Json(json!({"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32603, "message": "no prompts today"}})).into_response();
+        }
+        "prompts/list" => list("prompts", &server.prompts),
+        "resources/list" => list("resources", &server.resources),
+        "resources/templates/list" => json!({"resourceTemplates": []}),
+        "tools/call" if server.call_status.load(Ordering::Relaxed) != 0 => {
+            let status = StatusCode::from_u16(server.call_status.load(Ordering::Relaxed)).unwrap();
+            return (
+                status,
+                [
+                    ("content-type", "text/html"),
+                    ("www-authenticate", "Bearer realm=\"inner\""),
+                ],
+                "<h1>inner</h1>",
+            )
+                .into_response();
+        }
+        _ => {
+            let seen: Vec<(String, String)> = headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("?").to_owned()))
+                .collect();
+            json!({"content": [{"type": "text", "text": server.name}], "headers": seen, "body": String::from_utf8_lossy(body)})
+        }
+    };
+    // The id goes back as it stands in the body, digit for digit.
+    let raw: std::collections::HashMap<&str, &serde_json::value::RawValue> =
+        serde_json::from_slice(body).unwrap();
+    let text = format!(
+        r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#,
+        raw["id"].get()
+    );
+    ([("content-type", "application/json")], text).into_response()
+}
+
+fn page(server: &Server, member: &str, items: &[Value], message: &Value) -> Value {
+    let size = server.page_size.load(Ordering::Relaxed);
+    let start = message["params"]["cursor"]
+        .as_str()
+        .and_then(|cursor| cursor.parse().ok())
+        .unwrap_or(0);
+    let end = items.len().min(start + size);
+    let mut result = json!({member: items.get(start..end).unwrap_or_default()});
+    if server.endless.load(Ordering::Relaxed) {
+        result["nextCursor"] = json!(server.counter.fetch_add(1, Ordering::Relaxed).to_string());
+    } else if end < items.len() {
+        result["nextCursor"] = json!(end.to_string());
+    }
+    result
+}

@@ -1,0 +1,191 @@
+//! Broker, Envoy and fixture servers, wired.
+
+use crate::client::Client;
+use crate::envoy::{Envoy, Plan};
+use crate::fixture::Server;
+use mcp_gateway_broker::options::{self, Command, Options};
+use mcp_gateway_broker::run::{self, Environment, Running};
+use mcp_gateway_broker::transport::address::AddressPolicy;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+pub const PUBLIC: &str = "mcp.test";
+pub const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+pub struct World {
+    pub running: Option<Running>,
+    pub envoy: Option<Envoy>,
+    pub port: u16,
+    pub broker: SocketAddr,
+    pub folder: tempfile::TempDir,
+}
+
+/// Waits until `check` gives a value.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(value) = check().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// One line of the config for a server.
+pub fn entry(server: &Server, prefix: &str) -> String {
+    let (name, url) = (server.name, server.url());
+    format!(
+        "- {{name: ns/{name}, url: '{url}', hostname: {name}.mcp.test, prefix: '{prefix}', createdAt: '2026-01-01T00:00:00Z', uid: {name}}}\n"
+    )
+}
+
+pub fn config(entries: &[String]) -> String {
+    format!(
+        "servers:\n{}virtualServers: []\n",
+        if entries.is_empty() {
+            "  []\n".to_owned()
+        } else {
+            entries.concat()
+        }
+    )
+}
+
+fn options(port: u16, file: &PathBuf, flags: &[&str]) -> Options {
+    let fixed = [
+        format!("--mcp-gateway-public-host={PUBLIC}"),
+        format!("--mcp-gateway-private-host=127.0.0.1:{port}"),
+        format!("--mcp-gateway-config={}", file.display()),
+        "--mcp-broker-public-address=127.0.0.1:0".to_owned(),
+        "--mcp-router-address=127.0.0.1:0".to_owned(),
+        "--metrics-addr=127.0.0.1:0".to_owned(),
+        format!("--gateway-signing-key={KEY}"),
+    ];
+    let words = fixed
+        .into_iter()
+        .chain(flags.iter().map(|flag| (*flag).to_owned()));
+    match options::parse(words, &|_| None).unwrap() {
+        Command::Run(options) => *options,
+        Command::Print(text) => panic!("{text}"),
+    }
+}
+
+impl World {
+    /// Everything, with Envoy.
+    pub async fn start(servers: &[(&Arc<Server>, &str)], flags: &[&str]) -> Self {
+        let entries: Vec<String> = servers
+            .iter()
+            .map(|(server, prefix)| entry(server, prefix))
+            .collect();
+        let servers: Vec<&Arc<Server>> = servers.iter().map(|(server, _)| *server).collect();
+        Self::start_with(&config(&entries), &servers, flags).await
+    }
+
+    pub async fn start_with(config: &str, servers: &[&Arc<Server>], flags: &[&str]) -> Self {
+        let mut world = Self::broker_only(config, flags).await;
+        let router = world.running.as_ref().unwrap().router.unwrap();
+        let names: Vec<String> = servers
+            .iter()
+            .map(|server| format!("{}.mcp.test", server.name))
+            .collect();
+        let hosts: Vec<(&str, SocketAddr)> = names
+            .iter()
+            .zip(servers)
+            .map(|(name, server)| (name.as_str(), server.address))
+            .collect();
+        let plan = Plan {
+            listen: world.port,
+            router,
+            broker: world.broker,
+            public_host: PUBLIC,
+            hosts: &hosts,
+            body_limit: 5_242_880,
+        };
+        world.envoy = Some(Envoy::start(&plan).await);
+        world
+    }
+
+    /// The broker without an Envoy.
+    pub async fn broker_only(config: &str, flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.yaml");
+        std::fs::write(&file, config).unwrap();
+        let port = free_port();
+        let environment = Environment {
+            addresses: AddressPolicy::Unchecked,
+            endpoint_removal: Duration::ZERO,
+        };
+        let running = run::start(options(port, &file, flags), environment)
+            .await
+            .unwrap();
+        let broker = running.broker;
+        let world = Self {
+            running: Some(running),
+            envoy: None,
+            port,
+            broker,
+            folder,
+        };
+        world.ready().await;
+        world
+    }
+
+    async fn ready(&self) {
+        let url = format!("http://{}/readyz", self.broker);
+        eventually("readiness", || async {
+            reqwest::get(&url)
+                .await
+                .ok()
+                .filter(|answer| answer.status() == 200)
+                .map(drop)
+        })
+        .await;
+    }
+
+    pub fn write_config(&self, text: &str) {
+        let next = self.folder.path().join("next");
+        std::fs::write(&next, text).unwrap();
+        std::fs::rename(next, self.folder.path().join("config.yaml")).unwrap();
+    }
+
+    /// A client through Envoy.
+    pub fn client(&self) -> Client {
+        Client::new(format!("http://127.0.0.1:{}", self.port))
+    }
+
+    /// A client of the broker itself.
+    pub fn direct(&self) -> Client {
+        Client::new(format!("http://{}", self.broker))
+    }
+
+    pub async fn status(&self) -> serde_json::Value {
+        reqwest::get(format!("http://{}/status", self.broker))
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
+    }
+
+    pub async fn status_of(&self, server: &str) -> serde_json::Value {
+        let status = self.status().await;
+        status["servers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|entry| entry["name"] == format!("ns/{server}"))
+            .cloned()
+            .unwrap_or_default()
+    }
+}
