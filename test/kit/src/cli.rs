@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
@@ -14,6 +15,9 @@ use crate::node::rootfs::{ContainerPlan, become_container};
 use crate::progress::say;
 use crate::state_dir::StateDir;
 use crate::{doctor, init, inside, sandbox, selftest};
+
+/// How many directories of failed runs are kept.
+const KEPT_RUNS: usize = 5;
 
 /// A real control plane, Istio and Envoy in a sandbox, with pods as processes.
 #[derive(Debug, Parser)]
@@ -192,6 +196,7 @@ async fn start(place: &Place, keep: bool, command: Vec<OsString>) -> anyhow::Res
         return Ok(code);
     }
     let (cache, binaries) = build()?;
+    prune(&cache);
     let temporary = place.dir.is_none() && !keep;
     let dir = if temporary {
         cache.root().join(format!("sandbox/run-{}", std::process::id()))
@@ -226,6 +231,27 @@ async fn start(place: &Place, keep: bool, command: Vec<OsString>) -> anyhow::Res
         say(format!("kit: logs are in {}", dir.join("logs").display()));
     }
     Ok(code.into())
+}
+
+/// Removes the oldest directories of failed runs; the newest few stay for whoever reads their logs.
+fn prune(cache: &Cache) {
+    let entries = std::fs::read_dir(cache.root().join("sandbox"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut dead: Vec<_> = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("run-"))
+        .filter(|entry| sandbox::find(&entry.path()).is_err())
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        // A sandbox that boots has no processes on record yet.
+        .filter(|(changed, _)| changed.elapsed().is_ok_and(|age| age > Duration::from_secs(600)))
+        .collect();
+    dead.sort();
+    dead.truncate(dead.len().saturating_sub(KEPT_RUNS));
+    for (_, dir) in dead {
+        // Another run may be at it.
+        let _ = std::fs::remove_dir_all(dir);
+    }
 }
 
 /// Removes what a sandbox before left in `dir`; refuses a directory that is not a sandbox's.

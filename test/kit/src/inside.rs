@@ -20,6 +20,7 @@ use crate::node::network::{AddressPool, ip_batch};
 use crate::node::{self, Node};
 use crate::objects::Objects;
 use crate::progress::{Step, say};
+use crate::sandbox::INTERRUPTED;
 use crate::state_dir::StateDir;
 use crate::{forward, gateways, hosts, kubelet};
 
@@ -45,7 +46,7 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<u8> {
     let mut end = Box::pin(told_to_end(outside)?);
     tokio::select! {
         booted = boot(plan) => booted?,
-        () = &mut end => return Ok(130),
+        () = &mut end => return Ok(INTERRUPTED),
     }
     std::fs::write(plan.state.ready(), "")?;
     let mut code = 0;
@@ -165,7 +166,7 @@ async fn finish(mut child: Child) -> anyhow::Result<u8> {
         node::process::kill(pid, rustix::process::Signal::TERM);
     }
     let _ = tokio::time::timeout(COMMAND_GRACE, child.wait()).await;
-    Ok(130)
+    Ok(INTERRUPTED)
 }
 
 fn exit_code(status: ExitStatus) -> u8 {

@@ -28,6 +28,8 @@ pub(crate) const UNSHARE: &[&str] = &[
 ];
 /// How long the inner process may take to end.
 const END_GRACE: Duration = Duration::from_secs(15);
+/// The exit code of a program that SIGINT ended.
+pub(crate) const INTERRUPTED: u8 = 130;
 const READY_POLL: Duration = Duration::from_millis(100);
 /// Unix socket paths are at most 107 bytes; the longest name in the state directory has 12.
 const LONGEST_STATE_PATH: usize = 90;
@@ -127,15 +129,19 @@ async fn wait(mut child: Child, life: UnixStream) -> anyhow::Result<u8> {
         _ = terminate.recv() => None,
         _ = hangup.recv() => None,
     };
-    if let Some(status) = status {
-        return Ok(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1));
-    }
     drop(life);
-    if tokio::time::timeout(END_GRACE, child.wait()).await.is_err() {
-        say("kit: the sandbox does not end; killing it");
-        child.kill().await?;
-    }
-    Ok(130)
+    let status = match status {
+        Some(status) => status,
+        None => match tokio::time::timeout(END_GRACE, child.wait()).await {
+            Ok(status) => status?,
+            Err(_) => {
+                say("kit: the sandbox does not end; killing it");
+                child.kill().await?;
+                return Ok(INTERRUPTED);
+            }
+        },
+    };
+    Ok(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1))
 }
 
 /// The processes of the sandbox whose state is in `dir`.

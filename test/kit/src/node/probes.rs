@@ -162,9 +162,17 @@ pub(crate) fn port(port: &IntOrString, container: &Container) -> Result<u16, Str
         .ok_or_else(|| format!("no port {port:?}"))
 }
 
-/// Runs a command in the namespaces and root of the container's process.
+/// Runs a command in the namespaces and root of the container's process, with its environment.
 pub(crate) async fn run_inside(pid: u32, command: &[String]) -> Result<(), String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).map_err(|error| error.to_string())?;
+    let variables = environment.split(|byte| *byte == 0).filter_map(|variable| {
+        let text = std::str::from_utf8(variable).ok()?;
+        text.split_once('=')
+    });
     let output = Command::new("nsenter")
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs(variables)
         .args([
             "--target",
             &pid.to_string(),
