@@ -203,7 +203,11 @@ fn failed(context: &Context, kind: Kind, key: &ObjectKey, source: kube::Error) -
             key,
             message: status.message.clone(),
         },
-        source => ApplyError::Request { kind, key, source: Box::new(source) },
+        source => ApplyError::Request {
+            kind,
+            key,
+            source: Box::new(source),
+        },
     }
 }
 
@@ -217,7 +221,7 @@ pub(crate) async fn remove(
     let request = |source: kube::Error| ApplyError::Request {
         kind: kind.name(),
         key: key.clone(),
-        source: Box::new(source)
+        source: Box::new(source),
     };
     let api = context.api(kind, &key.namespace);
     for _ in 0..ATTEMPTS {

@@ -56,12 +56,18 @@ pub(crate) enum ReconcileError {
 impl ReconcileError {
     /// A request that failed in a step; for `map_err`.
     pub(crate) fn request(step: &'static str) -> impl Fn(kube::Error) -> Self {
-        move |source| Self::Request { step, source: Box::new(source) }
+        move |source| Self::Request {
+            step,
+            source: Box::new(source),
+        }
     }
 
     /// A status that could not be written.
     pub(crate) fn status(what: String, source: kube::Error) -> Self {
-        Self::Status { what, source: Box::new(source) }
+        Self::Status {
+            what,
+            source: Box::new(source),
+        }
     }
 
     /// True when the API server answered with this HTTP status.

@@ -49,7 +49,11 @@ impl Upkeeper<'_> {
     /// Deletes claims whose holder has no right to them any more.
     async fn sweep(&self) -> Result<(), ReconcileError> {
         let params = ListParams::default().labels(&format!("{CLAIM_LABEL}=true"));
-        let leases = self.leases.list(&params).await.map_err(ReconcileError::request("list claims"))?;
+        let leases = self
+            .leases
+            .list(&params)
+            .await
+            .map_err(ReconcileError::request("list claims"))?;
         for lease in leases.items {
             let claim = Claim::of(&lease);
             let holder = self.holder(&claim).await?;
@@ -115,7 +119,11 @@ impl Upkeeper<'_> {
         key: &ClaimKey,
     ) -> Result<(), ReconcileError> {
         let name = key.lease_name();
-        let lease = self.leases.get_opt(&name).await.map_err(ReconcileError::request("read claim"))?;
+        let lease = self
+            .leases
+            .get_opt(&name)
+            .await
+            .map_err(ReconcileError::request("read claim"))?;
         let claim = lease.as_ref().map(Claim::of);
         let winner = Requester {
             key: ObjectKey::of(&extension.metadata),

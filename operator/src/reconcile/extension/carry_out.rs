@@ -163,15 +163,13 @@ impl Run<'_> {
         for half in halves {
             let api = self.context.api(Kind::Secret, &half.key.namespace);
             let failed = ReconcileError::request("create trusted-headers key");
-            let object =
-                serde_json::from_value(half.body(None)).map_err(|error| failed(kube::Error::SerdeError(error)))?;
+            let object = serde_json::from_value(half.body(None))
+                .map_err(|error| failed(kube::Error::SerdeError(error)))?;
             let params = PostParams {
                 field_manager: Some(names::FIELD_MANAGER.to_owned()),
                 dry_run: false,
             };
-            api.create(&params, &object)
-                .await
-                .map_err(&failed)?;
+            api.create(&params, &object).await.map_err(&failed)?;
         }
         Ok(())
     }
