@@ -177,6 +177,7 @@ fn build() -> anyhow::Result<(Cache, Binaries)> {
 fn build_items(names: &[String]) -> anyhow::Result<()> {
     use std::io::Write as _;
     let cache = Cache::from_env()?;
+    doctor::check(!binaries::is_complete(&cache))?;
     for name in names {
         let dir = binaries::build_item(&cache, name)?;
         writeln!(std::io::stdout(), "{}", dir.display())?;

@@ -14,18 +14,21 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::binaries::Binaries;
+use crate::cache::Cache;
 use crate::control_plane::{self, NODE_ADDRESS};
 use crate::node::images::ImageTable;
 use crate::node::network::{AddressPool, ip_batch};
 use crate::node::{self, Node};
 use crate::objects::Objects;
-use crate::progress::{Step, say};
+use crate::progress::{Step, say, start_line};
 use crate::sandbox::INTERRUPTED;
 use crate::state_dir::StateDir;
 use crate::{forward, gateways, hosts, kubelet};
 
 /// How long the command may take to end after it was told to.
 const COMMAND_GRACE: Duration = Duration::from_secs(10);
+
+const BOOT: &str = "Booting etcd, the API server, the controllers and Istio";
 
 /// What the process outside wants.
 #[derive(Debug, Clone)]
@@ -69,6 +72,8 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<u8> {
 }
 
 async fn boot(plan: &Plan) -> anyhow::Result<()> {
+    let cache = Cache::at(&plan.cache)?;
+    say(start_line(BOOT, cache.last_duration("boot")));
     let whole = Step::quiet("control plane up");
     let state = &plan.state;
     let binaries: Binaries = serde_json::from_slice(&std::fs::read(state.binaries())?)?;
@@ -108,7 +113,7 @@ async fn boot(plan: &Plan) -> anyhow::Result<()> {
     serve("forwarding", forward::serve(state.clone()));
     control_plane::install(&client, &binaries).await?;
     tokio::spawn(gateways::play(client, state.clone()));
-    whole.done();
+    cache.remember_duration("boot", whole.done());
     Ok(())
 }
 

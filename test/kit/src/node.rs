@@ -7,6 +7,7 @@ pub(crate) mod network;
 pub(crate) mod pod;
 pub(crate) mod probes;
 pub(crate) mod process;
+pub(crate) mod refused;
 pub(crate) mod rootfs;
 pub(crate) mod status;
 pub(crate) mod swap;

@@ -126,7 +126,7 @@ async fn start(pod: &PodContext, container: &Container) -> Result<Child, Prepare
         .open(pod.log(&container.name))?;
     let child = Command::new("nsenter")
         .arg(format!("--net=/proc/{}/ns/net", pod.network_pid))
-        .args(["unshare", "--mount", "--propagation", "private"])
+        .args(["unshare", "--uts", "--mount", "--propagation", "private"])
         .arg(&pod.node.kit)
         .arg("container")
         .arg(&file)

@@ -18,9 +18,10 @@ use crate::node::Node;
 use crate::node::container::keep_running;
 use crate::node::env::Fields;
 use crate::node::network::PodNetwork;
+use crate::node::refused::refused;
 use crate::node::status::{Board, Facts, Record, now, pod_status};
 use crate::node::tokens::Tokens;
-use crate::node::volumes::{PodVolumes, SharedVolumes, refused, with_token_mount};
+use crate::node::volumes::{PodVolumes, SharedVolumes, with_token_mount};
 
 const RETRY: Duration = Duration::from_secs(1);
 /// Volumes are looked at this often even when nothing changed: tokens grow old.

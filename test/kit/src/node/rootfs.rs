@@ -96,6 +96,7 @@ pub(crate) fn become_container(plan: &ContainerPlan) -> std::io::Error {
 
 fn enter(plan: &ContainerPlan) -> std::io::Result<()> {
     let root = &plan.root;
+    rustix::system::sethostname(plan.host_name.as_bytes())?;
     mount(
         "tmpfs",
         root,

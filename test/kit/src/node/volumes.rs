@@ -361,51 +361,12 @@ pub(crate) fn mount_source(volume_dir: &Path, mount: &VolumeMount) -> PathBuf {
     }
 }
 
-/// A sentence for a pod that asks for what the kit does not play; `None` when it plays all of it.
-pub(crate) fn refused(pod: &Pod) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
-    for (asked, what) in [
-        (spec.host_network, "hostNetwork"),
-        (spec.host_pid, "hostPID"),
-        (spec.host_ipc, "hostIPC"),
-        (spec.share_process_namespace, "shareProcessNamespace"),
-    ] {
-        if asked == Some(true) {
-            return Some(format!("the kit does not play {what}"));
-        }
-    }
-    let volumes = spec.volumes.iter().flatten();
-    volumes.filter_map(|volume| {
-        let played = volume.secret.is_some()
-            || volume.config_map.is_some()
-            || volume.empty_dir.is_some()
-            || volume.projected.is_some()
-            || volume.downward_api.is_some();
-        (!played).then(|| {
-            format!("the kit plays secret, configMap, emptyDir, projected and downwardAPI volumes; {:?} is none", volume.name)
-        })
-    })
-    .next()
-}
-
 /// A shared handle, because containers restart while volumes change.
 pub(crate) type SharedVolumes = Arc<tokio::sync::Mutex<PodVolumes>>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_not_played_is_refused_by_name() {
-        let pod =
-            |spec: serde_json::Value| serde_json::from_value(serde_json::json!({"spec": spec})).unwrap();
-        let host_path =
-            serde_json::json!({"containers": [], "volumes": [{"name": "v", "hostPath": {"path": "/"}}]});
-        assert!(refused(&pod(host_path)).unwrap().contains("\"v\""));
-        assert!(refused(&pod(serde_json::json!({"containers": [], "hostNetwork": true}))).is_some());
-        let fine = serde_json::json!({"containers": [], "volumes": [{"name": "v", "emptyDir": {}}]});
-        assert_eq!(refused(&pod(fine)), None);
-    }
 
     #[test]
     fn a_sub_path_shows_one_file() {
