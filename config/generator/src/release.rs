@@ -12,3 +12,5 @@ pub(crate) const REPOSITORY: &str = "https://github.com/mcp-gateway-operator/mcp
 pub(crate) const MAINTAINER: &str = "MCP Gateway Operator maintainers";
 /// How to reach them.
 pub(crate) const EMAIL: &str = "mcp-gateway-operator@users.noreply.github.com";
+/// Who provides it.
+pub(crate) const VENDOR: &str = "MCP Gateway Operator";

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use mcp_gateway_images::image::sorted;
 use serde_json::Value;
 
 /// Content by path, relative to the root of the repository.
@@ -21,7 +22,7 @@ pub(crate) fn yaml(documents: &[Value]) -> anyhow::Result<String> {
         if index > 0 {
             text.push_str("---\n");
         }
-        text.push_str(&serde_saphyr::to_string(document).context("serialising a manifest")?);
+        text.push_str(&serde_saphyr::to_string(&sorted(document.clone())).context("serialising a manifest")?);
         if !text.ends_with('\n') {
             text.push('\n');
         }

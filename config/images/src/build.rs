@@ -1,0 +1,251 @@
+//! The command: reads binaries and files, writes layouts and the file of digests.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, ensure};
+use clap::{Parser, Subcommand};
+use mcp_gateway_images::{
+    contents::{self, Texts},
+    image::Image,
+    layout::Published,
+    recipe::{PROGRAMS, Program, Release},
+    sbom,
+};
+use serde_json::{Value, json};
+
+/// Writes container images as OCI layouts.
+#[derive(Parser)]
+pub(crate) struct Arguments {
+    /// Root of the repository.
+    #[arg(long, default_value = ".")]
+    root: PathBuf,
+    /// Folder of the layouts.
+    #[arg(long, default_value = "dist/images")]
+    out: PathBuf,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Images of the programs; their digests go to config/manifests/images.yaml.
+    Programs {
+        /// Architecture (Go's name) and folder of its static binaries, `amd64=target/…/image`; once for each.
+        #[arg(long = "binaries", required = true, value_parser = pair)]
+        binaries: Vec<(String, PathBuf)>,
+    },
+    /// Images of bundle and catalog, as `make generate` wrote them.
+    Files,
+}
+
+fn pair(text: &str) -> Result<(String, PathBuf), String> {
+    let (architecture, folder) = text.split_once('=').ok_or("expected ARCHITECTURE=FOLDER")?;
+    Ok((architecture.to_owned(), folder.into()))
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let release = Facts::read(&arguments.root)?;
+    match &arguments.what {
+        What::Programs { binaries } => programs(arguments, &release, binaries),
+        What::Files => files(arguments, &release),
+    }
+}
+
+/// What `config/manifests/release.yaml` and the repository say.
+struct Facts {
+    version: String,
+    epoch: u64,
+    license: String,
+}
+
+impl Facts {
+    fn read(root: &Path) -> anyhow::Result<Self> {
+        let text = read(&root.join("config/manifests/release.yaml"))?;
+        let release: BTreeMap<String, Value> =
+            serde_saphyr::from_str(&text).context("config/manifests/release.yaml")?;
+        Ok(Self {
+            version: release
+                .get("version")
+                .and_then(Value::as_str)
+                .context("release.yaml: version")?
+                .to_owned(),
+            epoch: release
+                .get("epoch")
+                .and_then(Value::as_u64)
+                .context("release.yaml: epoch")?,
+            license: read(&root.join("LICENSE"))?,
+        })
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+fn programs(arguments: &Arguments, facts: &Facts, binaries: &[(String, PathBuf)]) -> anyhow::Result<()> {
+    let metadata = metadata(&arguments.root)?;
+    let mut digests = BTreeMap::new();
+    for program in PROGRAMS {
+        let published = publish(&program, facts, binaries, &metadata)?;
+        published.write(&arguments.out)?;
+        digests.insert(program.image, published.digest());
+    }
+    let architectures: BTreeSet<&str> = binaries
+        .iter()
+        .map(|(architecture, _)| architecture.as_str())
+        .collect();
+    let document = json!({"version": facts.version, "architectures": architectures, "digests": digests});
+    let text = format!(
+        "# Written by `make images`; what the bundle refers to.\n{}",
+        serde_saphyr::to_string(&document)?
+    );
+    let path = arguments.root.join("config/manifests/images.yaml");
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+fn publish(
+    program: &Program,
+    facts: &Facts,
+    binaries: &[(String, PathBuf)],
+    metadata: &Value,
+) -> anyhow::Result<Published> {
+    let components = sbom::components(metadata, program.package);
+    ensure!(
+        !components.is_empty(),
+        "cargo metadata does not know {}",
+        program.package
+    );
+    let notices = sbom::notices(&components);
+    let release = Release {
+        version: &facts.version,
+        epoch: facts.epoch,
+        license: &facts.license,
+        notices: &notices,
+    };
+    let bom = sbom::document(program.image, &facts.version, &components);
+    let (mut images, mut referrers) = (Vec::new(), Vec::new());
+    for (architecture, folder) in binaries {
+        let path = folder.join(program.package);
+        let binary = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        ensure!(
+            is_static(&binary),
+            "{} is not a static ELF program",
+            path.display()
+        );
+        let image = program.image(architecture, binary, &release)?;
+        referrers.push(Image::referrer(&image.manifest, sbom::MEDIA_TYPE, bom.clone()));
+        images.push(image);
+    }
+    Ok(Published::new(program.image, &facts.version, images, referrers))
+}
+
+/// A 64-bit ELF file without a program interpreter: it needs no file of the image to start.
+fn is_static(binary: &[u8]) -> bool {
+    const INTERPRETER: u32 = 3;
+    let number = |at: usize, bytes: usize| -> Option<u64> {
+        let field = binary.get(at..at.checked_add(bytes)?)?;
+        Some(
+            field
+                .iter()
+                .rev()
+                .fold(0, |value, byte| value << 8 | u64::from(*byte)),
+        )
+    };
+    let headers = || -> Option<Vec<u64>> {
+        let (start, size, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
+        (0..count)
+            .map(|index| number(usize::try_from(start + index * size).ok()?, 4))
+            .collect()
+    };
+    binary.starts_with(b"\x7fELF\x02\x01")
+        && headers().is_some_and(|kinds| !kinds.contains(&u64::from(INTERPRETER)))
+}
+
+fn metadata(root: &Path) -> anyhow::Result<Value> {
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(root)
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--locked",
+            "--filter-platform=x86_64-unknown-linux-gnu",
+        ])
+        .output()
+        .context("running cargo metadata")?;
+    ensure!(
+        output.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).context("cargo metadata")
+}
+
+fn files(arguments: &Arguments, facts: &Facts) -> anyhow::Result<()> {
+    let bundle = texts(
+        &arguments.root.join("bundle"),
+        &["manifests", "metadata", "tests"],
+    )?;
+    let annotations = bundle
+        .get("metadata/annotations.yaml")
+        .context("bundle/metadata/annotations.yaml is missing")?;
+    let labels =
+        contents::labels(&serde_saphyr::from_str(annotations).context("bundle/metadata/annotations.yaml")?);
+    contents::bundle(&facts.version, &bundle, &labels, facts.epoch)?.write(&arguments.out)?;
+    let catalog = texts(&arguments.root.join("catalog"), &["mcp-gateway"])?;
+    let catalog = catalog
+        .into_iter()
+        .map(|(path, text)| (format!("configs/{path}"), text))
+        .collect();
+    contents::catalog(&facts.version, &catalog, facts.epoch)?.write(&arguments.out)?;
+    Ok(())
+}
+
+/// The files below `folders` of `root`, by path relative to `root`.
+fn texts(root: &Path, folders: &[&str]) -> anyhow::Result<Texts> {
+    let mut texts = Texts::new();
+    let mut todo: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
+    while let Some(folder) = todo.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
+            let path = entry?.path();
+            if path.is_dir() {
+                todo.push(path);
+                continue;
+            }
+            let name = path
+                .strip_prefix(root)
+                .context("a file outside its folder")?
+                .to_string_lossy()
+                .into_owned();
+            texts.insert(name, read(&path)?);
+        }
+    }
+    Ok(texts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dynamic_program_is_told_from_a_static_one() {
+        let program = fs::read("/proc/self/exe").expect("this test is a program");
+        assert!(!is_static(&program), "tests are linked dynamically");
+        assert!(!is_static(b"#!/bin/sh"));
+        let mut header = vec![0_u8; 0x40 + 0x38];
+        header
+            .get_mut(..6)
+            .expect("long enough")
+            .copy_from_slice(b"\x7fELF\x02\x01");
+        for (at, value) in [(0x20, 0x40), (0x36, 0x38), (0x38, 1), (0x40, 1)] {
+            *header.get_mut(at).expect("long enough") = value;
+        }
+        assert!(is_static(&header));
+        *header.get_mut(0x40).expect("long enough") = 3;
+        assert!(!is_static(&header));
+    }
+}

@@ -1,0 +1,14 @@
+//! Container images without a container engine: layers, images and indexes as plain values, the same bytes for the same
+//! input on every machine, written as an OCI layout (olm.md 6.6).
+
+pub mod contents;
+pub mod image;
+pub mod layer;
+pub mod layout;
+pub mod recipe;
+pub mod sbom;
+
+/// Registry path of every image of the project.
+pub const REGISTRY: &str = "ghcr.io/mcp-gateway-operator";
+/// The user in the images: nobody, by number, so that `runAsNonRoot` can be checked.
+pub const USER: &str = "65532:65532";
