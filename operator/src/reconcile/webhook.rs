@@ -1,5 +1,6 @@
 //! The admission webhook's certificate and configurations in `--webhook-certs=managed` mode (operator.md 11.1, 12):
 //! the Secret first, the configurations once a webhook replica is ready, so that a policy of `Fail` never precedes it.
+//! Configurations that somebody else installed (kustomize) block already: they get their CA at once.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,9 +36,7 @@ const SETTLED: Duration = Duration::from_secs(60);
 
 pub(crate) async fn reconcile(context: &Context) -> Result<Outcome, ReconcileError> {
     let ca = certificate(context).await?;
-    if !replica_ready(context).await? {
-        return Ok(Outcome::After(WAITING));
-    }
+    let ready = replica_ready(context).await?;
     let client = WebhookClient::service(&context.settings.namespace, Some(ca));
     let wanted = [
         (
@@ -52,9 +51,9 @@ pub(crate) async fn reconcile(context: &Context) -> Result<Outcome, ReconcileErr
         ),
     ];
     for (kind, plural, body) in wanted {
-        configure(context, kind, plural, &body).await?;
+        configure(context, (kind, plural), &body, ready).await?;
     }
-    Ok(Outcome::After(SETTLED))
+    Ok(Outcome::After(if ready { SETTLED } else { WAITING }))
 }
 
 /// The CA of the pair in the Secret; issues a pair when there is none or it runs out.
@@ -137,8 +136,13 @@ async fn replica_ready(context: &Context) -> Result<bool, ReconcileError> {
     }))
 }
 
-/// Applies one configuration object, unless it is settled.
-async fn configure(context: &Context, kind: &str, plural: &str, body: &Value) -> Result<(), ReconcileError> {
+/// Applies one configuration object, unless it is settled, or is absent and must not be created yet.
+async fn configure(
+    context: &Context,
+    (kind, plural): (&str, &str),
+    body: &Value,
+    may_create: bool,
+) -> Result<(), ReconcileError> {
     let gvk = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
     let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
     let api: Api<DynamicObject> = Api::all_with(context.client.clone(), &resource);
@@ -147,7 +151,10 @@ async fn configure(context: &Context, kind: &str, plural: &str, body: &Value) ->
         .await
         .map_err(ReconcileError::request("read webhook configuration"))?
         .map(raw);
-    if live.is_some_and(|live| is_settled(body, &live, names::FIELD_MANAGER, None)) {
+    let settled = live
+        .as_ref()
+        .is_some_and(|live| is_settled(body, live, names::FIELD_MANAGER, None));
+    if settled || (live.is_none() && !may_create) {
         return Ok(());
     }
     let patch = Patch::Apply(body);
