@@ -35,6 +35,19 @@ pub struct Sample {
     pub rule: &'static str,
 }
 
+impl Sample {
+    /// A request that was not read as one of ours.
+    #[must_use]
+    pub fn unread(verdict: &'static str) -> Self {
+        Self {
+            kind: None,
+            operation: "none",
+            verdict,
+            rule: "none",
+        }
+    }
+}
+
 /// The metrics of the process.
 #[derive(Clone)]
 pub struct Metrics {

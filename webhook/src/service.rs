@@ -107,14 +107,8 @@ impl<C: Cluster> Shared<C> {
         R: Future<Output = (Value, Sample)> + Send + 'static,
     {
         let start = Instant::now();
-        let none = |verdict| Sample {
-            kind: None,
-            operation: "none",
-            verdict,
-            rule: "none",
-        };
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            self.metrics.record(none("shed"), start.elapsed());
+            self.metrics.record(Sample::unread("shed"), start.elapsed());
             return (
                 StatusCode::SERVICE_UNAVAILABLE,
                 [("retry-after", "1")],
@@ -123,52 +117,14 @@ impl<C: Cluster> Shared<C> {
                 .into_response();
         };
         let Some(body) = read(body).await else {
-            self.metrics.record(none("malformed"), start.elapsed());
+            self.metrics.record(Sample::unread("malformed"), start.elapsed());
             return (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "the body is too large or incomplete",
             )
                 .into_response();
         };
-        let (answer, sample) = match Request::read(&body) {
-            Ok(request) => {
-                let uid = request.uid.clone();
-                let (kind, key) = Decider::<C>::subject_of(&request);
-                let operation = request.operation.as_str();
-                let span = tracing::info_span!(
-                    "admission",
-                    kind = kind.as_str(),
-                    ns = key.namespace,
-                    name = key.name,
-                    operation,
-                    dry_run = request.dry_run,
-                    uid,
-                    verdict = tracing::field::Empty,
-                    rule = tracing::field::Empty,
-                );
-                let task = tokio::spawn(handle(request).instrument(span.clone()));
-                let (answer, sample) = task.await.unwrap_or_else(|error| {
-                    tracing::error!(parent: &span, %error, "Judgement failed");
-                    (
-                        review::failed(&uid),
-                        Sample {
-                            kind: Some(kind),
-                            operation,
-                            verdict: "failed",
-                            rule: "none",
-                        },
-                    )
-                });
-                span.record("verdict", sample.verdict).record("rule", sample.rule);
-                span.in_scope(|| log(&sample, &answer));
-                (answer, sample)
-            }
-            Err(Unusable::NotOurs { uid }) => (review::allowed(&uid), none("foreign")),
-            Err(Unusable::Malformed { uid, what }) => {
-                tracing::info!(uid, what, "Review cannot be read");
-                (review::undecodable(&uid, &what), none("malformed"))
-            }
-        };
+        let (answer, sample) = answer::<C, _, _>(&body, handle).await;
         drop(permit);
         self.metrics.record(sample, start.elapsed());
         Json(answer).into_response()
@@ -201,6 +157,53 @@ impl<C: Cluster> Shared<C> {
         };
         (review::patched(&request.uid, &patch), sample)
     }
+}
+
+/// Reads the request and has it handled on a task of its own, within its span.
+async fn answer<C, F, R>(body: &[u8], handle: F) -> (Value, Sample)
+where
+    C: Cluster,
+    F: FnOnce(Request) -> R,
+    R: Future<Output = (Value, Sample)> + Send + 'static,
+{
+    let request = match Request::read(body) {
+        Ok(request) => request,
+        Err(Unusable::NotOurs { uid }) => return (review::allowed(&uid), Sample::unread("foreign")),
+        Err(Unusable::Malformed { uid, what }) => {
+            tracing::info!(uid, what, "Review cannot be read");
+            return (review::undecodable(&uid, &what), Sample::unread("malformed"));
+        }
+    };
+    let uid = request.uid.clone();
+    let (kind, key) = Decider::<C>::subject_of(&request);
+    let operation = request.operation.as_str();
+    let span = tracing::info_span!(
+        "admission",
+        kind = kind.as_str(),
+        ns = key.namespace,
+        name = key.name,
+        operation,
+        dry_run = request.dry_run,
+        uid,
+        verdict = tracing::field::Empty,
+        rule = tracing::field::Empty,
+    );
+    let task = tokio::spawn(handle(request).instrument(span.clone()));
+    let (answer, sample) = task.await.unwrap_or_else(|error| {
+        tracing::error!(parent: &span, %error, "Judgement failed");
+        (
+            review::failed(&uid),
+            Sample {
+                kind: Some(kind),
+                operation,
+                verdict: "failed",
+                rule: "none",
+            },
+        )
+    });
+    span.record("verdict", sample.verdict).record("rule", sample.rule);
+    span.in_scope(|| log(&sample, &answer));
+    (answer, sample)
 }
 
 fn summary(verdict: &Verdict) -> (&'static str, &'static str) {

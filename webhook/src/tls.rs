@@ -151,6 +151,7 @@ pub struct Reloader {
     /// Told when the first pair is there, with every one after it.
     configs: watch::Sender<Option<RustlsConfig>>,
     last_error: Option<String>,
+    poll: Duration,
 }
 
 impl Reloader {
@@ -163,7 +164,14 @@ impl Reloader {
             pair: Pair::default(),
             configs: watch::channel(None).0,
             last_error: None,
+            poll: POLL,
         }
+    }
+
+    /// With another longest time until a change is noticed without a notification.
+    #[must_use]
+    pub fn polling(self, poll: Duration) -> Self {
+        Self { poll, ..self }
     }
 
     /// The pair, for readiness.
@@ -194,7 +202,7 @@ impl Reloader {
             }
             self.reload();
             // Either a notification or the time for the next look.
-            let _ = timeout(POLL, changes.recv()).await;
+            let _ = timeout(self.poll, changes.recv()).await;
         }
     }
 

@@ -81,6 +81,8 @@ fn warning(new: &MCPGatewayExtension, finding: &Finding) -> Option<Warning> {
     let listener = &new.spec.target_ref.section_name;
     let what = match finding.rule {
         Rule::Spec | Rule::Namespace | Rule::GatewayExclusive | Rule::PortExclusive => return None,
+        // A public host that is given and wrong is a violation of its own.
+        Rule::Hostname if new.spec.public_host.is_some() => return None,
         Rule::Grant => format!(
             "ReferenceGrant required in namespace {} for {namespace}",
             gateway.namespace

@@ -1,2 +1,19 @@
-//! One binary for every test of the webhook.
-#![allow(missing_docs)]
+//! Every test of the webhook, in one binary: the admission case table through the Router, claims against a store in
+//! memory, the endpoints' manners, and the serving certificate.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail by panic"
+)]
+
+mod claims;
+mod endpoints;
+mod memory;
+mod table;
+mod tls;
+
+#[path = "../../../test/cases/admission.rs"]
+#[expect(dead_code, reason = "some fields are for the other runner, test/e2e")]
+mod cases;

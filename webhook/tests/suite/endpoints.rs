@@ -1,0 +1,152 @@
+//! Manners of the endpoints: the uid always, limits, defaults, metrics.
+
+use std::time::Duration;
+
+use axum::Router;
+use mcp_gateway_webhook::{decision::Decider, health, metrics::Metrics, service};
+use serde_json::{Value, json};
+
+use crate::{
+    memory::{self, Memory},
+    table::{post, review},
+};
+
+fn extension(namespace: &str, name: &str) -> Value {
+    json!({"apiVersion": "mcp.kuadrant.io/v1alpha1", "kind": "MCPGatewayExtension",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"targetRef": {"name": "gw", "sectionName": "mcp"}}})
+}
+
+fn router(memory: &Memory, metrics: &Metrics) -> Router {
+    let (_writer, world) = memory.world();
+    service::router(Decider::new(memory.clone(), world, memory::now), metrics.clone())
+}
+
+#[tokio::test]
+async fn o2_undecodable_bodies_get_their_uid_back() {
+    let router = router(&Memory::default(), &Metrics::default());
+    for path in ["/validate", "/mutate?timeout=3s"] {
+        let (status, answer) = post(&router, path, r#"{"request": {"uid": "u-1", "#).await;
+        assert_eq!((status, &answer["response"]["uid"]), (200, &json!("u-1")));
+        assert_eq!(
+            (
+                &answer["response"]["allowed"],
+                &answer["response"]["status"]["code"]
+            ),
+            (&json!(false), &json!(400))
+        );
+        assert_eq!(post(&router, path, vec![0xff_u8; 10]).await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused_without_being_read() {
+    let router = router(&Memory::default(), &Metrics::default());
+    assert_eq!(
+        post(&router, "/validate", vec![b' '; service::MAX_BODY + 1])
+            .await
+            .0,
+        413
+    );
+}
+
+#[tokio::test]
+async fn beyond_the_limit_of_concurrency_requests_are_shed_at_once() {
+    let memory = Memory::default();
+    let (_writer, world) = memory.world();
+    let decider = Decider::new(memory, world, memory::now);
+    let router = service::router_with_limit(decider, Metrics::default(), 0);
+    assert_eq!(post(&router, "/validate", "{}").await.0, 503);
+}
+
+#[tokio::test]
+async fn absent_target_namespaces_are_filled_in_and_nothing_else() {
+    let router = router(&Memory::default(), &Metrics::default());
+    let object = extension("team-a", "e");
+    let (_, answer) = post(&router, "/mutate", review(None, &object, false).to_string()).await;
+    let response = &answer["response"];
+    assert_eq!(
+        (&response["allowed"], &response["patchType"]),
+        (&json!(true), &json!("JSONPatch"))
+    );
+    let patch = base64_json(response["patch"].as_str().unwrap());
+    assert_eq!(patch[0]["op"], "test");
+    assert_eq!(
+        patch[1],
+        json!({"op": "add", "path": "/spec/targetRef/namespace", "value": "team-a"})
+    );
+
+    let mut complete = object;
+    complete["spec"]["targetRef"]["namespace"] = json!("infra");
+    let (_, answer) = post(&router, "/mutate", review(None, &complete, false).to_string()).await;
+    assert_eq!(answer["response"]["patch"], Value::Null);
+}
+
+fn base64_json(text: &str) -> Value {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    serde_json::from_slice(&BASE64_STANDARD.decode(text).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn o2_without_the_claim_store_creates_are_refused_and_dry_runs_are_not() {
+    let memory = Memory::default();
+    memory.break_down();
+    let router = router(&memory, &Metrics::default());
+    let object = extension("team-a", "e");
+    let (_, answer) = post(&router, "/validate", review(None, &object, false).to_string()).await;
+    let message = answer["response"]["status"]["message"].as_str().unwrap();
+    assert!(message.contains("cannot decide exclusivity now"), "{message}");
+    let (_, answer) = post(&router, "/validate", review(None, &object, true).to_string()).await;
+    assert_eq!(answer["response"]["allowed"], true);
+}
+
+#[tokio::test]
+async fn t61_the_operators_finalizer_passes_while_the_claim_store_is_away() {
+    let memory = Memory::default();
+    memory.break_down();
+    let router = router(&memory, &Metrics::default());
+    let old = extension("team-a", "e");
+    let mut new = old.clone();
+    new["metadata"]["finalizers"] = json!(["mcp.kuadrant.io/finalizer"]);
+    let (_, answer) = post(&router, "/validate", review(Some(&old), &new, false).to_string()).await;
+    assert_eq!(answer["response"]["allowed"], true);
+    assert!(memory.leases().is_empty());
+}
+
+#[tokio::test]
+async fn every_decision_is_one_metric_sample() {
+    let metrics = Metrics::default();
+    let router = router(&Memory::default(), &metrics);
+    let object = extension("team-a", "e");
+    post(&router, "/validate", review(None, &object, true).to_string()).await;
+    post(&router, "/mutate", review(None, &object, true).to_string()).await;
+    post(&router, "/validate", "{").await;
+    let (status, _) = post(&health::metrics(metrics.clone()), "/metrics", "").await;
+    assert_eq!(status, 405, "only GET");
+    let text = metrics.text();
+    for (verdict, operation, rule) in [
+        ("warned", "CREATE", "gateway"),
+        ("patched", "MUTATE", "defaults"),
+        ("malformed", "none", "none"),
+    ] {
+        let labels = format!("operation=\"{operation}\",verdict=\"{verdict}\",rule=\"{rule}\"");
+        assert!(text.contains(&labels), "{labels} in {text}");
+    }
+    assert!(text.contains("mcp_gateway_admission_seconds_count 3"), "{text}");
+}
+
+#[tokio::test]
+async fn o2_a_short_deadline_is_kept() {
+    let memory = Memory::default();
+    memory.hang();
+    let router = router(&memory, &Metrics::default());
+    let started = std::time::Instant::now();
+    let body = review(None, &extension("team-a", "e"), false).to_string();
+    let (_, answer) = post(&router, "/validate?timeout=1s", body).await;
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(answer["response"]["allowed"], false);
+}
