@@ -64,9 +64,15 @@ pub fn ext_proc_filter(router_cluster: &str) -> Value {
             },
             "response_attributes": ["response.code_details"],
             "metadata_options": {"receiving_namespaces": {"untyped": [METADATA_NAMESPACE, GUARD_NAMESPACE]}},
-            "grpc_service": {"envoy_grpc": {"cluster_name": router_cluster}},
+            "grpc_service": {"envoy_grpc": {"cluster_name": router_cluster, "authority": authority(router_cluster)}},
         },
     })
+}
+
+/// The host in the name of a cluster. Without it Envoy sends the cluster's name as `:authority`, and an HTTP/2 server that
+/// checks its syntax resets the stream because of the `|` in Istio's names.
+fn authority(cluster: &str) -> &str {
+    cluster.rsplit_once('|').map_or(cluster, |(_, host)| host)
 }
 
 /// The guard's filters in the order in which they stand, directly before `envoy.filters.http.router`: inserting each
@@ -141,5 +147,13 @@ mod tests {
             filter["typed_config"]["processing_mode"]["request_body_mode"],
             "BUFFERED"
         );
+    }
+
+    #[test]
+    fn the_router_is_called_by_a_name_that_is_a_valid_authority() {
+        let filter = ext_proc_filter("outbound|50051||mcp-gateway.team-a.svc.cluster.local");
+        let grpc = &filter["typed_config"]["grpc_service"]["envoy_grpc"];
+        assert_eq!(grpc["authority"], "mcp-gateway.team-a.svc.cluster.local");
+        assert_eq!(authority("router"), "router");
     }
 }
