@@ -1,5 +1,7 @@
 //! Log output: level and format.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::options::{LogFormat, log_level};
@@ -17,6 +19,7 @@ pub(crate) fn install(level: &str, format: LogFormat) {
     ));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // An error means that a subscriber is there already (tests).
     let _ = match format {

@@ -250,7 +250,7 @@ fn tally(facts: &Facts<'_>, observed: &Namespace, name: &str) -> Tally {
             Answer::Stale(Some(server)) if lenient && server.ready => tally.take(server),
             Answer::Pending if lenient => {}
             Answer::Current(None) | Answer::Stale(_) | Answer::Pending | Answer::Silent(_) => {
-                missing(&mut tally)
+                missing(&mut tally);
             }
         }
     }

@@ -121,7 +121,7 @@ fn entry(parent_ref: &Value, generation: &Value, since: Option<Value>) -> Value 
 mod tests {
     use super::*;
 
-    fn route(parents: Value) -> Value {
+    fn route(parents: &Value) -> Value {
         json!({"metadata": {"generation": 4}, "status": {"parents": parents}})
     }
 
@@ -132,11 +132,11 @@ mod tests {
 
     #[test]
     fn t50_entries_of_others_are_carried_over_untouched() {
-        let parents = wanted(&route(json!([foreign()])), true).expect("ours is added");
+        let parents = wanted(&route(&json!([foreign()])), true).expect("ours is added");
         assert_eq!(parents[0], foreign());
         assert_eq!(parents[1]["controllerName"], names::CONTROLLER_NAME);
         assert_eq!(
-            wanted(&route(json!(parents)), true),
+            wanted(&route(&json!(parents)), true),
             None,
             "a second look writes nothing"
         );
@@ -144,13 +144,13 @@ mod tests {
 
     #[test]
     fn t51_our_entry_goes_with_the_last_registration_and_nothing_else() {
-        let parents = wanted(&route(json!([foreign()])), true).expect("ours is added");
-        assert_eq!(wanted(&route(json!(parents)), false), Some(vec![foreign()]));
+        let parents = wanted(&route(&json!([foreign()])), true).expect("ours is added");
+        assert_eq!(wanted(&route(&json!(parents)), false), Some(vec![foreign()]));
     }
 
     #[test]
     fn a_full_list_is_left_alone() {
         let full: Vec<Value> = (0..32).map(|_| foreign()).collect();
-        assert_eq!(wanted(&route(json!(full)), true), None);
+        assert_eq!(wanted(&route(&json!(full)), true), None);
     }
 }

@@ -49,39 +49,25 @@ fn judge(
     brokers: &BTreeMap<String, Namespace>,
 ) -> Option<StatusWish> {
     let generation = server.metadata.generation.unwrap_or_default();
-    let wanted = |kind, status, reason: VirtualServerReason, message: String| Wanted {
-        kind,
-        status,
-        reason: reason.as_str(),
-        message,
-        observed_generation: generation,
-    };
-    let not_ready = |message: String| {
-        wanted(
-            ConditionType::Ready,
-            false,
-            VirtualServerReason::NotReady,
-            message,
-        )
-    };
     if accepted.is_empty() {
         let message = "no valid mcpgatewayextensions; create one".to_owned();
+        let conditions = vec![ready(generation, Some(message), 0)];
         return Some(StatusWish {
-            conditions: vec![not_ready(message)],
+            conditions,
             members: BTreeMap::new(),
         });
     }
+    let find = |key: &'_ ObjectKey| {
+        brokers
+            .get(&key.namespace)
+            .filter(|observed| observed.written.is_some())
+    };
     let observed: Vec<(&ObjectKey, &Namespace)> = accepted
         .iter()
-        .map(|key| {
-            brokers
-                .get(&key.namespace)
-                .filter(|observed| observed.written.is_some())
-                .map(|found| (key, found))
-        })
+        .map(|key| find(key).map(|found| (key, found)))
         .collect::<Option<_>>()?;
     let (tools, prompts) = published(&observed);
-    let unknown: Vec<&str> = missing(&server.spec.tools, &tools)
+    let unknown = missing(&server.spec.tools, &tools)
         .chain(missing(
             server.spec.prompts.as_deref().unwrap_or_default(),
             &prompts,
@@ -89,38 +75,54 @@ fn judge(
         .collect();
     let listed: BTreeSet<&String> = server.spec.tools.iter().collect();
     let resolved = listed.iter().filter(|name| tools.contains(name.as_str())).count();
-    let resolution = if unknown.is_empty() {
-        let message = "every listed name is published".to_owned();
-        wanted(
-            ConditionType::ToolsResolved,
+    let conditions = vec![
+        ready(generation, not_served(&observed), observed.len()),
+        resolution(generation, unknown),
+    ];
+    let resolved = json!(i32::try_from(resolved).unwrap_or(i32::MAX));
+    Some(StatusWish {
+        conditions,
+        members: [("resolvedTools", resolved)].into(),
+    })
+}
+
+fn ready(generation: i64, problem: Option<String>, gateways: usize) -> Wanted {
+    let (status, reason, message) = match problem {
+        Some(problem) => (false, VirtualServerReason::NotReady, problem),
+        None => (
+            true,
+            VirtualServerReason::Ready,
+            format!("served by {gateways} gateways"),
+        ),
+    };
+    Wanted {
+        kind: ConditionType::Ready,
+        status,
+        reason: reason.as_str(),
+        message,
+        observed_generation: generation,
+    }
+}
+
+fn resolution(generation: i64, unknown: Vec<&str>) -> Wanted {
+    let (status, reason, message) = if unknown.is_empty() {
+        (
             true,
             VirtualServerReason::AllResolved,
-            message,
+            "every listed name is published".to_owned(),
         )
     } else {
-        let message = format!(
-            "nobody publishes: {}; correct the names or register their server",
-            name_list(unknown)
-        );
-        wanted(
-            ConditionType::ToolsResolved,
-            false,
-            VirtualServerReason::UnknownTool,
-            message,
-        )
+        let names = name_list(unknown);
+        let message = format!("nobody publishes: {names}; correct the names or register their server");
+        (false, VirtualServerReason::UnknownTool, message)
     };
-    let ready = match not_served(&observed) {
-        Some(message) => not_ready(message),
-        None => {
-            let message = format!("served by {} gateways", observed.len());
-            wanted(ConditionType::Ready, true, VirtualServerReason::Ready, message)
-        }
-    };
-    let tools = json!(i32::try_from(resolved).unwrap_or(i32::MAX));
-    Some(StatusWish {
-        conditions: vec![ready, resolution],
-        members: [("resolvedTools", tools)].into(),
-    })
+    Wanted {
+        kind: ConditionType::ToolsResolved,
+        status,
+        reason: reason.as_str(),
+        message,
+        observed_generation: generation,
+    }
 }
 
 /// The first extension whose brokers do not all report the current document.
