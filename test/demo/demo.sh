@@ -2,11 +2,11 @@
 # The main job, shown: runs inside `kit run` with KUBECONFIG set. Each command is printed as it could be typed; the first
 # one that does not answer as it should ends the demo with its exit code.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
-
-host=mcp.127-0-0-1.sslip.io
+repository=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+cd "$work"
+ln -s "$repository/config" config
 trap 'echo "demo: FAILED at: $BASH_COMMAND" >&2' ERR
 
 step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
@@ -17,12 +17,12 @@ run() {
 }
 # One JSON-RPC message to the gateway; keeps headers and the JSON of the answer (plain or from an SSE stream).
 mcp() {
-  run "curl -sS --fail-with-body --max-time 30 --connect-to $host:8080:$address:8080 http://$host:8080/mcp -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' $session -D $work/headers -o $work/answer -d '$1'"
-  sed -n -e 's/^data: *//p' -e '/^{/p' "$work/answer" | tail -n 1 >"$work/json"
+  run "curl -sS --fail-with-body --max-time 30 \$GATEWAY \$SESSION -D headers -o answer -d '$1'"
+  sed -n -e 's/^data: *//p' -e '/^{/p' answer | tail -n 1 >json
 }
 # Evaluates a Python expression over the answer `a`, prints it, and fails when it is falsy.
 expect() {
-  python3 - "$work/json" "$1" <<'PY'
+  python3 - json "$1" <<'PY'
 import json, sys
 a = json.load(open(sys.argv[1]))
 try:
@@ -58,14 +58,13 @@ run "kubectl wait --for=condition=Ready mcpserverregistration --all -n mcp-serve
 run "kubectl get mcp -A"
 run "kubectl get deployment,service,httproute -n team-a"
 run "kubectl get envoyfilter -n gateway-system -l app.kubernetes.io/managed-by=mcp-gateway-controller"
-address=$(kubectl get gateway mcp-gateway -n gateway-system -o 'jsonpath={.status.addresses[0].value}')
 
 step "Through Envoy's listener: initialize"
-session=""
+run "ADDRESS=\$(kubectl get gateway mcp-gateway -n gateway-system -o 'jsonpath={.status.addresses[0].value}')"
+run "GATEWAY=\"http://mcp.127-0-0-1.sslip.io:8080/mcp --connect-to ::\$ADDRESS: -H Content-Type:application/json -H Accept:application/json,text/event-stream\" SESSION="
 mcp '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"demo","version":"1"}}}'
 expect 'a["result"]["serverInfo"]'
-id=$(sed -n 's/^mcp-session-id: *\([^\r]*\).*/\1/Ip' "$work/headers")
-session="-H 'Mcp-Session-Id: $id'"
+run "SESSION=\"-H Mcp-Session-Id:\$(sed -n 's/^mcp-session-id: *\([^\r]*\).*/\1/Ip' headers)\""
 mcp '{"jsonrpc":"2.0","method":"notifications/initialized"}'
 
 step "tools/list: the tools of both servers, prefixed"
