@@ -52,6 +52,41 @@ pub fn refused(manifest: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
+/// What became of a write, as a user sees it.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The API server took it.
+    pub accepted: bool,
+    /// Warnings, without `Warning: `.
+    pub warnings: Vec<String>,
+    /// Everything else on stderr.
+    pub error: String,
+}
+
+/// `kubectl create` or `replace` of one manifest as a server-side dry run.
+///
+/// # Errors
+/// When kubectl cannot be run.
+pub fn write_dry(verb: &str, manifest: &str) -> anyhow::Result<Written> {
+    let output = run(&[verb, "--dry-run=server", "-f", "-"], manifest)?;
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    let warning = |line: &str| line.strip_prefix("Warning: ").map(str::to_owned);
+    let others: Vec<&str> = printed.lines().filter(|line| warning(line).is_none()).collect();
+    Ok(Written {
+        accepted: output.status.success(),
+        warnings: printed.lines().filter_map(warning).collect(),
+        error: others.join("\n"),
+    })
+}
+
+/// Runs `kubectl` with these words and this input, and returns what it printed.
+///
+/// # Errors
+/// When kubectl ends with another code than 0; the error holds what it printed.
+pub fn kubectl_with(words: &[&str], input: &str) -> anyhow::Result<String> {
+    text(run(words, input)?, &words.join(" "))
+}
+
 /// Runs kubectl with these words, giving it `input`.
 fn run(words: &[&str], input: &str) -> anyhow::Result<Output> {
     let mut child = Command::new("kubectl")

@@ -7,6 +7,6 @@ mod mcp;
 mod site;
 
 pub use cluster::{Cluster, OPERATOR_NAMESPACE};
-pub use kubectl::{apply, delete, get, kubectl, refused};
+pub use kubectl::{Written, apply, delete, get, kubectl, kubectl_with, refused, write_dry};
 pub use mcp::{Answer, McpClient};
 pub use site::{PUBLIC_PORT, Site};

@@ -136,7 +136,8 @@ impl Site {
     /// # Errors
     /// When that does not happen within a minute.
     pub async fn wait_not_ready(&self, what: &str, reason: &str) -> anyhow::Result<String> {
-        let message = eventually(Duration::from_secs(60), &format!("{what} to be refused with {reason}"), async || {
+        let awaited = format!("{what} to be refused with {reason}");
+        let message = eventually(Duration::from_secs(60), &awaited, async || {
             let object = get(what).map_err(|error| format!("{error:#}"))?;
             let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
             let ready = conditions.iter().find(|condition| condition["type"] == "Ready").cloned().unwrap_or_default();

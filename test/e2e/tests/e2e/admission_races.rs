@@ -1,0 +1,233 @@
+//! Exclusivity under concurrency, through the real API server and every replica of the webhook.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Context;
+use futures::future::join_all;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use kube::{
+    Api, Client,
+    api::{ListParams, ObjectMeta, PostParams},
+};
+use mcp_gateway_api::{claims, extension::MCPGatewayExtension};
+use mcp_gateway_e2e::{Cluster, OPERATOR_NAMESPACE, apply, delete, kubectl};
+use mcp_gateway_kit::{Kit, eventually};
+use serde_json::json;
+
+fn extension(namespace: &str, name: &str, gateway: (&str, &str)) -> anyhow::Result<MCPGatewayExtension> {
+    let object = json!({"apiVersion": "mcp.kuadrant.io/v1alpha1", "kind": "MCPGatewayExtension",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"targetRef": {"namespace": gateway.0, "name": gateway.1, "sectionName": "mcp"}}});
+    serde_json::from_value(object).context("an extension")
+}
+
+fn namespaces(names: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    let manifests: Vec<String> =
+        names.map(|name| format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}")).collect();
+    apply(&manifests.join("\n---\n")).map(drop)
+}
+
+async fn client() -> anyhow::Result<Client> {
+    Ok(Kit::from_env()?.client().await?)
+}
+
+/// Sends all at once; gives back what was admitted. Every refusal must be ours.
+async fn admitted(client: &Client, all: Vec<MCPGatewayExtension>) -> anyhow::Result<Vec<ObjectMeta>> {
+    let creates = all.into_iter().map(|extension| {
+        let namespace = extension.metadata.namespace.clone().unwrap_or_default();
+        let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), &namespace);
+        async move { api.create(&PostParams::default(), &extension).await }
+    });
+    let mut admitted = Vec::new();
+    for outcome in join_all(creates).await {
+        match outcome {
+            Ok(object) => admitted.push(object.metadata),
+            Err(kube::Error::Api(status)) if status.message.contains("conflict") => {}
+            Err(error) => anyhow::bail!("refused for another reason: {error}"),
+        }
+    }
+    Ok(admitted)
+}
+
+async fn stored_for(client: &Client, gateway: &str) -> anyhow::Result<usize> {
+    let all = Api::<MCPGatewayExtension>::all(client.clone()).list(&ListParams::default()).await?;
+    Ok(all.iter().filter(|extension| extension.spec.target_ref.name == gateway).count())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t56_of_fifty_creates_in_one_namespace_exactly_one_is_admitted_in_twenty_rounds() -> anyhow::Result<()> {
+    Cluster::ready().await?;
+    let client = client().await?;
+    namespaces((0..20).map(|round| format!("race-{round}")))?;
+    for round in 0..20 {
+        let namespace = format!("race-{round}");
+        let all: anyhow::Result<Vec<_>> =
+            (0..50).map(|n| extension(&namespace, &format!("e{n}"), ("race-gw", &format!("gw-{round}-{n}")))).collect();
+        let admitted = admitted(&client, all?).await?;
+        let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), &namespace);
+        let stored = api.list(&ListParams::default()).await?.items.len();
+        assert_eq!((admitted.len(), stored), (1, 1), "round {round}");
+    }
+    delete("mcpge --all -n race-0")?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t56_of_fifty_creates_for_one_gateway_exactly_one_is_admitted_in_twenty_rounds() -> anyhow::Result<()> {
+    Cluster::ready().await?;
+    let client = client().await?;
+    namespaces((0..50).map(|n| format!("rival-{n}")))?;
+    for round in 0..20 {
+        let gateway = format!("rival-gw-{round}");
+        let all: anyhow::Result<Vec<_>> =
+            (0..50).map(|n| extension(&format!("rival-{n}"), "e", ("rival-gw", &gateway))).collect();
+        let admitted = admitted(&client, all?).await?;
+        assert_eq!((admitted.len(), stored_for(&client, &gateway).await?), (1, 1), "round {round}");
+        for winner in admitted {
+            let (namespace, name) = (winner.namespace.unwrap_or_default(), winner.name.unwrap_or_default());
+            delete(&format!("mcpge {name} -n {namespace}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t56_of_twenty_retargets_onto_one_gateway_exactly_one_is_admitted() -> anyhow::Result<()> {
+    Cluster::ready().await?;
+    let client = client().await?;
+    namespaces((0..20).map(|n| format!("mover-{n}")))?;
+    let mut all = Vec::new();
+    for n in 0..20 {
+        all.push(extension(&format!("mover-{n}"), "e", ("mover-gw", &format!("from-{n}")))?);
+    }
+    assert_eq!(admitted(&client, all).await?.len(), 20, "nothing to contend for yet");
+    let patch = kube::api::Patch::Merge(json!({"spec": {"targetRef": {"name": "mover-target"}}}));
+    let moves = (0..20).map(|n| {
+        let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), &format!("mover-{n}"));
+        let patch = patch.clone();
+        async move { api.patch("e", &kube::api::PatchParams::default(), &patch).await }
+    });
+    let moved = join_all(moves).await.into_iter().filter(Result::is_ok).count();
+    assert_eq!((moved, stored_for(&client, "mover-target").await?), (1, 1));
+    for n in 0..20 {
+        delete(&format!("mcpge e -n mover-{n} --wait=false"))?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn t57_a_create_that_somebody_else_refuses_blocks_nobody_for_longer_than_the_grace() -> anyhow::Result<()> {
+    Cluster::ready().await?;
+    let client = client().await?;
+    namespaces(["quota-a".to_owned(), "quota-b".to_owned()].into_iter())?;
+    apply(
+        "{apiVersion: v1, kind: ResourceQuota, metadata: {name: none, namespace: quota-a}, \
+         spec: {hard: {count/mcpgatewayextensions.mcp.kuadrant.io: '0'}}}",
+    )?;
+    let first: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), "quota-a");
+    let wanted = extension("quota-a", "e", ("quota-gw", "gw"))?;
+    let params = PostParams::default();
+    let refused = eventually(Duration::from_secs(20), "the quota to refuse", async || {
+        match first.create(&params, &wanted).await {
+            Err(kube::Error::Api(status)) if status.message.contains("quota") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    refused.await?;
+    let second: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), "quota-b");
+    let grace = Duration::from_secs(claims::GRACE_SECONDS.unsigned_abs() + 10);
+    eventually(grace, "the claim to end", async || {
+        let wanted = extension("quota-b", "e", ("quota-gw", "gw")).map_err(|error| error.to_string())?;
+        second.create(&PostParams::default(), &wanted).await.map(drop).map_err(|error| error.to_string())
+    })
+    .await?;
+    delete("mcpge e -n quota-b")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn t58_a_dry_run_leaves_no_lease() -> anyhow::Result<()> {
+    Cluster::ready().await?;
+    let client = client().await?;
+    namespaces(["dry".to_owned()].into_iter())?;
+    let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), "dry");
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    api.create(&params, &extension("dry", "e", ("dry-gw", "gw"))?).await?;
+    assert_eq!(claims_of(&client, "dry/e").await?, Vec::<String>::new());
+    api.create(&PostParams::default(), &extension("dry", "e", ("dry-gw", "gw"))?).await?;
+    assert_eq!(claims_of(&client, "dry/e").await?, ["gateway/dry-gw/gw", "namespace/dry"]);
+    delete("mcpge e -n dry")?;
+    Ok(())
+}
+
+/// Keys that a holder claims, as `kubectl get leases -l mcp.kuadrant.io/claim` would show them.
+async fn claims_of(client: &Client, holder: &str) -> anyhow::Result<Vec<String>> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    let leases = api.list(&ListParams::default().labels(claims::CLAIM_LABEL)).await?;
+    let mut keys: Vec<String> = leases
+        .iter()
+        .map(claims::Claim::of)
+        .filter(|claim| claim.holder.as_ref().is_some_and(|key| key.to_string() == holder))
+        .filter_map(|claim| claim.key.map(|key| key.to_string()))
+        .collect();
+    keys.sort();
+    Ok(keys)
+}
+
+/// One writer: tries until it is stored or somebody else is; the webhook may be away for moments.
+async fn contend(api: Api<MCPGatewayExtension>, extension: MCPGatewayExtension) -> Result<bool, String> {
+    let deadline = Duration::from_secs(claims::GRACE_SECONDS.unsigned_abs() + 20);
+    eventually(deadline, "a decision", async || match api.create(&PostParams::default(), &extension).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.message.contains("already has") => Ok(false),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(true),
+        // Being decided, or the replica that was asked has just been killed.
+        Err(error) => Err(error.to_string()),
+    })
+    .await
+    .map_err(|error| error.to_string())
+}
+
+/// Long, and it kills webhooks under the other tests: `make e2e TEST='--ignored t56_of_thirty_two'`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes many minutes and must run alone"]
+async fn t56_of_thirty_two_writers_one_survives_in_200_rounds_while_replicas_are_killed() -> anyhow::Result<()> {
+    Cluster::ready().await?;
+    let (kit, client) = (Kit::from_env()?, client().await?);
+    kubectl(&format!("scale deployment mcp-gateway-webhook -n {OPERATOR_NAMESPACE} --replicas=3"))?;
+    kubectl(&format!("rollout status deployment mcp-gateway-webhook -n {OPERATOR_NAMESPACE} --timeout=60s"))?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    namespaces((0..32).map(|n| format!("storm-{n}")))?;
+    let mut survivors: BTreeMap<i32, i32> = BTreeMap::new();
+    for round in 0..200 {
+        let gateway = format!("storm-gw-{round}");
+        let writers = (0..32).map(|n| {
+            let namespace = format!("storm-{n}");
+            let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), &namespace);
+            let wanted = extension(&namespace, "e", ("storm-gw", &gateway));
+            async move { contend(api, wanted.map_err(|error| error.to_string())?).await }
+        });
+        let labels = ListParams::default().labels("app.kubernetes.io/name=mcp-gateway-webhook");
+        let listed = pods.list(&labels).await?.items;
+        let victim = listed.get(round % listed.len().max(1)).and_then(|pod| pod.metadata.name.clone());
+        let kill = async {
+            // Somewhere among the writes: a different delay in each round.
+            tokio::time::sleep(Duration::from_millis(u64::try_from(round * 7 % 100).unwrap_or_default())).await;
+            victim.map(|pod| kit.kill_container(OPERATOR_NAMESPACE, &pod, "webhook"))
+        };
+        let (outcomes, _) = futures::join!(join_all(writers), kill);
+        let outcomes: Result<Vec<bool>, String> = outcomes.into_iter().collect();
+        let won = outcomes.map_err(anyhow::Error::msg)?.into_iter().filter(|won| *won).count();
+        assert_eq!((won, stored_for(&client, &gateway).await?), (1, 1), "round {round}");
+        for n in 0..32 {
+            let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), &format!("storm-{n}"));
+            if api.get_opt("e").await?.is_some() {
+                *survivors.entry(n).or_insert(0) += 1;
+                delete(&format!("mcpge e -n storm-{n}"))?;
+            }
+        }
+        println!("round {round}: one survivor of 32");
+    }
+    println!("survivors by writer: {survivors:?}");
+    Ok(())
+}
