@@ -44,6 +44,10 @@ pub fn outbound_cluster(port: u16, host: &str) -> String {
 }
 
 /// The ext_proc filter, to be the first HTTP filter; `router_cluster` is the cluster of the router's gRPC port.
+///
+/// The static processing mode asks for the request headers only; the router turns on the BUFFERED body (and the response
+/// phases) by override where it needs them. With a static BUFFERED, Envoy 1.40 buffers what arrives before the router's
+/// first reply and answers a large body of *any* host on the listener with 413, or hangs until the message timeout (D73).
 pub fn ext_proc_filter(router_cluster: &str) -> Value {
     json!({
         "name": EXT_PROC_FILTER_NAME,
@@ -56,8 +60,8 @@ pub fn ext_proc_filter(router_cluster: &str) -> Value {
             "mutation_rules": {"allow_all_routing": true, "allow_envoy": true},
             "processing_mode": {
                 "request_header_mode": "SEND",
-                "response_header_mode": "SEND",
-                "request_body_mode": "BUFFERED",
+                "response_header_mode": "SKIP",
+                "request_body_mode": "NONE",
                 "response_body_mode": "NONE",
                 "request_trailer_mode": "SKIP",
                 "response_trailer_mode": "SKIP",

@@ -3,6 +3,7 @@
 
 pub mod document;
 pub mod model;
+mod server;
 pub mod watch;
 
 #[cfg(test)]

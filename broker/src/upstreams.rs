@@ -3,8 +3,7 @@
 
 pub mod connection;
 pub mod items;
+mod noticing;
 pub mod peer;
+mod publisher;
 pub mod snapshot;
-
-#[cfg(test)]
-mod tests;

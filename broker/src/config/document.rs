@@ -1,16 +1,14 @@
 //! Config document → [`Snapshot`], item by item (data-plane.md 3.2, 3.3): an item that does not validate is left out
 //! and reported, the rest is served. Keys are found without regard to case; unknown ones are reported and ignored.
 
-use super::model::{Closed, Protocol, ServerConfig, Snapshot, VirtualServer};
+use super::model::{Closed, ServerConfig, Snapshot, VirtualServer};
+use super::server::{FileMembers, validated};
 use crate::protocol::host;
-use crate::secret::Secret;
-use mcp_gateway_api::config::{self, AuthPolicyEntry, ServerEntry, ServerState, VirtualServerEntry};
+use mcp_gateway_api::config::{self, AuthPolicyEntry, ServerEntry, VirtualServerEntry};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
-use url::Url;
 
 /// Largest document, bytes.
 pub const MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -71,29 +69,6 @@ const SERVER: &[&str] = &[
     "exposeServerInfo",
 ];
 const VIRTUAL: &[&str] = &["name", "tools", "prompts", "resources"];
-
-/// Members of a server entry that only hand-written files have.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct FileMembers {
-    tool_prefix: String,
-    enabled: Option<bool>,
-    auth: Option<FileAuth>,
-    protocol: String,
-    transport: String,
-    call_timeout: Option<Value>,
-    #[serde(rename = "resourceURIs")]
-    resource_uris: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct FileAuth {
-    r#type: String,
-    token: String,
-    username: String,
-    password: String,
-}
 
 /// What reading collects beside the items.
 #[derive(Default)]
@@ -228,138 +203,6 @@ fn server(item: Value, position: usize, notes: &mut Notes) -> Result<ServerConfi
     let extra = FileMembers::deserialize(&value).map_err(wrong_type)?;
     let entry = ServerEntry::deserialize(&value).map_err(wrong_type)?;
     validated(entry, &extra, position).map_err(|reason| format!("{place}: {reason}"))
-}
-
-fn validated(entry: ServerEntry, extra: &FileMembers, position: usize) -> Result<ServerConfig, String> {
-    if entry.name.is_empty() {
-        return Err("name is missing".to_owned());
-    }
-    let url = url(&entry.url)?;
-    let prefix = if entry.prefix.is_empty() {
-        extra.tool_prefix.clone()
-    } else {
-        entry.prefix
-    };
-    if !good_prefix(&prefix) {
-        return Err("prefix must match ^[a-z0-9][a-z0-9_]*$".to_owned());
-    }
-    let hostname = match entry.hostname.as_str() {
-        "" => host::comparable(url.host_str().unwrap_or_default()),
-        name => host::comparable(name),
-    };
-    let path = match url.query() {
-        Some(query) => format!("{}?{query}", url.path()),
-        None => url.path().to_owned(),
-    };
-    let protocol = protocol(extra)?;
-    let call_timeout = extra.call_timeout.as_ref().map(duration).transpose()?;
-    let credential = credential(&entry.credential, extra.auth.as_ref())?;
-    let mut tags = entry.tags;
-    tags.sort();
-    tags.dedup();
-    Ok(ServerConfig {
-        id: format!("{}:{prefix}:{hostname}", entry.name),
-        url,
-        hostname,
-        path,
-        prefix,
-        enabled: entry.state == ServerState::Enabled && extra.enabled.unwrap_or(true),
-        credential,
-        ca_pem: entry.ca_cert,
-        user_specific_list: entry.user_specific_list,
-        token_url_elicitation: entry.token_url_elicitation.map(|page| page.url),
-        forward_headers: entry
-            .forward_headers
-            .iter()
-            .map(|name| name.to_ascii_lowercase())
-            .collect(),
-        category: entry.category,
-        hint: entry.hint,
-        tags,
-        age: (entry.created_at, entry.uid, position),
-        protocol,
-        call_timeout,
-        name: entry.name,
-    })
-}
-
-fn url(text: &str) -> Result<Url, String> {
-    let mut url = Url::parse(text).map_err(|_| "url is not a URL".to_owned())?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return Err("url must be http or https with a host".to_owned());
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("url must not carry a user name or password; use credential".to_owned());
-    }
-    url.set_fragment(None);
-    if matches!(url.path(), "" | "/") {
-        url.set_path("/mcp");
-    }
-    Ok(url)
-}
-
-fn good_prefix(prefix: &str) -> bool {
-    prefix.is_empty()
-        || (!prefix.starts_with('_')
-            && prefix
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'))
-}
-
-fn protocol(extra: &FileMembers) -> Result<Protocol, String> {
-    match extra.transport.as_str() {
-        "" | "streamable-http" => {}
-        "sse" | "stdio" => {
-            return Err(
-                "transport sse and stdio need the standalone front, which this build does not have"
-                    .to_owned(),
-            );
-        }
-        _ => return Err("transport must be streamable-http".to_owned()),
-    }
-    match extra.resource_uris.as_str() {
-        "" | "asIs" => {}
-        _ => return Err("resourceURIs: only asIs is supported by this build".to_owned()),
-    }
-    match extra.protocol.as_str() {
-        "" | "auto" => Ok(Protocol::Auto),
-        "legacy" => Ok(Protocol::Legacy),
-        "modern" => Ok(Protocol::Modern),
-        _ => Err("protocol must be auto, legacy or modern".to_owned()),
-    }
-}
-
-fn duration(value: &Value) -> Result<Duration, String> {
-    let seconds = match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => match text.strip_suffix("ms") {
-            Some(number) => number.parse::<f64>().ok().map(|number| number / 1000.0),
-            None => text.strip_suffix('s').unwrap_or(text).parse().ok(),
-        },
-        _ => None,
-    };
-    seconds
-        .filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0)
-        .map(Duration::from_secs_f64)
-        .ok_or_else(|| "callTimeout must be a duration such as 30s".to_owned())
-}
-
-fn credential(credential: &config::Credential, auth: Option<&FileAuth>) -> Result<Secret, String> {
-    use base64::Engine as _;
-    let text = match auth {
-        _ if !credential.is_empty() => credential.expose().to_owned(),
-        None => String::new(),
-        Some(auth) if auth.r#type.eq_ignore_ascii_case("bearer") => format!("Bearer {}", auth.token),
-        Some(auth) if auth.r#type.eq_ignore_ascii_case("basic") => {
-            let pair = format!("{}:{}", auth.username, auth.password);
-            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
-        }
-        Some(_) => return Err("auth.type must be bearer or basic".to_owned()),
-    };
-    if http::HeaderValue::from_str(&text).is_err() {
-        return Err("credential is no header value".to_owned());
-    }
-    Ok(Secret::new(text))
 }
 
 fn virtual_servers(items: Vec<Value>, notes: &mut Notes) -> HashMap<String, VirtualServer> {

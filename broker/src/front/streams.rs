@@ -27,6 +27,8 @@ struct Stream {
     generation: u64,
     sender: mpsc::Sender<String>,
     selection: Selection,
+    /// What the client could see when it was told last, or when it came.
+    seen: Arc<Catalog>,
 }
 
 /// The open streams, at most one per session.
@@ -36,7 +38,12 @@ pub struct Streams {
 }
 
 impl Streams {
-    fn insert(&self, jti: Uuid, selection: Selection) -> Option<(u64, mpsc::Receiver<String>)> {
+    fn insert(
+        &self,
+        jti: Uuid,
+        selection: Selection,
+        seen: Arc<Catalog>,
+    ) -> Option<(u64, mpsc::Receiver<String>)> {
         let mut open = self.open.lock().ok()?;
         let (counter, streams) = &mut *open;
         if streams.len() >= MAX_STREAMS && !streams.contains_key(&jti) {
@@ -51,6 +58,7 @@ impl Streams {
                 generation: *counter,
                 sender,
                 selection,
+                seen,
             },
         );
         Some((*counter, receiver))
@@ -81,18 +89,23 @@ impl Streams {
         }
     }
 
-    /// Sends the notices of a change from one catalog to another.
-    fn announce(&self, before: &Catalog, after: &Catalog) {
+    /// Tells every stream what has changed for it since it was told last.
+    fn announce(&self, latest: &Arc<Catalog>) {
         let Ok(mut open) = self.open.lock() else { return };
-        let mut known: HashMap<Selection, Vec<&'static str>> = HashMap::new();
+        let mut known: HashMap<(*const Catalog, Selection), Vec<&'static str>> = HashMap::new();
         open.1.retain(|_, stream| {
+            let key = (Arc::as_ptr(&stream.seen), stream.selection.clone());
             let notices = known
-                .entry(stream.selection.clone())
-                .or_insert_with(|| changes(before, after, &stream.selection));
+                .entry(key)
+                .or_insert_with(|| changes(&stream.seen, latest, &stream.selection));
             notices
                 .iter()
                 .all(|method| stream.sender.try_send(reply::notification(method)).is_ok())
         });
+        // Only now: while the keys above were in use their catalogs had to live.
+        for stream in open.1.values_mut() {
+            stream.seen = Arc::clone(latest);
+        }
     }
 }
 
@@ -136,7 +149,7 @@ impl Drop for Open {
 
 /// Opens the stream of a session as a response body; `None` past the bound.
 pub fn open(state: &Arc<FrontState>, jti: Uuid, selection: Selection) -> Option<Body> {
-    let (generation, receiver) = state.streams.insert(jti, selection)?;
+    let (generation, receiver) = state.streams.insert(jti, selection, state.published.load())?;
     state.metrics.client_streams.inc();
     let open = Open {
         state: Arc::clone(state),
@@ -160,7 +173,6 @@ pub fn open(state: &Arc<FrontState>, jti: Uuid, selection: Selection) -> Option<
 /// Follows the catalog: metrics at once, notices after a quiet moment.
 pub async fn announce_changes(state: Arc<FrontState>) {
     let mut catalogs = state.published.subscribe();
-    let mut announced = catalogs.borrow_and_update().clone();
     while catalogs.changed().await.is_ok() {
         let end = Instant::now() + LONGEST;
         loop {
@@ -171,10 +183,6 @@ pub async fn announce_changes(state: Arc<FrontState>) {
         }
         let latest = catalogs.borrow_and_update().clone();
         state.metrics.follow(&latest);
-        // Before the first config there was nothing to see, and nothing has changed for anybody.
-        if announced.config.snapshot.is_some() {
-            state.streams.announce(&announced, &latest);
-        }
-        announced = latest;
+        state.streams.announce(&latest);
     }
 }

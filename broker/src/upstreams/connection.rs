@@ -2,15 +2,16 @@
 //! stopped. What it publishes goes into its own slot, so a task that was replaced can touch nothing of its successor.
 
 use super::items::{ItemKind, Items};
+use super::noticing::{noticed, watch_notices};
 use super::peer::{Hello, Listed, Peer};
+use super::publisher::{Publisher, TOLERATED};
 use super::snapshot::{ServerSnapshot, State};
 use crate::auth::clock;
 use crate::config::model::{Protocol, ServerConfig};
 use crate::options::InvalidToolPolicy;
-use crate::protocol::{header, version};
+use crate::protocol::version;
 use crate::transport::address::AddressPolicy;
 use crate::transport::client::server_client;
-use crate::transport::exchange;
 use arc_swap::ArcSwap;
 use rand::Rng as _;
 use std::sync::Arc;
@@ -20,16 +21,8 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Failures after which the items are withdrawn.
-pub const TOLERATED: u32 = 3;
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
-/// A notice stream without a byte, not even a comment, is lost.
-const NOTICE_IDLE: Duration = Duration::from_secs(90);
-/// A notice stream that lasted longer was a good one: the next is opened without a longer pause.
-const LASTING: Duration = Duration::from_secs(10);
-/// A notice waits this long for others, so that a server that changes its lists in a loop costs one list per beat.
-const NOTICE_SETTLE: Duration = Duration::from_millis(100);
 
 /// Settings of all connections.
 #[derive(Clone)]
@@ -93,78 +86,6 @@ impl Connection {
     /// Ends the task; it closes its session by itself, at most 5 s later.
     pub fn stop(&self) {
         self.stop.cancel();
-    }
-}
-
-/// Writes the slot.
-struct Publisher {
-    config: Arc<ServerConfig>,
-    slot: Arc<ArcSwap<ServerSnapshot>>,
-    changed: Arc<Notify>,
-    last_failure: u32,
-}
-
-impl Publisher {
-    fn publish(&self, snapshot: ServerSnapshot) {
-        let mut before = ServerSnapshot::clone(&self.slot.load());
-        before.last_validated.clone_from(&snapshot.last_validated);
-        let differs = before != snapshot;
-        self.slot.store(Arc::new(snapshot));
-        if differs {
-            self.changed.notify_one();
-        }
-    }
-
-    fn disabled(&mut self) {
-        self.publish(ServerSnapshot {
-            state: State::Disabled,
-            message: "server is disabled".to_owned(),
-            attempted: true,
-            version_ok: true,
-            ..ServerSnapshot::default()
-        });
-    }
-
-    /// One failed check: the last good items stay for two failures and go with the third.
-    fn failed(&mut self, what: &str) {
-        let mut next = ServerSnapshot::clone(&self.slot.load());
-        next.failures = next.failures.saturating_add(1);
-        next.attempted = true;
-        next.last_validated = clock::rfc3339();
-        let had_items = next.state != State::Connecting && next.state != State::Down;
-        let down = next.failures >= TOLERATED || !had_items;
-        let suffix = match (had_items, next.failures >= TOLERATED) {
-            (true, false) => format!(
-                " [serving last known tools, failure {} of {TOLERATED}]",
-                next.failures
-            ),
-            (_, true) => " [removed tools]".to_owned(),
-            (false, false) => String::new(),
-        };
-        next.state = match (next.state, down) {
-            (State::Connecting, _) if next.failures < TOLERATED => State::Connecting,
-            (_, true) => State::Down,
-            (_, false) => State::Degraded,
-        };
-        next.message = format!("{what}{suffix}");
-        next.stale = had_items && !down;
-        next.served = next.stale;
-        next.ready = next.stale;
-        self.log_failure(next.failures, what);
-        self.publish(next);
-    }
-
-    fn log_failure(&mut self, failures: u32, what: &str) {
-        if matches!(failures, 1 | TOLERATED) || failures.is_multiple_of(60) {
-            tracing::warn!(
-                component = "manager",
-                server = self.config.name,
-                failures,
-                error = what,
-                "MCP server failed"
-            );
-        }
-        self.last_failure = failures;
     }
 }
 
@@ -385,49 +306,5 @@ impl Task {
         }
         self.publisher.publish(next);
         Ok(())
-    }
-}
-
-async fn noticed(notices: Option<Arc<crate::transport::notices::Notices>>) {
-    match notices {
-        Some(notices) => {
-            notices.wait().await;
-            sleep(NOTICE_SETTLE).await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Keeps the notice stream open; ends when the server has none (D62).
-async fn watch_notices(peer: Arc<Peer>, hello: Hello) {
-    let mut pause = FIRST_BACKOFF;
-    let mut last_event: Option<String> = None;
-    loop {
-        if let Ok(response) = peer.open_notices(&hello, last_event.as_deref()).await {
-            let status = response.status().as_u16();
-            let content_type = response
-                .headers()
-                .get("content-type")
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default();
-            let has_none = matches!(status, 405 | 404 | 501)
-                || (response.status().is_success() && !header::is_sse(content_type));
-            if has_none {
-                return;
-            }
-            if response.status().is_success() {
-                let opened = tokio::time::Instant::now();
-                let mut remember = |id: &str| last_event = Some(id.to_owned());
-                let reverse = exchange::listen(response, NOTICE_IDLE, &peer.notices, &mut remember).await;
-                peer.refuse(&reverse, &hello).await;
-                if opened.elapsed() > LASTING {
-                    pause = FIRST_BACKOFF;
-                }
-                // Something may have changed while nobody listened.
-                peer.notices.post(crate::transport::notices::Notice::Tools);
-            }
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_BACKOFF);
     }
 }

@@ -123,7 +123,10 @@ fn bootstrap(plan: &Plan<'_>) -> Value {
     }
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "in", "strip_any_host_port": true, "http_filters": filters,
+        "stat_prefix": "in",
+        "access_log": [{"name": "stderr", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
+            "log_format": {"text_format_source": {"inline_string": "%REQ(:METHOD)% %REQ(:AUTHORITY)% %RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS%\n"}}}}], "strip_any_host_port": true, "http_filters": filters,
         "route_config": {"virtual_hosts": hosts},
     });
     json!({

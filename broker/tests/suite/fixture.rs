@@ -101,6 +101,7 @@ impl Server {
         });
         let app = Router::new()
             .fallback(any(handle))
+            .layer(axum::extract::DefaultBodyLimit::disable())
             .with_state(Arc::clone(&server));
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         server

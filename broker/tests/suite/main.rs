@@ -5,9 +5,23 @@
     missing_docs,
     reason = "modules of one test binary share freely"
 )]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code, helper functions included"
+)]
 
+mod catalog;
 mod client;
+mod config;
 mod envoy;
 mod fixture;
 mod flow;
+mod layers;
+mod messages;
+mod process;
+mod security;
+mod servers;
+mod sessions;
 mod world;

@@ -7,7 +7,7 @@ use mcp_gateway_broker::options::{self, Command, Options};
 use mcp_gateway_broker::run::{self, Environment, Running};
 use mcp_gateway_broker::transport::address::AddressPolicy;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -62,7 +62,7 @@ pub fn config(entries: &[String]) -> String {
     )
 }
 
-fn options(port: u16, file: &PathBuf, flags: &[&str]) -> Options {
+fn options(port: u16, file: &Path, flags: &[&str]) -> Options {
     let fixed = [
         format!("--mcp-gateway-public-host={PUBLIC}"),
         format!("--mcp-gateway-private-host=127.0.0.1:{port}"),

@@ -1,0 +1,83 @@
+//! What a connection publishes: its slot, and the rule of three failures (data-plane.md 6.1).
+
+use super::snapshot::{ServerSnapshot, State};
+use crate::auth::clock;
+use crate::config::model::ServerConfig;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Failures after which the items are withdrawn.
+pub(super) const TOLERATED: u32 = 3;
+
+/// Writes the slot.
+pub(super) struct Publisher {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) slot: Arc<ArcSwap<ServerSnapshot>>,
+    pub(super) changed: Arc<Notify>,
+    pub(super) last_failure: u32,
+}
+
+impl Publisher {
+    pub(super) fn publish(&self, snapshot: ServerSnapshot) {
+        let mut before = ServerSnapshot::clone(&self.slot.load());
+        before.last_validated.clone_from(&snapshot.last_validated);
+        let differs = before != snapshot;
+        self.slot.store(Arc::new(snapshot));
+        if differs {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(super) fn disabled(&mut self) {
+        self.publish(ServerSnapshot {
+            state: State::Disabled,
+            message: "server is disabled".to_owned(),
+            attempted: true,
+            version_ok: true,
+            ..ServerSnapshot::default()
+        });
+    }
+
+    /// One failed check: the last good items stay for two failures and go with the third.
+    pub(super) fn failed(&mut self, what: &str) {
+        let mut next = ServerSnapshot::clone(&self.slot.load());
+        next.failures = next.failures.saturating_add(1);
+        next.attempted = true;
+        next.last_validated = clock::rfc3339();
+        let had_items = next.state != State::Connecting && next.state != State::Down;
+        let down = next.failures >= TOLERATED || !had_items;
+        let suffix = match (had_items, next.failures >= TOLERATED) {
+            (true, false) => format!(
+                " [serving last known tools, failure {} of {TOLERATED}]",
+                next.failures
+            ),
+            (_, true) => " [removed tools]".to_owned(),
+            (false, false) => String::new(),
+        };
+        next.state = match (next.state, down) {
+            (State::Connecting, _) if next.failures < TOLERATED => State::Connecting,
+            (_, true) => State::Down,
+            (_, false) => State::Degraded,
+        };
+        next.message = format!("{what}{suffix}");
+        next.stale = had_items && !down;
+        next.served = next.stale;
+        next.ready = next.stale;
+        self.log_failure(next.failures, what);
+        self.publish(next);
+    }
+
+    fn log_failure(&mut self, failures: u32, what: &str) {
+        if matches!(failures, 1 | TOLERATED) || failures.is_multiple_of(60) {
+            tracing::warn!(
+                component = "manager",
+                server = self.config.name,
+                failures,
+                error = what,
+                "MCP server failed"
+            );
+        }
+        self.last_failure = failures;
+    }
+}

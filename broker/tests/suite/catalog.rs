@@ -1,0 +1,288 @@
+//! The catalog as clients see it (data-plane.md 16, D40–D54).
+
+use crate::fixture::{Server, tool};
+use crate::world::{World, config, entry, eventually};
+use serde_json::json;
+use std::sync::atomic::Ordering;
+
+/// An entry with another creation time.
+fn born(server: &Server, prefix: &str, created: &str) -> String {
+    entry(server, prefix).replace("2026-01-01T00:00:00Z", created)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d41_items_are_served_with_the_servers_own_bytes() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = World::broker_only(&config(&[entry(&one, "weather_")]), &[]).await;
+    let reply = world
+        .direct()
+        .initialized()
+        .await
+        .rpc("tools/list", json!({}))
+        .await;
+    let own = tool("forecast").to_string();
+    let expected = own.replace(r#""name":"forecast""#, r#""name":"weather_forecast""#);
+    assert_eq!(
+        reply.text,
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{{\"tools\":[{expected}]}}}}\n")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d43_all_pages_are_served_and_an_endless_cursor_is_reported() {
+    let names: Vec<String> = (0..250).map(|n| format!("t{n:03}")).collect();
+    let many = Server::start("many", &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let endless = Server::start("endless", &["x"]).await;
+    endless.endless.store(true, Ordering::Relaxed);
+    let world = World::broker_only(
+        &config(&[entry(&many, ""), entry(&endless, "e_")]),
+        &["--page-size=100"],
+    )
+    .await;
+    let client = world.direct().initialized().await;
+    let (mut listed, mut params, mut pages) = (Vec::new(), json!({}), 0);
+    loop {
+        let result = client.rpc("tools/list", params).await.json()["result"].clone();
+        listed.extend(
+            result["tools"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|tool| tool["name"].as_str().unwrap().to_owned()),
+        );
+        pages += 1;
+        let Some(cursor) = result["nextCursor"].as_str() else {
+            break;
+        };
+        params = json!({"cursor": cursor});
+    }
+    listed.retain(|name| name.starts_with('t'));
+    assert_eq!((listed, pages), (names, 3));
+    let status = world.status_of("endless").await;
+    assert_eq!(
+        (status["truncated"].as_bool(), status["ready"].as_bool()),
+        (Some(true), Some(true)),
+        "{status}"
+    );
+    let garbage = client.rpc("tools/list", json!({"cursor": "x"})).await;
+    assert_eq!((garbage.status, garbage.error().0), (200, -32602));
+    let first = client.rpc("tools/list", json!({})).await.json()["result"]["nextCursor"].clone();
+    let foreign = client.rpc("prompts/list", json!({"cursor": first})).await;
+    assert_eq!(foreign.error().0, -32602, "a cursor belongs to its list");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d44_d45_d46_a_name_belongs_to_the_oldest_registration_until_that_is_gone() {
+    let (old, young) = (
+        Server::start("old", &["now", "a"]).await,
+        Server::start("young", &["now", "b"]).await,
+    );
+    let entries = [
+        born(&young, "w_", "2026-02-01T00:00:00Z"),
+        born(&old, "w_", "2026-01-01T00:00:00Z"),
+    ];
+    let world = World::start_with(&config(&entries), &[&old, &young], &["--mcp-check-interval=1"]).await;
+    let client = world.client().initialized().await;
+    assert_eq!(client.tools().await, ["w_a", "w_b", "w_now"]);
+    assert_eq!(
+        client.call("w_now").await.json()["result"]["content"][0]["text"],
+        "old"
+    );
+    let status = world.status_of("young").await;
+    assert_eq!(
+        status["conflicts"],
+        json!([{"kind": "tool", "name": "w_now", "owner": "ns/old"}]),
+        "{status}"
+    );
+    assert_eq!(
+        (
+            status["ready"].as_bool(),
+            world.status().await["toolConflicts"].as_u64()
+        ),
+        (Some(true), Some(1))
+    );
+    old.status.store(500, Ordering::Relaxed);
+    eventually("the items of the failed server go", || async {
+        (client.tools().await == ["w_b"]).then_some(())
+    })
+    .await;
+    let unknown = client.call("w_now").await;
+    assert_eq!(
+        unknown.error().0,
+        -32602,
+        "d46: nobody else serves the name while its owner is down"
+    );
+    world.write_config(&config(&[born(&young, "w_", "2026-02-01T00:00:00Z")]));
+    eventually("the next oldest serves it", || async {
+        (client.tools().await == ["w_b", "w_now"]).then_some(())
+    })
+    .await;
+    assert_eq!(
+        client.call("w_now").await.json()["result"]["content"][0]["text"],
+        "young"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d47_overlapping_and_empty_prefixes_call_their_own_server() {
+    let (a, ab, none) = (
+        Server::start("a", &["b_x", "y"]).await,
+        Server::start("ab", &["x2", "y"]).await,
+        Server::start("none", &["a_z", "y"]).await,
+    );
+    let world = World::start(&[(&a, "a_"), (&ab, "a_b_"), (&none, "")], &[]).await;
+    let client = world.client().initialized().await;
+    for (tool, server) in [
+        ("a_b_x", "a"),
+        ("a_y", "a"),
+        ("a_b_x2", "ab"),
+        ("a_b_y", "ab"),
+        ("a_z", "none"),
+        ("y", "none"),
+    ] {
+        assert_eq!(
+            client.call(tool).await.json()["result"]["content"][0]["text"],
+            server,
+            "{tool}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d48_a_name_over_128_characters_is_left_out_and_reported() {
+    let (fits, long) = ("x".repeat(126), "x".repeat(127));
+    let one = Server::start("one", &[&fits, &long]).await;
+    let world = World::broker_only(&config(&[entry(&one, "p_")]), &[]).await;
+    assert_eq!(
+        world.direct().initialized().await.tools().await,
+        [format!("p_{fits}")]
+    );
+    let status = world.status_of("one").await;
+    assert!(
+        status["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("longer than 128"),
+        "{status}"
+    );
+    assert_eq!(status["ready"], true);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d51_lists_are_stable_and_empty_ones_are_empty_arrays() {
+    let one = Server::start("one", &["b", "a", "c"]).await;
+    let world = World::broker_only(&config(&[entry(&one, "")]), &[]).await;
+    let client = world.direct().initialized().await;
+    assert_eq!(client.tools().await, ["a", "b", "c"]);
+    let first = client.rpc("tools/list", json!({})).await.text;
+    assert_eq!(client.rpc("tools/list", json!({})).await.text, first);
+    for (method, member) in [
+        ("prompts/list", "prompts"),
+        ("resources/list", "resources"),
+        ("resources/templates/list", "resourceTemplates"),
+    ] {
+        assert_eq!(
+            client.rpc(method, json!({})).await.json()["result"],
+            json!({member: []})
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d53_d54_a_virtual_server_restricts_lists_and_calls_alike() {
+    let one = Server::start("one", &["in", "out"]).await;
+    one.prompts.lock().unwrap().push(json!({"name": "greet"}));
+    let servers = config(&[entry(&one, "")]).replace(
+        "virtualServers: []\n",
+        "virtualServers:\n- {name: ns/few, tools: [in], prompts: []}\n",
+    );
+    let world = World::start_with(&servers, &[&one], &[]).await;
+    let client = world.client().initialized().await;
+    let few = client.clone().with("x-mcp-virtualserver", "ns/few");
+    assert_eq!(few.tools().await, ["in"]);
+    assert_eq!(
+        few.names("prompts/list", "prompts", "name").await,
+        Vec::<String>::new()
+    );
+    assert_eq!(few.call("in").await.status, 200);
+    for hidden in ["out", "nope"] {
+        let reply = few.call(hidden).await;
+        assert_eq!(
+            (reply.status, reply.error()),
+            (200, (-32602, format!("Unknown tool: {hidden}"))),
+            "hidden and unknown look alike"
+        );
+    }
+    assert_eq!(
+        few.rpc("prompts/get", json!({"name": "greet"})).await.error().0,
+        -32602
+    );
+    for bad in [
+        client.clone().with("x-mcp-virtualserver", "ns/none"),
+        client.clone().with("x-mcp-virtualserver", ""),
+        few.clone().with("x-mcp-virtualserver", "ns/few"),
+    ] {
+        assert_eq!(bad.tools().await, Vec::<String>::new());
+        assert_eq!(bad.call("in").await.error().0, -32602);
+    }
+    assert_eq!(one.calls("tools/call").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d52_only_sessions_that_see_a_change_are_told() {
+    use futures::StreamExt as _;
+    let one = Server::start("one", &["in", "out"]).await;
+    let servers = config(&[entry(&one, "")]).replace(
+        "virtualServers: []\n",
+        "virtualServers:\n- {name: ns/few, tools: [in]}\n",
+    );
+    let world = World::broker_only(&servers, &[]).await;
+    let open = async |client: crate::client::Client| {
+        let stream = client
+            .request(reqwest::Method::GET, "/mcp")
+            .header("accept", "text/event-stream")
+            .send()
+            .await
+            .unwrap();
+        let mut chunks = stream.bytes_stream();
+        assert_eq!(chunks.next().await.unwrap().unwrap(), ": connected\n\n");
+        (client, chunks)
+    };
+    let (_, mut all) = open(world.direct().initialized().await).await;
+    let few = world
+        .direct()
+        .initialized()
+        .await
+        .with("x-mcp-virtualserver", "ns/few");
+    let (_, mut few) = open(few).await;
+    let wait = std::time::Duration::from_secs(10);
+    one.tools.lock().unwrap()[1]["description"] = json!("changed");
+    one.notify("notifications/tools/list_changed");
+    assert!(
+        tokio::time::timeout(wait, all.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+            .ends_with(b"list_changed\"}\n\n")
+    );
+    one.tools.lock().unwrap()[0]["description"] = json!("changed");
+    one.notify("notifications/tools/list_changed");
+    let both = [
+        tokio::time::timeout(wait, all.next()).await,
+        tokio::time::timeout(wait, few.next()).await,
+    ];
+    for event in both {
+        assert_eq!(
+            event.unwrap().unwrap().unwrap(),
+            "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n"
+        );
+    }
+    // One event each: the next thing on both is the keep-alive, which comes much later.
+    for rest in [
+        futures::FutureExt::now_or_never(few.next()),
+        futures::FutureExt::now_or_never(all.next()),
+    ] {
+        assert!(rest.is_none(), "{rest:?}");
+    }
+}

@@ -1,0 +1,192 @@
+//! The binary as a process (data-plane.md 2; D2, D3).
+
+use crate::fixture::Server;
+use crate::world::{KEY, config, entry, eventually};
+use std::process::Stdio;
+use tokio::process::{Child, Command};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_mcp-gateway-broker");
+
+#[tokio::test]
+async fn d2_a_bad_flag_ends_the_start_with_2_and_one_line() {
+    for (flag, expected) in [
+        ("--mcp-router-key=x", "--mcp-router-key was removed"),
+        ("--nonsense", "unknown flag --nonsense"),
+        ("--log-level=loud", "--log-level"),
+    ] {
+        let output = Command::new(BINARY).arg(flag).output().await.unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(
+            text.contains(expected) && text.trim_end().lines().count() == 1,
+            "{text}"
+        );
+    }
+    let version = Command::new(BINARY).arg("--version").output().await.unwrap();
+    assert!(version.status.success());
+    assert!(
+        String::from_utf8(version.stdout)
+            .unwrap()
+            .contains(env!("CARGO_PKG_VERSION"))
+    );
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+struct Process {
+    child: Child,
+    admin: u16,
+    broker: u16,
+    _folder: tempfile::TempDir,
+}
+
+async fn start(text: &str) -> Process {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    std::fs::write(&file, text).unwrap();
+    let (broker, router, admin) = (free_port(), free_port(), free_port());
+    let child = Command::new(BINARY)
+        .arg("--mcp-gateway-public-host=mcp.test")
+        .arg(format!("--mcp-gateway-config={}", file.display()))
+        .arg(format!("--mcp-broker-public-address=127.0.0.1:{broker}"))
+        .arg(format!("--mcp-router-address=127.0.0.1:{router}"))
+        .arg(format!("--metrics-addr=127.0.0.1:{admin}"))
+        .args(["--log-format=json", "--log-level=-4"])
+        .env("GATEWAY_SIGNING_KEY", KEY)
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let process = Process {
+        child,
+        admin,
+        broker,
+        _folder: folder,
+    };
+    eventually("readiness", || async {
+        status(&process, "/readyz")
+            .await
+            .filter(|code| *code == 200)
+            .map(drop)
+    })
+    .await;
+    process
+}
+
+async fn status(process: &Process, path: &str) -> Option<u16> {
+    reqwest::get(format!("http://127.0.0.1:{}{path}", process.admin))
+        .await
+        .ok()
+        .map(|answer| answer.status().as_u16())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d3_a_signal_turns_readiness_off_serves_on_and_ends_in_time() {
+    mcp_gateway_broker::transport::client::install_crypto();
+    let mut process = start("servers: []\n").await;
+    let pid = process.child.id().unwrap().to_string();
+    let started = tokio::time::Instant::now();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .await
+            .unwrap()
+            .success()
+    );
+    eventually("readiness off", || async {
+        (status(&process, "/readyz").await == Some(503)).then_some(())
+    })
+    .await;
+    let client = crate::client::Client::new(format!("http://127.0.0.1:{}", process.broker));
+    client.initialized().await;
+    let code = tokio::time::timeout(std::time::Duration::from_secs(25), process.child.wait())
+        .await
+        .expect("not within 25 s")
+        .unwrap();
+    assert!(code.success() && started.elapsed().as_secs() < 25);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_at_once_with_130() {
+    mcp_gateway_broker::transport::client::install_crypto();
+    let mut process = start("servers: []\n").await;
+    let pid = process.child.id().unwrap().to_string();
+    for _ in 0..2 {
+        assert!(
+            Command::new("kill")
+                .args(["-INT", &pid])
+                .status()
+                .await
+                .unwrap()
+                .success()
+        );
+        eventually("draining", || async {
+            (status(&process, "/readyz").await != Some(200)).then_some(())
+        })
+        .await;
+    }
+    let code = tokio::time::timeout(std::time::Duration::from_secs(3), process.child.wait())
+        .await
+        .expect("not at once")
+        .unwrap();
+    assert_eq!(code.code(), Some(130));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s13_logs_at_debug_hold_no_secret_and_local_addresses_are_refused() {
+    use tokio::io::AsyncReadExt as _;
+    mcp_gateway_broker::transport::client::install_crypto();
+    let one = Server::start("one", &["forecast"]).await;
+    let text = config(&[entry(&one, "").replace("}\n", ", credential: 'Bearer hunter2'}\n")]);
+    let mut process = start(&text).await;
+    let client = crate::client::Client::new(format!("http://127.0.0.1:{}", process.broker))
+        .initialized()
+        .await;
+    client.tools().await;
+    let status: serde_json::Value = reqwest::get(format!("http://127.0.0.1:{}/status", process.admin))
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert!(
+        status["servers"][0]["message"]
+            .as_str()
+            .unwrap()
+            .ends_with("address not allowed"),
+        "{status}"
+    );
+    assert!(
+        one.seen.lock().unwrap().is_empty(),
+        "loopback is no MCP server in Envoy mode"
+    );
+    process.child.start_kill().unwrap();
+    let mut log = String::new();
+    process
+        .child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut log)
+        .await
+        .unwrap();
+    assert!(
+        log.lines()
+            .all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()),
+        "{log}"
+    );
+    assert!(
+        log.contains("Config applied") && log.contains("Session made"),
+        "{log}"
+    );
+    for secret in ["hunter2", KEY, client.session.as_deref().unwrap()] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
