@@ -1,6 +1,7 @@
 //! The apply engine: compare over the owned fields, then one conditional server-side apply (operator.md 4.3, 6).
 //! Invariant: an object that is not ours is never written or deleted, and an object that is settled costs no request.
 
+use json_patch::{PatchOperation, ReplaceOperation, TestOperation, jsonptr::PointerBuf};
 use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
@@ -178,10 +179,45 @@ async fn write(
     let applied = api
         .patch(&key.name, &apply_params(), &Patch::Apply(&body))
         .await?;
+    let applied = replace_spec(api, kind, &body, raw(applied)).await?;
     let result = if live.is_some() { "changed" } else { "created" };
     tracing::info!(kind = kind.name(), name = %key, result, "Applied");
     context.metrics.applied(result);
-    Ok(Ok(Some(raw(applied))))
+    Ok(Ok(Some(applied)))
+}
+
+/// The spec of an EnvoyFilter is ours completely (operator.md 5.8), but server-side apply leaves what others added to
+/// it: then the whole spec is replaced, in exactly the version that was applied.
+async fn replace_spec(
+    api: &Api<DynamicObject>,
+    kind: Kind,
+    body: &Value,
+    applied: Value,
+) -> Result<Value, kube::Error> {
+    let member = |object: &Value, pointer: &str| object.pointer(pointer).cloned().unwrap_or_default();
+    if kind != Kind::EnvoyFilter || body.get("spec") == applied.get("spec") {
+        return Ok(applied);
+    }
+    let at = |path: &[&str]| PointerBuf::from_tokens(path);
+    let patch = json_patch::Patch(vec![
+        PatchOperation::Test(TestOperation {
+            path: at(&["metadata", "resourceVersion"]),
+            value: member(&applied, "/metadata/resourceVersion"),
+        }),
+        PatchOperation::Replace(ReplaceOperation {
+            path: at(&["spec"]),
+            value: member(body, "/spec"),
+        }),
+    ]);
+    let params = PatchParams {
+        field_manager: Some(names::FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let name = applied
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    api.patch(name, &params, &Patch::<()>::Json(patch)).await.map(raw)
 }
 
 /// Parameters of every server-side apply.
@@ -191,7 +227,8 @@ pub(crate) fn apply_params() -> PatchParams {
 
 fn settled(resource: &Resource, live: &Value) -> bool {
     let wanted = (resource.make)(Some(live)).body(None);
-    is_settled(&wanted, live, names::FIELD_MANAGER, None)
+    let whole = resource.kind != Kind::EnvoyFilter || wanted.get("spec") == live.get("spec");
+    whole && is_settled(&wanted, live, names::FIELD_MANAGER, None)
 }
 
 fn failed(context: &Context, kind: Kind, key: &ObjectKey, source: kube::Error) -> ApplyError {

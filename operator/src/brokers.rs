@@ -44,6 +44,8 @@ pub(crate) struct Replica {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Namespace {
     pub(crate) written: Option<Written>,
+    /// The brokers were asked at least once since this replica leads.
+    pub(crate) asked: bool,
     /// Ready replicas by address.
     pub(crate) replicas: BTreeMap<String, Replica>,
 }

@@ -19,6 +19,8 @@ use mcp_gateway_api::{
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::kinds::Kind;
+
 /// No second Event of one reason on one object within this time.
 const QUIET: Duration = Duration::from_secs(60);
 /// Longest note that the API takes, in characters.
@@ -45,45 +47,41 @@ impl Events {
     }
 
     /// Tells that a condition of `object` turned, if it did.
-    pub(crate) async fn transition(&self, object: &Value, wanted: &Wanted, before: Option<&Condition>) {
-        let status = if wanted.status { "True" } else { "False" };
-        if before.is_some_and(|before| before.status == status && before.reason == wanted.reason) {
-            return;
+    pub(crate) async fn transition(
+        &self,
+        (kind, object): (Kind, &Value),
+        wanted: &Wanted,
+        before: Option<&Condition>,
+    ) {
+        if let Some((severity, reason)) = event_for(wanted, before) {
+            self.publish((kind, object), severity, reason, &wanted.message)
+                .await;
         }
-        let (kind, reason) = match (wanted.kind, wanted.status) {
-            (ConditionType::Ready | ConditionType::Accepted, true) => {
-                let recovered = before.is_some_and(|before| before.status == "False");
-                (EventType::Normal, if recovered { "Recovered" } else { "Ready" })
-            }
-            (ConditionType::Ready | ConditionType::Accepted, false) => (EventType::Warning, warning(wanted)),
-            (ConditionType::Conflicted, true) => (EventType::Warning, "Conflict"),
-            (ConditionType::Progressing, true) => (EventType::Normal, "RolloutStarted"),
-            (ConditionType::Progressing, false) if before.is_some() => match wanted.reason {
-                "RolloutFailed" => (EventType::Warning, "RolloutFailed"),
-                _ => (EventType::Normal, "RolloutComplete"),
-            },
-            _ => return,
-        };
-        self.publish(object, kind, reason, &wanted.message).await;
     }
 
     /// Publishes one Event about `object`; failures are logged, never fatal.
-    pub(crate) async fn publish(&self, object: &Value, kind: EventType, reason: &str, note: &str) {
+    pub(crate) async fn publish(
+        &self,
+        (kind, object): (Kind, &Value),
+        severity: EventType,
+        reason: &str,
+        note: &str,
+    ) {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         let uid = text("/metadata/uid");
         if !self.is_new(uid.as_deref().unwrap_or_default(), reason) {
             return;
         }
         let reference = ObjectReference {
-            api_version: text("/apiVersion"),
-            kind: text("/kind"),
+            api_version: Some(kind.api_version()),
+            kind: Some(kind.name().to_owned()),
             name: text("/metadata/name"),
             namespace: text("/metadata/namespace"),
             uid,
             ..ObjectReference::default()
         };
         let event = Event {
-            type_: kind,
+            type_: severity,
             reason: reason.to_owned(),
             note: Some(cut(note, MAX_NOTE)),
             action: "Reconcile".to_owned(),
@@ -110,17 +108,80 @@ impl Events {
     }
 }
 
+/// The Event for a condition that turned from `before` to `wanted`; none for an object that is only starting.
+fn event_for(wanted: &Wanted, before: Option<&Condition>) -> Option<(EventType, &'static str)> {
+    let status = if wanted.status { "True" } else { "False" };
+    if before.is_some_and(|before| before.status == status && before.reason == wanted.reason) {
+        return None;
+    }
+    let starting = |reason: &str| matches!(reason, "DeploymentNotReady" | "NotReady");
+    match (wanted.kind, wanted.status) {
+        (ConditionType::Ready | ConditionType::Accepted, true) => {
+            let recovered =
+                before.is_some_and(|before| before.status == "False" && !starting(&before.reason));
+            Some((EventType::Normal, if recovered { "Recovered" } else { "Ready" }))
+        }
+        (ConditionType::Ready | ConditionType::Accepted, false) => {
+            let lost = before.is_some_and(|before| before.status == "True");
+            warning(wanted, lost).map(|reason| (EventType::Warning, reason))
+        }
+        (ConditionType::Conflicted, true) => Some((EventType::Warning, "Conflict")),
+        (ConditionType::Progressing, true) => Some((EventType::Normal, "RolloutStarted")),
+        (ConditionType::Progressing, false) => before.map(|_| match wanted.reason {
+            "RolloutFailed" => (EventType::Warning, "RolloutFailed"),
+            _ => (EventType::Normal, "RolloutComplete"),
+        }),
+        _ => None,
+    }
+}
+
 /// Reason of the Event for a condition that is not True.
-fn warning(wanted: &Wanted) -> &'static str {
+fn warning(wanted: &Wanted, lost: bool) -> Option<&'static str> {
     match wanted.reason {
-        "ReferenceGrantRequired" => "ReferenceGrantRequired",
-        "SecretNotFound" => "SecretNotFound",
-        "SecretInvalid" => "SecretInvalid",
-        "PrefixConflict" => "Conflict",
-        _ if wanted.message.contains("is not controlled by") => "ForeignObject",
-        _ if wanted.message.starts_with("conflict") => "Conflict",
-        _ if wanted.message.starts_with("config too large") => "ConfigTooLarge",
-        _ if wanted.message.starts_with("invalid") => "Invalid",
-        _ => "NotReady",
+        "ReferenceGrantRequired" => Some("ReferenceGrantRequired"),
+        "SecretNotFound" => Some("SecretNotFound"),
+        "SecretInvalid" => Some("SecretInvalid"),
+        "PrefixConflict" => Some("Conflict"),
+        _ if wanted.message.contains("is not controlled by") => Some("ForeignObject"),
+        _ if wanted.message.starts_with("conflict") => Some("Conflict"),
+        _ if wanted.message.starts_with("config too large") => Some("ConfigTooLarge"),
+        _ if wanted.message.starts_with("invalid") => Some("Invalid"),
+        _ => lost.then_some("NotReady"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use mcp_gateway_api::conditions::upsert;
+
+    use super::*;
+
+    fn ready(status: bool, reason: &'static str, message: &str) -> Wanted {
+        Wanted {
+            kind: ConditionType::Ready,
+            status,
+            reason,
+            message: message.to_owned(),
+            observed_generation: 1,
+        }
+    }
+
+    fn event(before: Option<&Wanted>, now: &Wanted) -> Option<&'static str> {
+        let before = before.map(|before| upsert(&[], before, Timestamp::UNIX_EPOCH));
+        event_for(now, before.as_ref().and_then(|list| list.first())).map(|(_, reason)| reason)
+    }
+
+    #[test]
+    fn t53_each_transition_gives_one_event_and_none_repeats() {
+        let starting = ready(false, "DeploymentNotReady", "0/1 replicas ready");
+        let up = ready(true, "ValidMCPGatewayExtension", "fine");
+        let lost = ready(false, "InvalidMCPGatewayExtension", "conflict: gateway a/b");
+        assert_eq!(event(None, &starting), None);
+        assert_eq!(event(Some(&starting), &up), Some("Ready"));
+        assert_eq!(event(Some(&up), &up), None);
+        assert_eq!(event(Some(&up), &lost), Some("Conflict"));
+        assert_eq!(event(Some(&lost), &up), Some("Recovered"));
+        assert_eq!(event(Some(&up), &starting), Some("NotReady"));
     }
 }

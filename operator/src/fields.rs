@@ -18,6 +18,9 @@ const KEYED_LISTS: [(&str, &[&str]); 10] = [
     ("webhooks", &["name"]),
 ];
 
+/// Maps that are one value: a member that somebody added is a difference.
+const ATOMIC_MAPS: [&str; 3] = ["selector", "matchLabels", "workloadSelector"];
+
 /// True when applying `desired` would change nothing on `live`: every value is there, and our manager owns no field
 /// that `desired` no longer has.
 pub(crate) fn is_settled(desired: &Value, live: &Value, manager: &str, subresource: Option<&str>) -> bool {
@@ -28,6 +31,7 @@ pub(crate) fn is_settled(desired: &Value, live: &Value, manager: &str, subresour
 /// compared: the first two may be absent in a cached object, the last is a precondition.
 fn covers(desired: &Value, live: &Value, field: &str) -> bool {
     match (desired, live) {
+        (Value::Object(_), Value::Object(_)) if ATOMIC_MAPS.contains(&field) => desired == live,
         (Value::Object(desired), Value::Object(live)) => desired
             .iter()
             .filter(|(key, _)| !(field.is_empty() && matches!(key.as_str(), "apiVersion" | "kind")))
@@ -141,6 +145,14 @@ mod tests {
         let desired = json!({"metadata": {"labels": {"ours": "1"}}, "spec": {"env": []}});
         assert!(!is_settled(&desired, &live(), "m", None));
         assert!(is_settled(&desired, &live(), "other", None));
+    }
+
+    #[test]
+    fn a_label_added_to_a_selector_is_a_difference() {
+        let desired = json!({"spec": {"selector": {"a": "1"}}});
+        let more = json!({"spec": {"selector": {"a": "1", "b": "2"}}});
+        assert!(is_settled(&desired, &desired, "m", None));
+        assert!(!is_settled(&desired, &more, "m", None));
     }
 
     #[test]

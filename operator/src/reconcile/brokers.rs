@@ -58,7 +58,8 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str) -> Result<Outc
         let Some(observed) = brokers.get_mut(namespace) else {
             return Ok(Outcome::Done);
         };
-        let changed = observed.replicas != replicas;
+        let changed = observed.replicas != replicas || !observed.asked;
+        observed.asked = true;
         observed.replicas = replicas;
         (changed, again(observed, context.status_interval))
     };

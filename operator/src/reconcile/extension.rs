@@ -45,6 +45,7 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
             } else {
                 Outcome::Done
             };
+            teardown::leave_old_targets(context, &paused).await?;
             status::write_paused(context, &paused).await?;
             Ok(again)
         }

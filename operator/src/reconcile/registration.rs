@@ -61,7 +61,7 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
         }
     };
     // Nothing is known yet about the extension's document: its own reconcile comes first and queues this again.
-    let Some(verdict) = verdict else {
+    let Some(verdict) = verdict.or_else(|| waiting(context, snapshot.resolution(key)?)) else {
         return Ok(Outcome::Done);
     };
     write(
@@ -72,6 +72,17 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
     )
     .await?;
     Ok(Outcome::Done)
+}
+
+/// The verdict while an extension that would serve the registration is itself not ready.
+fn waiting(context: &Context, resolution: &Resolution) -> Option<Verdict> {
+    resolution.served_by.iter().find_map(|extension| {
+        let object = context.cache.get(Kind::Extension, extension)?;
+        let conditions = conditions_of(&object);
+        let ready = condition(&conditions, ConditionType::Ready).filter(|ready| ready.status == "False")?;
+        let message = format!("MCPGatewayExtension {extension} is not ready: {}", ready.message);
+        Some(Verdict::failed(RegistrationReason::NotReady, message))
+    })
 }
 
 /// What a verdict is made from.
@@ -193,6 +204,9 @@ fn at_extension(facts: &Facts<'_>, extension: &ObjectKey) -> Option<Verdict> {
         .filter(|written| written.extension == *extension)?;
     if let Some(problem) = written.problems.get(&key) {
         return not_ready(problem.clone());
+    }
+    if !observed.asked {
+        return None;
     }
     if observed.replicas.is_empty() {
         return not_ready(format!("0 replicas ready of {extension}"));

@@ -33,15 +33,15 @@ pub(crate) fn condition(conditions: &[Condition], kind: ConditionType) -> Option
         .find(|condition| condition.type_ == kind.as_str())
 }
 
-/// Writes `wish` to the object, unless it says so already.
+/// Writes `wish` to the object, unless it says so already. True when something was written.
 pub(crate) async fn write(
     context: &Context,
     kind: Kind,
     key: &ObjectKey,
     wish: StatusWish,
-) -> Result<(), ReconcileError> {
+) -> Result<bool, ReconcileError> {
     let Some(object) = context.cache.get(kind, key) else {
-        return Ok(());
+        return Ok(false);
     };
     let former = conditions_of(&object);
     // A member that the wish is silent about keeps its value: what leaves an apply body leaves the object.
@@ -60,7 +60,7 @@ pub(crate) async fn write(
             .iter()
             .all(|(name, value)| object.pointer(&format!("/status/{name}")) == Some(value));
     if settled {
-        return Ok(());
+        return Ok(false);
     }
     let now = Timestamp::now();
     let conditions = wish
@@ -81,14 +81,14 @@ pub(crate) async fn write(
     {
         Ok(_) => {}
         // Gone meanwhile.
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
         Err(source) => return Err(ReconcileError::status(format!("{} {key}", kind.name()), source)),
     }
     for wanted in &wish.conditions {
         let before = condition(&former, wanted.kind);
-        context.events.transition(&object, wanted, before).await;
+        context.events.transition((kind, &object), wanted, before).await;
     }
-    Ok(())
+    Ok(true)
 }
 
 fn equal(now: &Condition, wanted: &Wanted) -> bool {

@@ -60,7 +60,7 @@ fn judge(
     let find = |key: &'_ ObjectKey| {
         brokers
             .get(&key.namespace)
-            .filter(|observed| observed.written.is_some())
+            .filter(|observed| observed.asked && observed.written.is_some())
     };
     let observed: Vec<(&ObjectKey, &Namespace)> = accepted
         .iter()

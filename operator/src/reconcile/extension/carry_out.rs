@@ -62,6 +62,8 @@ pub(crate) async fn carry_out(
         blocked: None,
         deployment: None,
     };
+    // Losing an old target comes before taking the new one, whatever is in the way there.
+    remove_filters(context, &blueprint.key, Some(&envoy_filter::key(blueprint))).await?;
     run.resource(&config_secret).await?;
     if run.blocked.is_none() {
         written(context, validated);
@@ -120,7 +122,11 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Does nothing once a child is blocked: a newcomer touches no child until its predecessor's are gone (T6).
     async fn resource(&mut self, resource: &Resource) -> Result<(), ReconcileError> {
+        if self.blocked.is_some() {
+            return Ok(());
+        }
         match settle(self.context, self.blueprint, resource).await {
             Ok(live) => {
                 if resource.kind == Kind::Deployment {
@@ -137,7 +143,7 @@ impl Run<'_> {
             Intent::Apply(resource) => self.resource(resource).await,
             Intent::Leave => Ok(()),
             Intent::Remove(kind, key) => {
-                if self.context.cache.get(*kind, key).is_none() {
+                if self.blocked.is_some() || self.context.cache.get(*kind, key).is_none() {
                     return Ok(());
                 }
                 let uid = self.blueprint.uid();
@@ -160,6 +166,9 @@ impl Run<'_> {
 
     /// The halves of a generated key pair, by POST: an existing Secret is never changed (T29).
     async fn pair(&self, halves: &[Child]) -> Result<(), ReconcileError> {
+        if self.blocked.is_some() {
+            return Ok(());
+        }
         for half in halves {
             let api = self.context.api(Kind::Secret, &half.key.namespace);
             let failed = ReconcileError::request("create trusted-headers key");
@@ -181,25 +190,27 @@ impl Run<'_> {
             .or_else(|| self.context.cache.get(Kind::Deployment, &key))
     }
 
-    /// The EnvoyFilter, and the removal of every other one of this extension (retargeting, operator.md 4.4).
+    /// The EnvoyFilter. It comes once a replica is ready; with `dataPath: Direct` it goes once the brokers have rolled,
+    /// so that neither switch has a gap. False when it is needed and the cluster has no such kind.
     async fn filter(&mut self, intent: &Intent, rollout: &Rollout) -> Result<bool, ReconcileError> {
         if self.context.cache.served(Kind::EnvoyFilter) == Served::Missing {
             return Ok(!self.blueprint.needs_envoy_filter());
         }
-        let wanted = match intent {
-            Intent::Apply(resource) => Some(&resource.key),
-            Intent::Remove(..) | Intent::Leave => None,
-        };
-        remove_filters(self.context, &self.blueprint.key, wanted).await?;
-        if let Intent::Apply(resource) = intent {
-            let exists = self.context.cache.get(Kind::EnvoyFilter, &resource.key).is_some();
-            if self.blocked.is_none() && (rollout.ready > 0 || exists) {
-                self.resource(resource).await?;
-                let gateway = self.blueprint.gateway.clone();
-                self.context.queue.add([WorkItem::ListenerStatus(gateway)]);
+        match intent {
+            Intent::Apply(resource) => {
+                let exists = self.context.cache.get(Kind::EnvoyFilter, &resource.key).is_some();
+                if rollout.ready > 0 || exists {
+                    self.resource(resource).await?;
+                }
             }
+            Intent::Remove(..) | Intent::Leave if rollout.complete => {
+                remove_filters(self.context, &self.blueprint.key, None).await?;
+            }
+            Intent::Remove(..) | Intent::Leave => {}
         }
-        debug_assert!(wanted.is_none_or(|key| *key == envoy_filter::key(self.blueprint)));
+        self.context
+            .queue
+            .add([WorkItem::ListenerStatus(self.blueprint.gateway.clone())]);
         Ok(true)
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     context::Context,
     kinds::Kind,
     preserve::repeated_in_args,
+    queue::WorkItem,
     reconcile::{
         ReconcileError,
         status::{StatusWish, condition, conditions_of, write},
@@ -47,12 +48,12 @@ pub(crate) async fn write_accepted(
         .metadata
         .generation
         .unwrap_or_default();
-    let (current, asked) = {
-        let brokers = context.brokers();
-        brokers
-            .get(&key.namespace)
-            .map_or((0, 0), |observed| (observed.current(), observed.replicas.len()))
-    };
+    let observed = context.brokers().get(&key.namespace).cloned().unwrap_or_default();
+    let failure = failure(context, validated, applied);
+    if failure.is_none() && applied.rollout.ready > 0 && !observed.asked {
+        // Nobody asked the brokers yet, as after a start: their answers queue this extension again.
+        return Ok(());
+    }
     let pod_problem = if applied.rollout.ready == 0 {
         first_pod_problem(context, key).await
     } else {
@@ -62,9 +63,9 @@ pub(crate) async fn write_accepted(
         generation,
         rollout: &applied.rollout,
         hash: &validated.config.hash,
-        current,
-        asked,
-        failure: failure(context, validated, applied),
+        current: observed.current(),
+        asked: observed.replicas.len(),
+        failure,
         pod_problem,
         warnings: warnings(validated, applied),
     };
@@ -74,16 +75,7 @@ pub(crate) async fn write_accepted(
         .map(|object| conditions_of(&object))
         .unwrap_or_default();
     let conditions = vec![ready(&facts, &former), progressing(&facts)];
-    write(
-        context,
-        Kind::Extension,
-        key,
-        StatusWish {
-            conditions,
-            members: BTreeMap::new(),
-        },
-    )
-    .await
+    write_conditions(context, key, conditions).await
 }
 
 /// Writes row 10 or 11.
@@ -127,16 +119,7 @@ pub(crate) async fn write_undecodable(
     let message = format!("invalid: spec: {error}; correct the object");
     let failure = (ExtensionReason::InvalidMCPGatewayExtension, message);
     let conditions = vec![not_ready(failure, generation.unwrap_or_default())];
-    write(
-        context,
-        Kind::Extension,
-        key,
-        StatusWish {
-            conditions,
-            members: BTreeMap::new(),
-        },
-    )
-    .await
+    write_conditions(context, key, conditions).await
 }
 
 async fn write_failure(
@@ -147,16 +130,28 @@ async fn write_failure(
     let generation = extension.metadata.generation.unwrap_or_default();
     let conditions = vec![not_ready(failure, generation)];
     let key = ObjectKey::of(&extension.metadata);
-    write(
-        context,
-        Kind::Extension,
-        &key,
-        StatusWish {
-            conditions,
-            members: BTreeMap::new(),
-        },
-    )
-    .await
+    write_conditions(context, &key, conditions).await
+}
+
+/// Writes the conditions; registrations that wait for the extension show them too.
+async fn write_conditions(
+    context: &Context,
+    key: &ObjectKey,
+    conditions: Vec<Wanted>,
+) -> Result<(), ReconcileError> {
+    let wish = StatusWish {
+        conditions,
+        members: BTreeMap::new(),
+    };
+    if write(context, Kind::Extension, key, wish).await? {
+        let snapshot = context.snapshot();
+        let served = snapshot
+            .plan
+            .served_by(key)
+            .map(|(registration, _)| registration.clone());
+        context.queue.add(served.map(WorkItem::Registration));
+    }
+    Ok(())
 }
 
 /// What the verdict on an accepted extension is made from.

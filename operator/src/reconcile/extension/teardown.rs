@@ -6,7 +6,11 @@ use kube::api::Patch;
 use mcp_gateway_api::{names, object_key::ObjectKey};
 use serde_json::{Value, json};
 
-use super::{carry_out::remove_filters, fetch::beside, validate::Refused};
+use super::{
+    carry_out::remove_filters,
+    fetch::beside,
+    validate::{Paused, Refused},
+};
 use crate::{
     apply::{is_controlled_by, raw, remove},
     context::Context,
@@ -40,6 +44,15 @@ pub(crate) async fn teardown(context: &Context, refused: &Refused) -> Result<Tor
         .add([WorkItem::ListenerStatus(gateway), WorkItem::Claims]);
     forget_brokers(context, &key);
     Ok(TornDown(()))
+}
+
+/// Removes what a paused extension left at a Gateway that it no longer names; what runs at the present one stays.
+pub(crate) async fn leave_old_targets(context: &Context, paused: &Paused) -> Result<(), ReconcileError> {
+    let key = ObjectKey::of(&paused.extension.metadata);
+    let gateway = mcp_gateway_api::world::gateway_of(&paused.extension);
+    let name = names::envoy_filter_name(&key.namespace);
+    let here = ObjectKey::new(gateway.namespace, name);
+    remove_filters(context, &key, Some(&here)).await.map(drop)
 }
 
 /// The brokers of the namespace answer for this extension no more.

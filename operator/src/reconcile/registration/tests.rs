@@ -62,6 +62,7 @@ fn observed(replicas: Vec<Replica>) -> BTreeMap<String, Namespace> {
         "gw".to_owned(),
         Namespace {
             written: Some(written),
+            asked: true,
             replicas,
         },
     )])
