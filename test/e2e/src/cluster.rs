@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::OnceLock, time::Duration};
 
 use anyhow::Context;
 use mcp_gateway_kit::eventually;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::kubectl::{apply, kubectl};
 
@@ -11,30 +12,59 @@ use crate::kubectl::{apply, kubectl};
 pub const OPERATOR_NAMESPACE: &str = "mcp-system";
 
 static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
+static USE: RwLock<()> = RwLock::const_new(());
 
-/// The running control plane with the operator installed as `config/install` says.
-#[derive(Clone, Copy, Debug)]
-pub struct Cluster;
+/// The running control plane with the operator installed as `config/install` says. Hold it as long as the test uses
+/// operator or webhooks.
+#[derive(Debug)]
+#[must_use = "another test may break operator and webhooks once it is dropped"]
+pub struct Cluster {
+    _use: Use,
+}
+
+#[derive(Debug)]
+enum Use {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
 
 impl Cluster {
-    /// Installs operator and webhooks on the first call and waits until admission decides.
+    /// Installs operator and webhooks on the first call and waits until admission decides. Tests share it.
     ///
     /// # Errors
     /// When the installation does not come up; every later call repeats the error.
     pub async fn ready() -> anyhow::Result<Self> {
-        let installed = tokio::task::spawn_blocking(|| {
-            INSTALLED.get_or_init(|| install().map_err(|error| format!("{error:#}"))).clone()
-        });
-        installed.await?.map_err(anyhow::Error::msg)?;
-        eventually(Duration::from_secs(60), "admission to decide", async || {
-            match apply_probe() {
-                Ok(()) => Ok(()),
-                Err(error) => Err(format!("{error:#}")),
-            }
-        })
-        .await?;
-        Ok(Self)
+        let cluster = Self {
+            _use: Use::Shared {
+                _guard: USE.read().await,
+            },
+        };
+        up().await.map(|()| cluster)
     }
+
+    /// The same for a test that breaks operator or webhooks: no other test uses them meanwhile.
+    ///
+    /// # Errors
+    /// As [`Cluster::ready`].
+    pub async fn alone() -> anyhow::Result<Self> {
+        let cluster = Self {
+            _use: Use::Alone {
+                _guard: USE.write().await,
+            },
+        };
+        up().await.map(|()| cluster)
+    }
+}
+
+async fn up() -> anyhow::Result<()> {
+    let installed = tokio::task::spawn_blocking(|| {
+        INSTALLED
+            .get_or_init(|| install().map_err(|error| format!("{error:#}")))
+            .clone()
+    });
+    installed.await?.map_err(anyhow::Error::msg)?;
+    let probe = async || apply_probe().map_err(|error| format!("{error:#}"));
+    Ok(eventually(Duration::from_secs(60), "admission to decide", probe).await?)
 }
 
 /// The repository's root.
@@ -48,7 +78,9 @@ fn install() -> anyhow::Result<()> {
     let config = repository().join("config/install");
     let config = config.to_str().context("the repository's path is not UTF-8")?;
     kubectl(&format!("apply -k {config}"))?;
-    kubectl(&format!("wait --for=condition=Available deployment --all -n {OPERATOR_NAMESPACE} --timeout=90s"))?;
+    kubectl(&format!(
+        "wait --for=condition=Available deployment --all -n {OPERATOR_NAMESPACE} --timeout=90s"
+    ))?;
     Ok(())
 }
 

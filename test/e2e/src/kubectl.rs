@@ -22,7 +22,11 @@ pub fn kubectl(line: &str) -> anyhow::Result<String> {
 /// # Errors
 /// As [`kubectl`].
 pub fn get(line: &str) -> anyhow::Result<Value> {
-    let words: Vec<&str> = ["get"].into_iter().chain(line.split_whitespace()).chain(["-o", "json"]).collect();
+    let words: Vec<&str> = ["get"]
+        .into_iter()
+        .chain(line.split_whitespace())
+        .chain(["-o", "json"])
+        .collect();
     serde_json::from_str(&text(run(&words, "")?, line)?).context("kubectl get printed no JSON")
 }
 
@@ -39,7 +43,9 @@ pub fn apply(manifest: &str) -> anyhow::Result<String> {
 /// # Errors
 /// As [`kubectl`].
 pub fn delete(line: &str) -> anyhow::Result<String> {
-    kubectl(&format!("delete --ignore-not-found --wait=true --timeout=60s {line}"))
+    kubectl(&format!(
+        "delete --ignore-not-found --wait=true --timeout=60s {line}"
+    ))
 }
 
 /// Creates this manifest and expects a refusal; returns its text.
@@ -48,7 +54,10 @@ pub fn delete(line: &str) -> anyhow::Result<String> {
 /// When the API server accepts it.
 pub fn refused(manifest: &str) -> anyhow::Result<String> {
     let output = run(&["create", "-f", "-"], manifest)?;
-    ensure!(!output.status.success(), "accepted although it should be refused: {manifest}");
+    ensure!(
+        !output.status.success(),
+        "accepted although it should be refused: {manifest}"
+    );
     Ok(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -96,7 +105,11 @@ fn run(words: &[&str], input: &str) -> anyhow::Result<Output> {
         .stderr(Stdio::piped())
         .spawn()
         .context("kubectl is not on PATH: run the suite by `make e2e`")?;
-    child.stdin.take().context("no stdin")?.write_all(input.as_bytes())?;
+    child
+        .stdin
+        .take()
+        .context("no stdin")?
+        .write_all(input.as_bytes())?;
     Ok(child.wait_with_output()?)
 }
 
@@ -105,7 +118,10 @@ fn text(output: Output, what: &str) -> anyhow::Result<String> {
     if output.status.success() {
         return Ok(printed);
     }
-    bail!("kubectl {what}: {printed}{}", String::from_utf8_lossy(&output.stderr))
+    bail!(
+        "kubectl {what}: {printed}{}",
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// Creates this manifest as a server-side dry run.
@@ -113,5 +129,8 @@ fn text(output: Output, what: &str) -> anyhow::Result<String> {
 /// # Errors
 /// As [`kubectl`].
 pub(crate) fn dry_run(manifest: &str) -> anyhow::Result<String> {
-    text(run(&["create", "--dry-run=server", "-f", "-"], manifest)?, "create --dry-run=server")
+    text(
+        run(&["create", "--dry-run=server", "-f", "-"], manifest)?,
+        "create --dry-run=server",
+    )
 }

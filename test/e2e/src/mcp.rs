@@ -33,8 +33,16 @@ impl McpClient {
     /// # Errors
     /// When no HTTP client can be built.
     pub fn new(url: &str, host: &str) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
-        Ok(Self { http, url: url.to_owned(), host: host.to_owned(), session: None })
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(30))
+            .build()?;
+        Ok(Self {
+            http,
+            url: url.to_owned(),
+            host: host.to_owned(),
+            session: None,
+        })
     }
 
     /// Opens a session: `initialize` and `notifications/initialized`.
@@ -43,10 +51,14 @@ impl McpClient {
     /// When the gateway refuses one of them.
     pub async fn initialize(&mut self) -> anyhow::Result<Value> {
         let params = json!({"protocolVersion": PROTOCOL_VERSION, "capabilities": {}, "clientInfo": {"name": "e2e", "version": "1"}});
-        let answer = self.send(&json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params})).await?;
+        let answer = self
+            .send(&json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}))
+            .await?;
         ensure!(answer.status == 200, "initialize: {answer:?}");
         self.session = Some(answer.session.context("initialize gave no session")?);
-        let accepted = self.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await?;
+        let accepted = self
+            .send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
+            .await?;
         ensure!(accepted.status == 202, "notifications/initialized: {accepted:?}");
         Ok(answer.message["result"].clone())
     }
@@ -58,7 +70,11 @@ impl McpClient {
     pub async fn tools(&self) -> anyhow::Result<Vec<String>> {
         let result = self.request("tools/list", json!({})).await?;
         let tools = result["tools"].as_array().context("no tools member")?;
-        Ok(tools.iter().filter_map(|tool| tool["name"].as_str()).map(str::to_owned).collect())
+        Ok(tools
+            .iter()
+            .filter_map(|tool| tool["name"].as_str())
+            .map(str::to_owned)
+            .collect())
     }
 
     /// Calls a tool and returns its result.
@@ -66,7 +82,8 @@ impl McpClient {
     /// # Errors
     /// When the answer is a JSON-RPC error, or no answer at all.
     pub async fn call(&self, tool: &str, arguments: Value) -> anyhow::Result<Value> {
-        self.request("tools/call", json!({"name": tool, "arguments": arguments})).await
+        self.request("tools/call", json!({"name": tool, "arguments": arguments}))
+            .await
     }
 
     /// One request; its result.
@@ -74,8 +91,13 @@ impl McpClient {
     /// # Errors
     /// When the answer is a JSON-RPC error, or no answer at all.
     pub async fn request(&self, method: &str, params: Value) -> anyhow::Result<Value> {
-        let answer = self.send(&json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params})).await?;
-        ensure!(answer.status == 200 && answer.message.get("result").is_some(), "{method}: {answer:?}");
+        let answer = self
+            .send(&json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params}))
+            .await?;
+        ensure!(
+            answer.status == 200 && answer.message.get("result").is_some(),
+            "{method}: {answer:?}"
+        );
         Ok(answer.message["result"].clone())
     }
 
@@ -95,9 +117,21 @@ impl McpClient {
         }
         let response = request.send().await?;
         let status = response.status().as_u16();
-        let session = response.headers().get("mcp-session-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+        let session = response
+            .headers()
+            .get("mcp-session-id")
+            .and_then(|id| id.to_str().ok())
+            .map(str::to_owned);
         let body = response.text().await?;
-        let last = body.lines().rev().find_map(|line| line.strip_prefix("data:")).unwrap_or(&body);
-        Ok(Answer { status, session, message: serde_json::from_str(last).unwrap_or(Value::Null) })
+        let last = body
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix("data:"))
+            .unwrap_or(&body);
+        Ok(Answer {
+            status,
+            session,
+            message: serde_json::from_str(last).unwrap_or(Value::Null),
+        })
     }
 }

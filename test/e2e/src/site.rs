@@ -30,7 +30,9 @@ impl Site {
     /// When the API server refuses an object.
     pub fn create(name: &str) -> anyhow::Result<Self> {
         let listener = |listener: &str, host: &str, port: u16| {
-            format!("{{name: {listener}, hostname: '{host}', port: {port}, protocol: HTTP, allowedRoutes: {{namespaces: {{from: All}}}}}}")
+            format!(
+                "{{name: {listener}, hostname: '{host}', port: {port}, protocol: HTTP, allowedRoutes: {{namespaces: {{from: All}}}}}}"
+            )
         };
         let listeners = [
             listener("mcp", &format!("mcp.{name}.example"), PUBLIC_PORT),
@@ -39,13 +41,17 @@ impl Site {
         ]
         .join(", ");
         let namespaces: String = [format!("{name}-gw"), name.to_owned(), format!("{name}-servers")]
-            .map(|namespace| format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}\n---\n"))
+            .map(|namespace| {
+                format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}\n---\n")
+            })
             .concat();
         apply(&format!(
             "{namespaces}{{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {{name: gw, namespace: {name}-gw}}, \
             spec: {{gatewayClassName: istio, listeners: [{listeners}]}}}}"
         ))?;
-        let site = Self { name: name.to_owned() };
+        let site = Self {
+            name: name.to_owned(),
+        };
         site.grant(name)?;
         Ok(site)
     }
@@ -80,7 +86,11 @@ impl Site {
     #[must_use]
     pub fn extension(&self, namespace: &str, extension: &str, listener: &str, more: &str) -> String {
         let name = &self.name;
-        let more = if more.is_empty() { String::new() } else { format!(", {more}") };
+        let more = if more.is_empty() {
+            String::new()
+        } else {
+            format!(", {more}")
+        };
         format!(
             "{{apiVersion: mcp.kuadrant.io/v1alpha1, kind: MCPGatewayExtension, metadata: {{name: {extension}, namespace: {namespace}}}, \
             spec: {{targetRef: {{group: gateway.networking.k8s.io, kind: Gateway, name: gw, namespace: {name}-gw, sectionName: {listener}}}{more}}}}}"
@@ -139,8 +149,15 @@ impl Site {
         let awaited = format!("{what} to be refused with {reason}");
         let message = eventually(Duration::from_secs(60), &awaited, async || {
             let object = get(what).map_err(|error| format!("{error:#}"))?;
-            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let ready = conditions.iter().find(|condition| condition["type"] == "Ready").cloned().unwrap_or_default();
+            let conditions = object["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let ready = conditions
+                .iter()
+                .find(|condition| condition["type"] == "Ready")
+                .cloned()
+                .unwrap_or_default();
             if ready["status"] == "False" && ready["reason"] == reason {
                 return Ok(ready["message"].as_str().unwrap_or_default().to_owned());
             }
@@ -157,7 +174,9 @@ impl Site {
         let line = format!("gateway gw -n {}-gw", self.name);
         let address = eventually(Duration::from_secs(60), "the Gateway's address", async || {
             let gateway = get(&line).map_err(|error| format!("{error:#}"))?;
-            let address = gateway["status"]["addresses"][0]["value"].as_str().map(str::to_owned);
+            let address = gateway["status"]["addresses"][0]["value"]
+                .as_str()
+                .map(str::to_owned);
             address.ok_or_else(|| gateway["status"]["conditions"].to_string())
         });
         let address = address.await?;

@@ -22,8 +22,9 @@ fn extension(namespace: &str, name: &str, gateway: (&str, &str)) -> anyhow::Resu
 }
 
 fn namespaces(names: impl Iterator<Item = String>) -> anyhow::Result<()> {
-    let manifests: Vec<String> =
-        names.map(|name| format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}")).collect();
+    let manifests: Vec<String> = names
+        .map(|name| format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}"))
+        .collect();
     apply(&manifests.join("\n---\n")).map(drop)
 }
 
@@ -50,19 +51,32 @@ async fn admitted(client: &Client, all: Vec<MCPGatewayExtension>) -> anyhow::Res
 }
 
 async fn stored_for(client: &Client, gateway: &str) -> anyhow::Result<usize> {
-    let all = Api::<MCPGatewayExtension>::all(client.clone()).list(&ListParams::default()).await?;
-    Ok(all.iter().filter(|extension| extension.spec.target_ref.name == gateway).count())
+    let all = Api::<MCPGatewayExtension>::all(client.clone())
+        .list(&ListParams::default())
+        .await?;
+    Ok(all
+        .iter()
+        .filter(|extension| extension.spec.target_ref.name == gateway)
+        .count())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn t56_of_fifty_creates_in_one_namespace_exactly_one_is_admitted_in_twenty_rounds() -> anyhow::Result<()> {
-    Cluster::ready().await?;
+async fn t56_of_fifty_creates_in_one_namespace_exactly_one_is_admitted_in_twenty_rounds() -> anyhow::Result<()>
+{
+    let _cluster = Cluster::ready().await?;
     let client = client().await?;
     namespaces((0..20).map(|round| format!("race-{round}")))?;
     for round in 0..20 {
         let namespace = format!("race-{round}");
-        let all: anyhow::Result<Vec<_>> =
-            (0..50).map(|n| extension(&namespace, &format!("e{n}"), ("race-gw", &format!("gw-{round}-{n}")))).collect();
+        let all: anyhow::Result<Vec<_>> = (0..50)
+            .map(|n| {
+                extension(
+                    &namespace,
+                    &format!("e{n}"),
+                    ("race-gw", &format!("gw-{round}-{n}")),
+                )
+            })
+            .collect();
         let admitted = admitted(&client, all?).await?;
         let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), &namespace);
         let stored = api.list(&ListParams::default()).await?.items.len();
@@ -73,18 +87,27 @@ async fn t56_of_fifty_creates_in_one_namespace_exactly_one_is_admitted_in_twenty
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn t56_of_fifty_creates_for_one_gateway_exactly_one_is_admitted_in_twenty_rounds() -> anyhow::Result<()> {
-    Cluster::ready().await?;
+async fn t56_of_fifty_creates_for_one_gateway_exactly_one_is_admitted_in_twenty_rounds() -> anyhow::Result<()>
+{
+    let _cluster = Cluster::ready().await?;
     let client = client().await?;
     namespaces((0..50).map(|n| format!("rival-{n}")))?;
     for round in 0..20 {
         let gateway = format!("rival-gw-{round}");
-        let all: anyhow::Result<Vec<_>> =
-            (0..50).map(|n| extension(&format!("rival-{n}"), "e", ("rival-gw", &gateway))).collect();
+        let all: anyhow::Result<Vec<_>> = (0..50)
+            .map(|n| extension(&format!("rival-{n}"), "e", ("rival-gw", &gateway)))
+            .collect();
         let admitted = admitted(&client, all?).await?;
-        assert_eq!((admitted.len(), stored_for(&client, &gateway).await?), (1, 1), "round {round}");
+        assert_eq!(
+            (admitted.len(), stored_for(&client, &gateway).await?),
+            (1, 1),
+            "round {round}"
+        );
         for winner in admitted {
-            let (namespace, name) = (winner.namespace.unwrap_or_default(), winner.name.unwrap_or_default());
+            let (namespace, name) = (
+                winner.namespace.unwrap_or_default(),
+                winner.name.unwrap_or_default(),
+            );
             delete(&format!("mcpge {name} -n {namespace}"))?;
         }
     }
@@ -93,14 +116,22 @@ async fn t56_of_fifty_creates_for_one_gateway_exactly_one_is_admitted_in_twenty_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t56_of_twenty_retargets_onto_one_gateway_exactly_one_is_admitted() -> anyhow::Result<()> {
-    Cluster::ready().await?;
+    let _cluster = Cluster::ready().await?;
     let client = client().await?;
     namespaces((0..20).map(|n| format!("mover-{n}")))?;
     let mut all = Vec::new();
     for n in 0..20 {
-        all.push(extension(&format!("mover-{n}"), "e", ("mover-gw", &format!("from-{n}")))?);
+        all.push(extension(
+            &format!("mover-{n}"),
+            "e",
+            ("mover-gw", &format!("from-{n}")),
+        )?);
     }
-    assert_eq!(admitted(&client, all).await?.len(), 20, "nothing to contend for yet");
+    assert_eq!(
+        admitted(&client, all).await?.len(),
+        20,
+        "nothing to contend for yet"
+    );
     let patch = kube::api::Patch::Merge(json!({"spec": {"targetRef": {"name": "mover-target"}}}));
     let moves = (0..20).map(|n| {
         let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), &format!("mover-{n}"));
@@ -116,8 +147,9 @@ async fn t56_of_twenty_retargets_onto_one_gateway_exactly_one_is_admitted() -> a
 }
 
 #[tokio::test]
-async fn t57_a_create_that_somebody_else_refuses_blocks_nobody_for_longer_than_the_grace() -> anyhow::Result<()> {
-    Cluster::ready().await?;
+async fn t57_a_create_that_somebody_else_refuses_blocks_nobody_for_longer_than_the_grace()
+-> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
     let client = client().await?;
     namespaces(["quota-a".to_owned(), "quota-b".to_owned()].into_iter())?;
     apply(
@@ -127,18 +159,24 @@ async fn t57_a_create_that_somebody_else_refuses_blocks_nobody_for_longer_than_t
     let first: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), "quota-a");
     let wanted = extension("quota-a", "e", ("quota-gw", "gw"))?;
     let params = PostParams::default();
-    let refused = eventually(Duration::from_secs(20), "the quota to refuse", async || {
-        match first.create(&params, &wanted).await {
+    let refused = eventually(
+        Duration::from_secs(20),
+        "the quota to refuse",
+        async || match first.create(&params, &wanted).await {
             Err(kube::Error::Api(status)) if status.message.contains("quota") => Ok(()),
             other => Err(format!("{other:?}")),
-        }
-    });
+        },
+    );
     refused.await?;
     let second: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), "quota-b");
     let grace = Duration::from_secs(claims::GRACE_SECONDS.unsigned_abs() + 10);
     eventually(grace, "the claim to end", async || {
         let wanted = extension("quota-b", "e", ("quota-gw", "gw")).map_err(|error| error.to_string())?;
-        second.create(&PostParams::default(), &wanted).await.map(drop).map_err(|error| error.to_string())
+        second
+            .create(&PostParams::default(), &wanted)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
     })
     .await?;
     delete("mcpge e -n quota-b")?;
@@ -147,15 +185,23 @@ async fn t57_a_create_that_somebody_else_refuses_blocks_nobody_for_longer_than_t
 
 #[tokio::test]
 async fn t58_a_dry_run_leaves_no_lease() -> anyhow::Result<()> {
-    Cluster::ready().await?;
+    let _cluster = Cluster::ready().await?;
     let client = client().await?;
     namespaces(["dry".to_owned()].into_iter())?;
     let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), "dry");
-    let params = PostParams { dry_run: true, ..PostParams::default() };
-    api.create(&params, &extension("dry", "e", ("dry-gw", "gw"))?).await?;
+    let params = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    api.create(&params, &extension("dry", "e", ("dry-gw", "gw"))?)
+        .await?;
     assert_eq!(claims_of(&client, "dry/e").await?, Vec::<String>::new());
-    api.create(&PostParams::default(), &extension("dry", "e", ("dry-gw", "gw"))?).await?;
-    assert_eq!(claims_of(&client, "dry/e").await?, ["gateway/dry-gw/gw", "namespace/dry"]);
+    api.create(&PostParams::default(), &extension("dry", "e", ("dry-gw", "gw"))?)
+        .await?;
+    assert_eq!(
+        claims_of(&client, "dry/e").await?,
+        ["gateway/dry-gw/gw", "namespace/dry"]
+    );
     delete("mcpge e -n dry")?;
     Ok(())
 }
@@ -163,7 +209,9 @@ async fn t58_a_dry_run_leaves_no_lease() -> anyhow::Result<()> {
 /// Keys that a holder claims, as `kubectl get leases -l mcp.kuadrant.io/claim` would show them.
 async fn claims_of(client: &Client, holder: &str) -> anyhow::Result<Vec<String>> {
     let api: Api<Lease> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
-    let leases = api.list(&ListParams::default().labels(claims::CLAIM_LABEL)).await?;
+    let leases = api
+        .list(&ListParams::default().labels(claims::CLAIM_LABEL))
+        .await?;
     let mut keys: Vec<String> = leases
         .iter()
         .map(claims::Claim::of)
@@ -177,12 +225,14 @@ async fn claims_of(client: &Client, holder: &str) -> anyhow::Result<Vec<String>>
 /// One writer: tries until it is stored or somebody else is; the webhook may be away for moments.
 async fn contend(api: Api<MCPGatewayExtension>, extension: MCPGatewayExtension) -> Result<bool, String> {
     let deadline = Duration::from_secs(claims::GRACE_SECONDS.unsigned_abs() + 20);
-    eventually(deadline, "a decision", async || match api.create(&PostParams::default(), &extension).await {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.message.contains("already has") => Ok(false),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(true),
-        // Being decided, or the replica that was asked has just been killed.
-        Err(error) => Err(error.to_string()),
+    eventually(deadline, "a decision", async || {
+        match api.create(&PostParams::default(), &extension).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.message.contains("already has") => Ok(false),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(true),
+            // Being decided, or the replica that was asked has just been killed.
+            Err(error) => Err(error.to_string()),
+        }
     })
     .await
     .map_err(|error| error.to_string())
@@ -191,11 +241,16 @@ async fn contend(api: Api<MCPGatewayExtension>, extension: MCPGatewayExtension) 
 /// Long, and it kills webhooks under the other tests: `make e2e TEST='--ignored t56_of_thirty_two'`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes many minutes and must run alone"]
-async fn t56_of_thirty_two_writers_one_survives_in_200_rounds_while_replicas_are_killed() -> anyhow::Result<()> {
-    Cluster::ready().await?;
+async fn t56_of_thirty_two_writers_one_survives_in_200_rounds_while_replicas_are_killed() -> anyhow::Result<()>
+{
+    let _cluster = Cluster::ready().await?;
     let (kit, client) = (Kit::from_env()?, client().await?);
-    kubectl(&format!("scale deployment mcp-gateway-webhook -n {OPERATOR_NAMESPACE} --replicas=3"))?;
-    kubectl(&format!("rollout status deployment mcp-gateway-webhook -n {OPERATOR_NAMESPACE} --timeout=60s"))?;
+    kubectl(&format!(
+        "scale deployment mcp-gateway-webhook -n {OPERATOR_NAMESPACE} --replicas=3"
+    ))?;
+    kubectl(&format!(
+        "rollout status deployment mcp-gateway-webhook -n {OPERATOR_NAMESPACE} --timeout=60s"
+    ))?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
     namespaces((0..32).map(|n| format!("storm-{n}")))?;
     let mut survivors: BTreeMap<i32, i32> = BTreeMap::new();
@@ -209,16 +264,29 @@ async fn t56_of_thirty_two_writers_one_survives_in_200_rounds_while_replicas_are
         });
         let labels = ListParams::default().labels("app.kubernetes.io/name=mcp-gateway-webhook");
         let listed = pods.list(&labels).await?.items;
-        let victim = listed.get(round % listed.len().max(1)).and_then(|pod| pod.metadata.name.clone());
+        let victim = listed
+            .get(round % listed.len().max(1))
+            .and_then(|pod| pod.metadata.name.clone());
         let kill = async {
             // Somewhere among the writes: a different delay in each round.
-            tokio::time::sleep(Duration::from_millis(u64::try_from(round * 7 % 100).unwrap_or_default())).await;
+            tokio::time::sleep(Duration::from_millis(
+                u64::try_from(round * 7 % 100).unwrap_or_default(),
+            ))
+            .await;
             victim.map(|pod| kit.kill_container(OPERATOR_NAMESPACE, &pod, "webhook"))
         };
         let (outcomes, _) = futures::join!(join_all(writers), kill);
         let outcomes: Result<Vec<bool>, String> = outcomes.into_iter().collect();
-        let won = outcomes.map_err(anyhow::Error::msg)?.into_iter().filter(|won| *won).count();
-        assert_eq!((won, stored_for(&client, &gateway).await?), (1, 1), "round {round}");
+        let won = outcomes
+            .map_err(anyhow::Error::msg)?
+            .into_iter()
+            .filter(|won| *won)
+            .count();
+        assert_eq!(
+            (won, stored_for(&client, &gateway).await?),
+            (1, 1),
+            "round {round}"
+        );
         for n in 0..32 {
             let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), &format!("storm-{n}"));
             if api.get_opt("e").await?.is_some() {

@@ -3,6 +3,7 @@
 
 mod admission;
 mod admission_races;
+mod healing;
 mod path;
 
 #[path = "../../../cases/admission.rs"]

@@ -1,0 +1,103 @@
+//! kill -9 of operator, webhook or broker at any point of the main job: it heals by itself.
+
+use std::time::Duration;
+
+use mcp_gateway_e2e::{Cluster, OPERATOR_NAMESPACE, Site, apply, get};
+use mcp_gateway_kit::{Kit, eventually};
+use serde_json::{Value, json};
+
+/// Pause between two kills: shorter than any step of the job takes, so that each step meets some.
+const PACE: Duration = Duration::from_millis(400);
+/// Kills in all: enough to span the whole job several times.
+const KILLS: usize = 30;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_main_job_gets_through_while_our_processes_are_killed() -> anyhow::Result<()> {
+    let _cluster = Cluster::alone().await?;
+    let site = Site::create("heal")?;
+    let killer = tokio::spawn(kill_in_turn(Kit::from_env()?));
+    let extension = site.extension("heal", "ext", "mcp", "");
+    eventually(
+        Duration::from_secs(60),
+        "the extension to be stored",
+        async || apply(&extension).map_err(|error| format!("{error:#}")),
+    )
+    .await?;
+    site.server("one")?;
+    eventually(
+        Duration::from_secs(60),
+        "the registration to be stored",
+        async || site.register("one", "one_").map_err(|error| format!("{error:#}")),
+    )
+    .await?;
+    let kills = killer.await??;
+    assert!(
+        kills >= KILLS / 2,
+        "only {kills} processes were there to be killed"
+    );
+    site.wait_ready("mcpge/ext -n heal")?;
+    site.wait_ready("mcpsr/one -n heal-servers")?;
+    calls_work(&site).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_work_again_after_the_broker_was_killed() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    let site = Site::create("again")?;
+    apply(&site.extension("again", "ext", "mcp", ""))?;
+    site.server("one")?;
+    site.register("one", "one_")?;
+    site.wait_ready("mcpsr/one -n again-servers")?;
+    calls_work(&site).await?;
+    for (pod, container) in running("again")? {
+        Kit::from_env()?.kill_container("again", &pod, &container)?;
+    }
+    calls_work(&site).await?;
+    site.wait_ready("mcpsr/one -n again-servers")
+}
+
+/// Kills operator, webhooks and brokers one after the other; returns how many it met alive.
+async fn kill_in_turn(kit: Kit) -> anyhow::Result<usize> {
+    let mut kills = 0;
+    let mut pace = tokio::time::interval(PACE);
+    for turn in 0..KILLS {
+        pace.tick().await;
+        let namespace = if turn % 3 == 2 { "heal" } else { OPERATOR_NAMESPACE };
+        let victims = running(namespace)?;
+        let Some((pod, container)) = victims.get(turn % victims.len().max(1)) else {
+            continue;
+        };
+        kills += usize::from(kit.kill_container(namespace, pod, container).is_ok());
+    }
+    Ok(kills)
+}
+
+/// Our containers in a namespace: pod and container.
+fn running(namespace: &str) -> anyhow::Result<Vec<(String, String)>> {
+    let pods = get(&format!("pods -n {namespace}"))?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let pods = pods["items"].as_array().cloned().unwrap_or_default();
+    Ok(pods
+        .iter()
+        .map(|pod| {
+            (
+                text(&pod["metadata"]["name"]),
+                text(&pod["spec"]["containers"][0]["name"]),
+            )
+        })
+        .collect())
+}
+
+/// A fresh session calls a tool; retried, because a killed process needs a moment.
+async fn calls_work(site: &Site) -> anyhow::Result<()> {
+    let result = eventually(Duration::from_secs(60), "a call to be answered", async || {
+        let attempt = async {
+            let mut client = site.client().await?;
+            client.initialize().await?;
+            client.call("one_add", json!({"a": 1, "b": 2})).await
+        };
+        attempt.await.map_err(|error: anyhow::Error| format!("{error:#}"))
+    });
+    assert_eq!(result.await?["content"][0]["text"], "3");
+    Ok(())
+}
