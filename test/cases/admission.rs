@@ -83,14 +83,14 @@ pub(crate) fn all() -> Vec<Case> {
         })
         .map(|(file, case)| {
             number += 1;
-            read(file, case, number)
+            read(file, &case, number)
         })
         .collect()
 }
 
-fn read(file: &str, case: Value, number: usize) -> Case {
+fn read(file: &str, case: &Value, number: usize) -> Case {
     let name = case["name"].to_string();
-    let case: RawCase = serde_json::from_value(suffixed(&case, number))
+    let case: RawCase = serde_json::from_value(suffixed(case, number))
         .unwrap_or_else(|error| panic!("{file}: {name}: {error}"));
     let worlds: Value = serde_saphyr::from_str(WORLDS).unwrap_or_else(|error| panic!("worlds.yaml: {error}"));
     let worlds = suffixed(&worlds, number);

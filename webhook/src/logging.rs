@@ -9,7 +9,8 @@ pub(crate) fn install(level: &str, format: LogFormat) {
     let filter = EnvFilter::new(format!("{},kube=warn,hyper=warn,rustls=warn", level_name(level)));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
     // An error means that a subscriber is there already (tests).
     let _ = match format {
         LogFormat::Txt => builder.try_init(),

@@ -3,7 +3,10 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use json_patch::Patch;
-use mcp_gateway_api::admission::{Kind, Verdict, Violation};
+use mcp_gateway_api::{
+    admission::{Kind, Verdict, Violation},
+    conditions::PolicyReason,
+};
 use serde_json::{Value, json};
 
 /// Longest uid that is echoed; real ones have 36 characters.
@@ -161,7 +164,7 @@ pub fn answer(uid: &str, verdict: &Verdict) -> Value {
         if let Some(first) = verdict.violations.first() {
             members.insert(
                 "status".to_owned(),
-                status(403, first.reason, &verdict.violations),
+                status(403, answer_reason(first.reason), &verdict.violations),
             );
         }
     }
@@ -199,6 +202,15 @@ pub fn failed(uid: &str) -> Value {
         json!({"uid": uid, "allowed": false, "status": {"status": "Failure", "code": 500,
         "reason": "InternalError", "message": "the webhook failed to judge this request; see its log"}}),
     )
+}
+
+/// The status reason, but never `Invalid`: kubectl has a form of its own for that one, without our text.
+fn answer_reason(reason: &'static str) -> &'static str {
+    if reason == PolicyReason::Invalid.as_str() {
+        "InvalidMCPAuthPolicy"
+    } else {
+        reason
+    }
 }
 
 fn status(code: u16, reason: &str, violations: &[Violation]) -> Value {

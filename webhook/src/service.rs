@@ -202,7 +202,7 @@ where
         )
     });
     span.record("verdict", sample.verdict).record("rule", sample.rule);
-    span.in_scope(|| log(&sample, &answer));
+    span.in_scope(|| log(&answer));
     (answer, sample)
 }
 
@@ -214,11 +214,10 @@ fn summary(verdict: &Verdict) -> (&'static str, &'static str) {
     }
 }
 
-fn log(sample: &Sample, answer: &Value) {
-    let message = answer.pointer("/response/status/message").and_then(Value::as_str);
-    match message {
-        Some(message) => tracing::info!(verdict = sample.verdict, rule = sample.rule, message, "Refused"),
-        None => tracing::debug!(verdict = sample.verdict, rule = sample.rule, "Let through"),
+fn log(answer: &Value) {
+    match answer.pointer("/response/status/message").and_then(Value::as_str) {
+        Some(why) => tracing::info!(why, "Refused"),
+        None => tracing::debug!("Let through"),
     }
 }
 

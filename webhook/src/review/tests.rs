@@ -72,3 +72,11 @@ fn a_denial_lists_every_violation_twice() {
     );
     assert_eq!(response["status"]["details"]["causes"][1]["field"], "spec.b");
 }
+
+#[test]
+fn the_reason_invalid_is_spelt_out_because_kubectl_hides_the_text_otherwise() {
+    let violation = Violation::new("resource-name", "spec.rules[0]", "Invalid", "is wrong");
+    let response = answer("u-1", &Verdict::deny(vec![violation]))["response"].clone();
+    assert_eq!(response["status"]["reason"], "InvalidMCPAuthPolicy");
+    assert_eq!(response["status"]["message"], "spec.rules[0]: is wrong [Invalid]");
+}
