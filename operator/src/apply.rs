@@ -198,7 +198,7 @@ async fn replace_spec(
     if kind != Kind::EnvoyFilter || body.get("spec") == applied.get("spec") {
         return Ok(applied);
     }
-    let at = |path: &[&str]| PointerBuf::from_tokens(path);
+    let at = |path: &[&str]| PointerBuf::from_tokens(path.iter().copied());
     let patch = json_patch::Patch(vec![
         PatchOperation::Test(TestOperation {
             path: at(&["metadata", "resourceVersion"]),
