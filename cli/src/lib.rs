@@ -1,1 +1,3 @@
-//! Placeholder.
+//! `mcpgw`, also usable as `kubectl mcp`: one module for each subcommand.
+
+pub mod uninstall;

@@ -1,0 +1,250 @@
+//! What has to happen while an operator that is about to be removed still runs (operator.md 4.8): take its Lease, so that it
+//! writes nothing any more, remove the webhook configurations that it made, release the finalizers that only it would.
+
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::{
+    api::{
+        admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+        coordination::v1::{Lease, LeaseSpec},
+    },
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+};
+use mcp_gateway_api::{
+    auth_policy::MCPAuthPolicy, extension::MCPGatewayExtension, names, registration::MCPServerRegistration,
+    virtual_server::MCPVirtualServer, webhooks,
+};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+/// Lease of the operator's leader election.
+const LEASE: &str = "mcp-gateway-operator";
+/// Says on the Lease that the installation is going.
+const UNINSTALLING: &str = "mcp.kuadrant.io/uninstalling";
+/// How long no operator may take the Lease back: longer than Helm needs to delete its pods.
+const HELD_SECONDS: i32 = 30;
+/// A leader that lost the Lease may still finish what it had begun; the finalizers are looked at again after this time.
+const SETTLE: Duration = Duration::from_secs(3);
+/// Objects of one kind that are listed at once.
+const PAGE: u32 = 500;
+
+/// The task.
+#[derive(Clone)]
+pub struct Uninstall {
+    /// The cluster.
+    pub client: Client,
+    /// Namespace of the operator.
+    pub namespace: String,
+}
+
+/// Why it could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum UninstallError {
+    /// A request failed.
+    #[error("{step}: {source}")]
+    Request {
+        /// What was tried.
+        step: &'static str,
+        /// The answer.
+        source: Box<kube::Error>,
+    },
+    /// Finalizers came back as fast as they were released.
+    #[error("not done in time; another operator works in this cluster")]
+    Timeout,
+}
+
+fn request(step: &'static str) -> impl FnOnce(kube::Error) -> UninstallError {
+    move |source| UninstallError::Request {
+        step,
+        source: Box::new(source),
+    }
+}
+
+/// Does it all; done twice it changes nothing.
+///
+/// # Errors
+/// When the API server refuses a step, or `limit` passes.
+pub async fn run(task: &Uninstall, limit: Duration) -> Result<(), UninstallError> {
+    tokio::time::timeout(limit, steps(task))
+        .await
+        .unwrap_or(Err(UninstallError::Timeout))
+}
+
+async fn steps(task: &Uninstall) -> Result<(), UninstallError> {
+    take_lease(task).await?;
+    remove::<ValidatingWebhookConfiguration>(task).await?;
+    remove::<MutatingWebhookConfiguration>(task).await?;
+    loop {
+        release_all(task).await?;
+        tokio::time::sleep(SETTLE).await;
+        // A second look finds what the former leader still wrote.
+        if release_all(task).await? == 0 {
+            return Ok(());
+        }
+        take_lease(task).await?;
+    }
+}
+
+/// Becomes the holder of the Lease; tries again when the leader renews it at the same moment.
+async fn take_lease(task: &Uninstall) -> Result<(), UninstallError> {
+    let api: Api<Lease> = Api::namespaced(task.client.clone(), &task.namespace);
+    loop {
+        let current = api
+            .get_opt(LEASE)
+            .await
+            .map_err(request("read the operator's Lease"))?;
+        let written = match current {
+            Some(lease) => api.replace(LEASE, &PostParams::default(), &taken(lease)).await,
+            None => api.create(&PostParams::default(), &taken(new_lease())).await,
+        };
+        match written {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            other => return other.map(drop).map_err(request("take the operator's Lease")),
+        }
+    }
+}
+
+fn new_lease() -> Lease {
+    Lease {
+        metadata: ObjectMeta {
+            name: Some(LEASE.to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: None,
+    }
+}
+
+/// The Lease as it is held by this task.
+fn taken(mut lease: Lease) -> Lease {
+    let now = MicroTime(Timestamp::try_from(SystemTime::now()).unwrap_or_default());
+    let spec = lease.spec.take().unwrap_or_default();
+    lease.spec = Some(LeaseSpec {
+        holder_identity: Some("mcpgw-uninstall".to_owned()),
+        lease_duration_seconds: Some(HELD_SECONDS),
+        acquire_time: Some(now.clone()),
+        renew_time: Some(now),
+        ..spec
+    });
+    lease
+        .metadata
+        .annotations
+        .get_or_insert_default()
+        .insert(UNINSTALLING.to_owned(), "true".to_owned());
+    lease
+}
+
+/// Deletes the configurations that the operator makes and maintains.
+async fn remove<K>(task: &Uninstall) -> Result<(), UninstallError>
+where
+    K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
+{
+    let api: Api<K> = Api::all(task.client.clone());
+    for name in [webhooks::NAME, "mcp-gateway-webhook-supplementary"] {
+        match api.delete(name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            other => {
+                other.map_err(request("delete the webhook configurations"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Releases our finalizer on every object of our kinds; returns how many had it.
+async fn release_all(task: &Uninstall) -> Result<usize, UninstallError> {
+    Ok(release::<MCPGatewayExtension>(task).await?
+        + release::<MCPServerRegistration>(task).await?
+        + release::<MCPVirtualServer>(task).await?
+        + release::<MCPAuthPolicy>(task).await?)
+}
+
+async fn release<K>(task: &Uninstall) -> Result<usize, UninstallError>
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
+{
+    let all: Api<K> = Api::all(task.client.clone());
+    let mut parameters = ListParams::default().limit(PAGE);
+    let mut released = 0;
+    loop {
+        let page = match all.list_metadata(&parameters).await {
+            // The CRD is gone, and its objects with it.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(released),
+            other => other.map_err(request("list objects"))?,
+        };
+        for object in &page.items {
+            released += usize::from(release_one::<K>(task, &object.metadata).await?);
+        }
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => parameters = parameters.continue_token(&token),
+            None => return Ok(released),
+        }
+    }
+}
+
+/// Whether it had the finalizer.
+async fn release_one<K>(task: &Uninstall, metadata: &ObjectMeta) -> Result<bool, UninstallError>
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
+{
+    let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
+    let before = finalizers.len();
+    finalizers.retain(|finalizer| finalizer != names::FINALIZER);
+    let (Some(name), Some(namespace)) = (&metadata.name, &metadata.namespace) else {
+        return Ok(false);
+    };
+    if finalizers.len() == before {
+        return Ok(false);
+    }
+    let api: Api<K> = Api::namespaced(task.client.clone(), namespace);
+    let patch = json!({"metadata": {"resourceVersion": metadata.resource_version, "finalizers": finalizers}});
+    match api
+        .patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+    {
+        // Changed or gone meanwhile: the second look sees it.
+        Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(true),
+        other => other.map(|_| true).map_err(request("release a finalizer")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_is_taken_keeps_its_version_so_that_a_renewal_at_the_same_moment_is_noticed() {
+        let mut lease = new_lease();
+        lease.metadata.resource_version = Some("7".to_owned());
+        lease.spec = Some(LeaseSpec {
+            holder_identity: Some("operator".to_owned()),
+            lease_transitions: Some(3),
+            ..LeaseSpec::default()
+        });
+        let taken = taken(lease);
+        let spec = taken.spec.expect("a spec");
+        assert_eq!(taken.metadata.resource_version.as_deref(), Some("7"));
+        assert_eq!(spec.holder_identity.as_deref(), Some("mcpgw-uninstall"));
+        assert_eq!(
+            (spec.lease_duration_seconds, spec.lease_transitions),
+            (Some(HELD_SECONDS), Some(3))
+        );
+        assert_eq!(
+            taken.metadata.annotations.expect("annotations")[UNINSTALLING],
+            "true"
+        );
+    }
+}
