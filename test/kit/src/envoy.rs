@@ -8,7 +8,22 @@ use crate::control_plane::{NODE_ADDRESS, XDS_PORT};
 pub(crate) const ADMIN_PORT: u16 = 15000;
 const ISTIO_VERSION: &str = "1.31.0";
 
-/// The bootstrap, with `$(POD_IP)` and `$(POD_NAME)` left for the pod's own environment to fill in.
+/// Where the pod has its token for istiod, and what stands for its text in the bootstrap.
+pub(crate) const TOKEN_DIR: &str = "/var/run/secrets/tokens";
+const TOKEN_MARK: &str = "@TOKEN@";
+/// The variable with the bootstrap.
+pub(crate) const BOOTSTRAP_VARIABLE: &str = "ENVOY_BOOTSTRAP";
+
+/// The entrypoint of the proxy's image: puts the token into the bootstrap and becomes Envoy.
+pub(crate) fn entrypoint(envoy: &str) -> Vec<String> {
+    let script = format!(
+        r#"exec "$0" --config-yaml "$(printf %s "${BOOTSTRAP_VARIABLE}" | sed "s|{TOKEN_MARK}|$(cat {TOKEN_DIR}/istio-token)|")" "$@""#
+    );
+    ["/bin/sh", "-c", &script, envoy].map(str::to_owned).to_vec()
+}
+
+/// The bootstrap, with `$(POD_IP)` and `$(POD_NAME)` left for the pod's own environment to fill in. The token proves to
+/// istiod who asks: without it no Secret is sent, and HTTPS listeners stay empty.
 pub(crate) fn bootstrap(namespace: &str, gateway: &str) -> Value {
     let labels = json!({(crate::gateways::GATEWAY_LABEL): gateway});
     json!({
@@ -24,7 +39,10 @@ pub(crate) fn bootstrap(namespace: &str, gateway: &str) -> Value {
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
-                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
+                "grpc_services": [{
+                    "envoy_grpc": {"cluster_name": "xds-grpc"},
+                    "initial_metadata": [{"key": "authorization", "value": format!("Bearer {TOKEN_MARK}")}],
+                }],
             },
             "lds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"},
             "cds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"},

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::apply::{ApplyError, apply};
 use crate::control_plane::GATEWAY_CLASSES;
-use crate::envoy::{ADMIN_PORT, bootstrap};
+use crate::envoy::{ADMIN_PORT, BOOTSTRAP_VARIABLE, TOKEN_DIR, bootstrap};
 use crate::forward::Listener;
 use crate::node::images::ENVOY_IMAGE;
 use crate::state_dir::StateDir;
@@ -23,6 +23,8 @@ use crate::state_dir::StateDir;
 /// The label by which istiod and Services find a Gateway's pods.
 pub(crate) const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 const MANAGER: &str = "kit-gateways";
+/// Envoy reads its token once, at its start: it must outlive the sandbox.
+const TOKEN_SECONDS: u32 = 7 * 24 * 3600;
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Plays the Gateways of the known classes until the runtime ends; `gateways.json` lists their listeners.
@@ -98,7 +100,7 @@ async fn apply_children(client: &Client, gateway: &Gateway) -> Result<(), ApplyE
         return Ok(());
     }
     let namespace = gateway.namespace().unwrap_or_default();
-    for child in [service(gateway), deployment(gateway)] {
+    for child in [service_account(gateway), service(gateway), deployment(gateway)] {
         apply(client, child, MANAGER, &namespace).await?;
     }
     info!(gateway = gateway.name_any(), namespace, class, "Gateway played");
@@ -139,6 +141,10 @@ pub(crate) fn ports(gateway: &Gateway) -> Vec<i32> {
     ports
 }
 
+fn service_account(gateway: &Gateway) -> Value {
+    json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(gateway)})
+}
+
 fn service(gateway: &Gateway) -> Value {
     let ports: Vec<Value> = ports(gateway)
         .into_iter()
@@ -153,9 +159,6 @@ fn service(gateway: &Gateway) -> Value {
 }
 
 fn deployment(gateway: &Gateway) -> Value {
-    let namespace = gateway.namespace().unwrap_or_default();
-    let config = bootstrap(&namespace, &gateway.name_any()).to_string();
-    let field = |path: &str| json!({"fieldRef": {"fieldPath": path}});
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -165,22 +168,32 @@ fn deployment(gateway: &Gateway) -> Value {
             "template": {
                 "metadata": {"labels": labels(gateway)},
                 "spec": {
+                    "serviceAccountName": child_name(&gateway.name_any(), &gateway.spec.gateway_class_name),
                     "automountServiceAccountToken": false,
                     "terminationGracePeriodSeconds": 5,
-                    "containers": [{
-                        "name": "istio-proxy",
-                        "image": ENVOY_IMAGE,
-                        "args": ["--config-yaml", config, "--disable-hot-restart", "--concurrency", "2",
-                            "--log-level", "warning"],
-                        "env": [
-                            {"name": "POD_IP", "valueFrom": field("status.podIP")},
-                            {"name": "POD_NAME", "valueFrom": field("metadata.name")},
-                        ],
-                        "ports": [{"name": "admin", "containerPort": ADMIN_PORT}],
-                        "readinessProbe": {"httpGet": {"path": "/ready", "port": ADMIN_PORT}, "periodSeconds": 2},
-                    }],
+                    "containers": [proxy(gateway)],
+                    "volumes": [{"name": "istio-token", "projected": {"sources": [{"serviceAccountToken": {
+                        "audience": "istio-ca", "expirationSeconds": TOKEN_SECONDS, "path": "istio-token"}}]}}],
                 },
             },
         },
+    })
+}
+
+fn proxy(gateway: &Gateway) -> Value {
+    let config = bootstrap(&gateway.namespace().unwrap_or_default(), &gateway.name_any()).to_string();
+    let field = |path: &str| json!({"fieldRef": {"fieldPath": path}});
+    json!({
+        "name": "istio-proxy",
+        "image": ENVOY_IMAGE,
+        "args": ["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"],
+        "env": [
+            {"name": "POD_IP", "valueFrom": field("status.podIP")},
+            {"name": "POD_NAME", "valueFrom": field("metadata.name")},
+            {"name": BOOTSTRAP_VARIABLE, "value": config},
+        ],
+        "ports": [{"name": "admin", "containerPort": ADMIN_PORT}],
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": ADMIN_PORT}, "periodSeconds": 2},
+        "volumeMounts": [{"name": "istio-token", "mountPath": TOKEN_DIR}],
     })
 }

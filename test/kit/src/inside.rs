@@ -201,7 +201,7 @@ fn start_log(state: &StateDir) -> std::io::Result<()> {
         .create(true)
         .append(true)
         .open(state.log("kit"))?;
-    let filter = tracing_subscriber::EnvFilter::new("info");
+    let filter = tracing_subscriber::EnvFilter::new("info,kube_client=error");
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     // A second log in one process happens only in tests.
     let _ = log.with_writer(std::sync::Mutex::new(file)).try_init();

@@ -11,7 +11,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
-use crate::apply::apply_yaml;
+use crate::apply::{apply, apply_yaml};
 use crate::eventually::eventually;
 use crate::kit::{Component, Kit};
 use crate::node::images::Image;
@@ -53,6 +53,7 @@ impl Selftest {
         step("manifests are applied", self.apply()).await?;
         step("Gateway is Programmed", self.programmed()).await?;
         step("initialize is answered through Envoy", self.answered()).await?;
+        step("the HTTPS listener has its Secret", self.answered_over_tls()).await?;
         step(
             "a pod sees its Secret, environment and token",
             self.logged("secret=one user=system:serviceaccount"),
@@ -90,6 +91,15 @@ impl Selftest {
         };
         self.kit.add_image("selftest/shell", &shell)?;
         apply_yaml(&self.client, MANIFESTS, "selftest", NAMESPACE).await?;
+        let pair = rcgen::generate_simple_self_signed(["weather.example.com".to_owned()])?;
+        let secret = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "listener"},
+            "type": "kubernetes.io/tls",
+            "stringData": {"tls.crt": pair.cert.pem(), "tls.key": pair.signing_key.serialize_pem()},
+        });
+        apply(&self.client, secret, "selftest", NAMESPACE).await?;
         Ok(())
     }
 
@@ -131,6 +141,24 @@ impl Selftest {
             "the answer is not the server's: {answer}"
         );
         Ok(())
+    }
+
+    /// istiod gives the Secret only to a proxy that has shown its token.
+    async fn answered_over_tls(&self) -> anyhow::Result<()> {
+        self.kit
+            .add_host(&self.gateway_address().await?, "weather.example.com")
+            .await?;
+        let url = "https://weather.example.com:8443/mcp";
+        eventually(DEADLINE, "an answer over TLS", async || initialize(url).await).await?;
+        Ok(())
+    }
+
+    async fn gateway_address(&self) -> anyhow::Result<String> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let pod = pods.get(&self.pod("selftest-istio").await?).await?;
+        pod.status
+            .and_then(|status| status.pod_ip)
+            .context("the Gateway's pod has no address")
     }
 
     /// Waits until the shell pod has said `text`.
@@ -242,6 +270,7 @@ async fn initialize(url: &str) -> Result<String, String> {
         "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "selftest", "version": "0"}}});
     let client = reqwest::Client::builder()
         .no_proxy()
+        .danger_accept_invalid_certs(true)
         .build()
         .map_err(|error| error.to_string())?;
     let answer = client

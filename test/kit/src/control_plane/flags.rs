@@ -112,6 +112,8 @@ pub(super) fn istiod(state: &StateDir, binaries: &Binaries) -> Component {
         ("PILOT_ENABLE_ALPN_FILTER", "false"),
         ("PILOT_ENABLE_GATEWAY_API_DEPLOYMENT_CONTROLLER", "false"),
         ("PILOT_ENABLE_AMBIENT", "false"),
+        // Proxies show their token on the plaintext port too: only a known one gets the Secrets of HTTPS listeners.
+        ("XDS_AUTH_PLAINTEXT", "true"),
         ("POD_NAMESPACE", "istio-system"),
         ("POD_NAME", "istiod-0"),
         ("REVISION", &revision),

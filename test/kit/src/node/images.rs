@@ -72,7 +72,7 @@ impl ImageTable {
         builtin.insert(format!("{REGISTRY}/broker"), broker(bin_dir));
         builtin.insert(format!("{REGISTRY}/sample-everything"), everything(binaries));
         builtin.insert(format!("{REGISTRY}/sample-python"), python(binaries));
-        let entrypoint = vec![text(&binaries.envoy)];
+        let entrypoint = crate::envoy::entrypoint(&text(&binaries.envoy));
         builtin.insert(
             ENVOY_IMAGE.to_owned(),
             Image {

@@ -292,7 +292,7 @@ async fn write_status(node: Arc<Node>, pod: Arc<Pod>, board: Board) {
         changes.borrow_and_update();
         let status = pod_status(&pod, &board.facts(), &sent);
         if status != sent {
-            let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
+            let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": patch_body(&status)});
             match api
                 .patch_status(name, &PatchParams::default(), &Patch::Strategic(patch))
                 .await
@@ -310,6 +310,22 @@ async fn write_status(node: Arc<Node>, pod: Arc<Pod>, board: Board) {
             return;
         }
     }
+}
+
+/// The status with the reasons of conditions that have none: a merge would leave the old ones standing.
+fn patch_body(status: &PodStatus) -> serde_json::Value {
+    let mut body = json!(status);
+    let conditions = body
+        .pointer_mut("/conditions")
+        .and_then(serde_json::Value::as_array_mut);
+    for condition in conditions
+        .into_iter()
+        .flatten()
+        .filter_map(serde_json::Value::as_object_mut)
+    {
+        condition.entry("reason").or_insert(serde_json::Value::Null);
+    }
+    body
 }
 
 fn api(node: &Node, pod: &Pod) -> Api<Pod> {
