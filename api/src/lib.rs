@@ -31,6 +31,8 @@ pub mod grant;
 #[cfg(feature = "k8s")]
 pub mod hosts;
 #[cfg(feature = "k8s")]
+pub mod intake;
+#[cfg(feature = "k8s")]
 pub mod object_key;
 #[cfg(feature = "k8s")]
 pub mod references;

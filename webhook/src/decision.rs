@@ -11,6 +11,7 @@ use mcp_gateway_api::{
     claims::ClaimKey,
     extension::MCPGatewayExtension,
     gateway::Gateway,
+    intake::key_of,
     object_key::{ObjectKey, is_live},
     world::gateway_of,
 };
@@ -179,7 +180,7 @@ impl<C: Cluster> Decider<C> {
     /// The extension that a request is about, for the span.
     #[must_use]
     pub fn subject_of(request: &Request) -> (Kind, ObjectKey) {
-        let key = crate::cache::key_of(&request.object);
+        let key = key_of(&request.object);
         (request.kind, ObjectKey::new(request.namespace.as_str(), key.name))
     }
 }

@@ -11,12 +11,16 @@ use kube::{
         watcher::{self, Event},
     },
 };
-use mcp_gateway_api::{names, object_key::ObjectKey};
+use mcp_gateway_api::{
+    intake::{Watched, key_of},
+    names,
+    object_key::ObjectKey,
+};
 use serde_json::Value;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Snapshot, Watched, key_of};
+use super::Snapshot;
 
 /// Pause before a kind that the cluster does not serve is tried again.
 const RETRY_MISSING: Duration = Duration::from_secs(10);

@@ -14,11 +14,12 @@ use mcp_gateway_api::{
     claims::{Claim, ClaimKey},
     extension::MCPGatewayExtension,
     gateway::Gateway,
+    intake::{Watched, key_of},
     object_key::ObjectKey,
     world::World,
 };
 use mcp_gateway_webhook::{
-    cache::{Snapshot, Watched, WorldReader, key_of},
+    cache::{Snapshot, WorldReader},
     cluster::{Cluster, ClusterError},
 };
 use serde_json::Value;

@@ -1,0 +1,122 @@
+//! Objects as they come from the API server or from files, put into a [`World`] by their kind.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{gateway::Gateway, grant::ReferenceGrant, object_key::ObjectKey, route::HttpRoute, world::World};
+
+/// A kind that the rules read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Watched {
+    /// `MCPGatewayExtension`
+    Extension,
+    /// `MCPServerRegistration`
+    Registration,
+    /// `MCPVirtualServer`
+    VirtualServer,
+    /// `MCPAuthPolicy`
+    Policy,
+    /// `Gateway`
+    Gateway,
+    /// `HTTPRoute`
+    HttpRoute,
+    /// `ReferenceGrant`
+    ReferenceGrant,
+    /// `Namespace`
+    Namespace,
+}
+
+impl Watched {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::Extension,
+        Self::Registration,
+        Self::VirtualServer,
+        Self::Policy,
+        Self::Gateway,
+        Self::HttpRoute,
+        Self::ReferenceGrant,
+        Self::Namespace,
+    ];
+
+    /// The watched kind with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The kind as it stands in objects.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Extension => "MCPGatewayExtension",
+            Self::Registration => "MCPServerRegistration",
+            Self::VirtualServer => "MCPVirtualServer",
+            Self::Policy => "MCPAuthPolicy",
+            Self::Gateway => "Gateway",
+            Self::HttpRoute => "HTTPRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
+            Self::Namespace => "Namespace",
+        }
+    }
+
+    /// Puts `object` into the world; a grant that is being deleted, and an object that cannot be decoded, leaves it.
+    ///
+    /// # Errors
+    /// When the object cannot be decoded.
+    pub fn put(self, world: &mut World, object: &Value) -> Result<(), serde_json::Error> {
+        let outcome = self.decode_into(world, object);
+        if outcome.is_err() {
+            self.remove(world, &key_of(object));
+        }
+        outcome
+    }
+
+    fn decode_into(self, world: &mut World, object: &Value) -> Result<(), serde_json::Error> {
+        match self {
+            Self::Extension => world.set_extension(typed(object)?),
+            Self::Registration => world.set_registration(typed(object)?),
+            Self::VirtualServer => world.set_virtual_server(typed(object)?),
+            Self::Policy => world.set_policy(typed(object)?),
+            Self::Gateway => world.set_gateway(Arc::new(Gateway::from_value(object)?)),
+            Self::HttpRoute => world.set_route(Arc::new(HttpRoute::from_value(object)?)),
+            Self::ReferenceGrant => match ReferenceGrant::from_value(object)? {
+                Some(grant) => world.set_grant(Arc::new(grant)),
+                None => self.remove(world, &key_of(object)),
+            },
+            Self::Namespace => {
+                let labels = object.pointer("/metadata/labels").cloned().unwrap_or_default();
+                let labels: Option<_> = serde_json::from_value(labels)?;
+                world.set_namespace(key_of(object).name, labels.unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an object out of the world.
+    pub fn remove(self, world: &mut World, key: &ObjectKey) {
+        match self {
+            Self::Extension => drop(world.remove_extension(key)),
+            Self::Registration => drop(world.remove_registration(key)),
+            Self::VirtualServer => drop(world.remove_virtual_server(key)),
+            Self::Policy => drop(world.remove_policy(key)),
+            Self::Gateway => drop(world.remove_gateway(key)),
+            Self::HttpRoute => drop(world.remove_route(key)),
+            Self::ReferenceGrant => drop(world.remove_grant(key)),
+            Self::Namespace => drop(world.remove_namespace(&key.name)),
+        }
+    }
+}
+
+fn typed<T: DeserializeOwned>(object: &Value) -> Result<Arc<T>, serde_json::Error> {
+    T::deserialize(object).map(Arc::new)
+}
+
+/// `metadata.namespace` (empty for a cluster-scoped object) and `metadata.name`.
+#[must_use]
+pub fn key_of(object: &Value) -> ObjectKey {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    ObjectKey::new(text("/metadata/namespace"), text("/metadata/name"))
+}
