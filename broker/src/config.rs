@@ -4,6 +4,7 @@
 pub mod document;
 pub mod model;
 mod server;
+pub mod sources;
 pub mod watch;
 
 #[cfg(test)]

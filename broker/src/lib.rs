@@ -7,6 +7,7 @@ pub mod auth;
 pub mod config;
 pub mod decision;
 pub mod front;
+pub mod kubernetes;
 pub mod options;
 pub mod protocol;
 pub mod router;

@@ -2,6 +2,7 @@
 //! one line and exit code 2. Nothing here touches files, sockets or the process environment.
 
 mod flags;
+mod raw;
 mod validate;
 
 #[cfg(test)]
@@ -20,6 +21,8 @@ pub struct Options {
     pub config_files: Vec<PathBuf>,
     /// Secret `(namespace, name)` to watch beside the file.
     pub config_secret: Option<(String, String)>,
+    /// Base URL of the cluster's API server, as the kubelet tells it to pods.
+    pub api_server: Option<String>,
     /// Host that clients use, lower case, without port; empty in standalone mode.
     pub public_host: String,
     /// Hairpin target.

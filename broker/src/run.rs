@@ -5,9 +5,10 @@ use crate::aggregation::federation::{Federation, Published};
 use crate::auth::clock;
 use crate::auth::hairpin::UseCounter;
 use crate::auth::keys::Keys;
-use crate::config::watch;
+use crate::config::{sources, watch};
 use crate::decision::Rules;
 use crate::front::{self, FrontState, Health, streams};
+use crate::kubernetes::secret::{self, ClusterAccess};
 use crate::options::Options;
 use crate::router::facts::RouterState;
 use crate::sessions::hairpin::Hairpin;
@@ -39,13 +40,20 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(8);
 /// Updates of the config that wait; one is applied at a time.
 const UPDATE_QUEUE: usize = 4;
 
+/// Where the kubelet mounts the pod's service account.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 /// What tests set and flags cannot.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Environment {
     /// Which addresses servers may have.
     pub addresses: AddressPolicy,
     /// How long readiness is off before the listeners close.
     pub endpoint_removal: Duration,
+    /// The cluster's API server, when there is one.
+    pub cluster: Option<ClusterAccess>,
+    /// How long a lost watch of the config Secret still decides.
+    pub watch_grace: Duration,
 }
 
 impl Environment {
@@ -56,9 +64,15 @@ impl Environment {
         } else {
             AddressPolicy::Strict
         };
+        let cluster = options.api_server.clone().map(|base| ClusterAccess {
+            base,
+            account: SERVICE_ACCOUNT.into(),
+        });
         Self {
             addresses,
             endpoint_removal: ENDPOINT_REMOVAL,
+            cluster,
+            watch_grace: sources::GRACE,
         }
     }
 }
@@ -122,7 +136,7 @@ pub async fn start(options: Options, environment: Environment) -> anyhow::Result
         running.serve_router(listener, Arc::new(pieces.router_state(&options, &keys)));
     }
     running.state.health.listening();
-    running.spawn_background(&options, &pieces, environment);
+    running.spawn_background(&options, &pieces, &environment);
     tracing::info!(component = "broker", address = %running.broker, version = crate::VERSION, "Broker listens");
     Ok(running)
 }
@@ -211,7 +225,7 @@ impl Pieces {
         }
     }
 
-    fn federation(&self, options: &Options, environment: Environment) -> Federation {
+    fn federation(&self, options: &Options, environment: &Environment) -> Federation {
         Federation {
             settings: ConnectionSettings {
                 check_interval: options.check_interval,
@@ -255,10 +269,9 @@ impl Running {
         });
     }
 
-    fn spawn_background(&self, options: &Options, pieces: &Pieces, environment: Environment) {
+    fn spawn_background(&self, options: &Options, pieces: &Pieces, environment: &Environment) {
         let (updates, receiver) = mpsc::channel(UPDATE_QUEUE);
-        self.background
-            .spawn(watch::run(options.config_files.clone(), updates));
+        self.spawn_config(options, environment, updates);
         let stop = self.stop_background.clone();
         self.background
             .spawn(pieces.federation(options, environment).run(receiver, stop));
@@ -286,6 +299,37 @@ impl Running {
                 }
             }
         });
+    }
+
+    /// The file, and beside it the Secret when a cluster is at hand.
+    fn spawn_config(
+        &self,
+        options: &Options,
+        environment: &Environment,
+        updates: mpsc::Sender<watch::Update>,
+    ) {
+        let (Some(name), Some(access)) = (options.config_secret.clone(), environment.cluster.clone()) else {
+            if options.config_secret.is_some() {
+                tracing::warn!(
+                    component = "config",
+                    "No cluster at hand, the config file alone decides"
+                );
+            }
+            self.background
+                .spawn(watch::run(options.config_files.clone(), updates));
+            return;
+        };
+        let (file, from_file) = mpsc::channel(UPDATE_QUEUE);
+        let (events, from_watch) = mpsc::channel(UPDATE_QUEUE);
+        self.background
+            .spawn(watch::run(options.config_files.clone(), file));
+        self.background.spawn(secret::watch(access, name, events));
+        self.background.spawn(sources::merge(
+            from_file,
+            from_watch,
+            updates,
+            environment.watch_grace,
+        ));
     }
 
     /// The orderly end: readiness off, endpoint removal, running calls, then everything else.

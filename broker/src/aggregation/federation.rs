@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 /// Readiness does not wait longer for the first attempts (data-plane.md 2.7).
 const FIRST_ATTEMPTS: Duration = Duration::from_secs(10);
 /// How often the CA file of the hairpin is looked at.
-const CA_POLL: Duration = Duration::from_secs(10);
+const CA_POLL: Duration = Duration::from_secs(2);
 
 /// The published catalog, for readers.
 pub struct Published {

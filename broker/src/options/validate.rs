@@ -1,6 +1,7 @@
 //! Raw flag values and environment → [`Options`], every rule of data-plane.md 2.2 and 2.3.
 
-use super::flags::{FLAGS, FlagError, RawFlags};
+use super::flags::{FLAGS, RawFlags};
+use super::raw::{Checked, Raw, bad, list};
 use super::{InvalidToolPolicy, KeyOptions, LogLevel, OauthOptions, Options, PrivateHost};
 use crate::secret::Secret;
 use std::path::PathBuf;
@@ -9,112 +10,6 @@ use std::time::Duration;
 const DEFAULT_PRIVATE_HOST: &str = "mcp-gateway-istio.gateway-system.svc.cluster.local:8080";
 const HARD_BODY_LIMIT: i64 = 64 * 1024 * 1024;
 const MIN_KEY_BYTES: usize = 32;
-
-struct Raw<'a> {
-    flags: &'a RawFlags,
-    env: &'a dyn Fn(&str) -> Option<String>,
-}
-
-type Checked<T> = Result<T, FlagError>;
-
-fn bad<T>(flag: &'static str, accepted: &str) -> Checked<T> {
-    Err(FlagError::BadValue {
-        flag,
-        accepted: accepted.to_owned(),
-    })
-}
-
-impl Raw<'_> {
-    fn text(&self, flag: &'static str) -> Option<&str> {
-        self.flags.get(flag).map(String::as_str)
-    }
-
-    fn or_env(&self, flag: &'static str, variables: &[&str]) -> Option<String> {
-        let from_env = || {
-            variables
-                .iter()
-                .find_map(|name| (self.env)(name).filter(|value| !value.is_empty()))
-        };
-        self.text(flag)
-            .filter(|value| !value.is_empty())
-            .map(str::to_owned)
-            .or_else(from_env)
-    }
-
-    fn switch(&self, flag: &'static str, default: bool) -> bool {
-        self.text(flag).map_or(default, |value| value == "true")
-    }
-
-    fn integer(&self, flag: &'static str, default: i64) -> Checked<i64> {
-        match self.text(flag) {
-            None => Ok(default),
-            Some(text) => text.parse().or_else(|_| bad(flag, "an integer is expected")),
-        }
-    }
-
-    /// A duration as an integer in `unit` seconds, or as text such as `90s`, `5m`, `1h`, `250ms`.
-    fn duration(&self, flag: &'static str, unit: u64, default: u64) -> Checked<Duration> {
-        let Some(text) = self.text(flag) else {
-            return Ok(Duration::from_secs(default * unit));
-        };
-        if let Ok(number) = text.parse::<i64>() {
-            let number = u64::try_from(number).unwrap_or(0);
-            return Ok(Duration::from_secs(number.saturating_mul(unit)));
-        }
-        parse_duration(text).map_or_else(
-            || bad(flag, "an integer or a duration such as 90s is expected"),
-            Ok,
-        )
-    }
-
-    fn one_of(&self, flag: &'static str, values: &[&'static str]) -> Checked<&'static str> {
-        let Some(text) = self.text(flag) else {
-            return Ok(values.first().copied().unwrap_or_default());
-        };
-        match values.iter().find(|value| **value == text) {
-            Some(value) => Ok(value),
-            None => bad(flag, &format!("accepted values: {}", values.join(", "))),
-        }
-    }
-
-    fn address(&self, flag: &'static str, default: &str) -> Checked<String> {
-        let text = self.text(flag).unwrap_or(default);
-        let text = if text.starts_with(':') {
-            format!("0.0.0.0{text}")
-        } else {
-            text.to_owned()
-        };
-        match text.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text),
-            _ => bad(flag, "host:port is expected"),
-        }
-    }
-
-    fn env_list(&self, name: &str, default: &str) -> Vec<String> {
-        list(&(self.env)(name).unwrap_or_else(|| default.to_owned()))
-    }
-}
-
-/// `90s`, `5m`, `1h`, `250ms`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().ok()?;
-    match text.strip_prefix(digits)? {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
-        "h" => Some(Duration::from_secs(number.checked_mul(3600)?)),
-        _ => None,
-    }
-}
-
-fn list(text: &str) -> Vec<String> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-        .map(str::to_owned)
-        .collect()
-}
 
 /// Builds the options.
 pub(super) fn options(flags: &RawFlags, env: &dyn Fn(&str) -> Option<String>) -> Checked<Options> {
@@ -130,6 +25,7 @@ pub(super) fn options(flags: &RawFlags, env: &dyn Fn(&str) -> Option<String>) ->
     Ok(Options {
         config_files: config_files(&raw),
         config_secret: config_secret(&raw)?,
+        api_server: api_server(env),
         public_host,
         private_host: private_host(&raw)?,
         gateway_ca_cert: raw
@@ -231,6 +127,19 @@ fn config_secret(raw: &Raw<'_>) -> Checked<Option<(String, String)>> {
         }
         _ => bad(flag, "<namespace>/<name> is expected"),
     }
+}
+
+fn api_server(env: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let host = env("KUBERNETES_SERVICE_HOST").filter(|host| !host.is_empty())?;
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host
+    };
+    let port = env("KUBERNETES_SERVICE_PORT")
+        .filter(|port| !port.is_empty())
+        .unwrap_or_else(|| "443".to_owned());
+    Some(format!("https://{host}:{port}"))
 }
 
 fn public_host(raw: &Raw<'_>) -> Checked<String> {

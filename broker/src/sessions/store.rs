@@ -66,6 +66,8 @@ pub trait SessionStore: Send + Sync {
 /// Sessions remembered per replica (data-plane.md 15.1).
 const MAX_SESSIONS: usize = 100_000;
 const SHARDS: usize = 16;
+/// Revocations may fill the store this many times over.
+const REVOCATION_FACTOR: usize = 4;
 
 #[derive(Default)]
 struct Entry {
@@ -212,15 +214,16 @@ impl SessionStore for MemoryStore {
     fn revoke(&self, jti: Uuid, expires: u64) -> BoxFuture<'_, Result<Ended, StoreError>> {
         let revoked = self.with(jti, |entries| {
             // A revocation finds room beyond the bound: refusing it would keep a session alive that its owner ended.
+            let room = self.limit_per_shard.saturating_mul(REVOCATION_FACTOR);
+            if entries.len() >= room && !entries.contains_key(&jti) {
+                return Err(StoreError::Full);
+            }
             let entry = entries.entry(jti).or_default();
             entry.expires = expires;
-            if std::mem::replace(&mut entry.revoked, true) {
-                None
-            } else {
-                Some(std::mem::take(&mut entry.backends))
-            }
+            let ended_before = std::mem::replace(&mut entry.revoked, true);
+            Ok((!ended_before).then(|| std::mem::take(&mut entry.backends)))
         });
-        ready(revoked)
+        ready(revoked.flatten())
     }
 
     fn is_full(&self) -> bool {

@@ -82,6 +82,31 @@ pub fn server_client(bundles: &[&str], policy: AddressPolicy) -> Result<Client, 
         .map_err(|error| ClientError::Build(error.to_string()))
 }
 
+/// A client of the cluster's API server, which trusts the cluster's CA only.
+///
+/// # Errors
+/// [`ClientError`] when the CA is bad.
+pub fn cluster_client(ca: &str) -> Result<Client, ClientError> {
+    install_crypto();
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+        roots
+            .add(certificate.map_err(|_| ClientError::Roots)?)
+            .map_err(|_| ClientError::Roots)?;
+    }
+    let tls = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let builder = Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy();
+    builder
+        .connect_timeout(CONNECT)
+        .build()
+        .map_err(|error| ClientError::Build(error.to_string()))
+}
+
 /// A client that connects to the private host whatever name a URL has; over TLS the URL's name is the one verified.
 ///
 /// # Errors

@@ -49,6 +49,24 @@ impl Client {
         }
     }
 
+    /// A client that speaks TLS to `mcp.test` on this port and trusts one CA.
+    pub fn tls(port: u16, ca: &str) -> Self {
+        mcp_gateway_broker::transport::client::install_crypto();
+        let root = reqwest::Certificate::from_pem(ca.as_bytes()).unwrap();
+        let http = reqwest::Client::builder()
+            .tls_certs_only([root])
+            .resolve(PUBLIC, ([127, 0, 0, 1], port).into())
+            .build()
+            .unwrap();
+        Self {
+            http,
+            base: format!("https://{PUBLIC}:{port}"),
+            session: None,
+            headers: Vec::new(),
+            host: PUBLIC.to_owned(),
+        }
+    }
+
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self

@@ -103,6 +103,8 @@ pub struct Plan<'a> {
     /// Hosts and where they lead.
     pub hosts: &'a [(&'a str, SocketAddr)],
     pub body_limit: u64,
+    /// Certificate and key, PEM, of an HTTPS listener.
+    pub tls: Option<(&'a str, &'a str)>,
 }
 
 fn bootstrap(plan: &Plan<'_>) -> Value {
@@ -129,6 +131,13 @@ fn bootstrap(plan: &Plan<'_>) -> Value {
             "log_format": {"text_format_source": {"inline_string": "%REQ(:METHOD)% %REQ(:AUTHORITY)% %RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS%\n"}}}}], "strip_any_host_port": true, "http_filters": filters,
         "route_config": {"virtual_hosts": hosts},
     });
+    let mut chain = json!({"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]});
+    if let Some((certificate, key)) = plan.tls {
+        chain["transport_socket"] = json!({"name": "tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {"tls_certificates": [{
+                "certificate_chain": {"inline_string": certificate}, "private_key": {"inline_string": key}}]}}});
+    }
     json!({
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
         "static_resources": {
@@ -136,7 +145,7 @@ fn bootstrap(plan: &Plan<'_>) -> Value {
             "listeners": [{
                 "address": {"socket_address": {"address": "127.0.0.1", "port_value": plan.listen}},
                 "per_connection_buffer_limit_bytes": plan.body_limit + mcp_gateway_api::envoy_filter::BUFFER_LIMIT_MARGIN,
-                "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
+                "filter_chains": [chain],
             }],
         },
     })

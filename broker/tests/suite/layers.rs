@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 12] = [
     &["config"],
     &["auth"],
     &["transport"],
-    &["sessions", "upstreams"],
+    &["sessions", "upstreams", "kubernetes"],
     &["aggregation"],
     &["decision"],
     &["telemetry"],

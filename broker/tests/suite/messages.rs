@@ -355,6 +355,7 @@ async fn d79_a_dead_server_gives_503_with_the_id() {
         public_host: crate::world::PUBLIC,
         hosts: &[("one.mcp.test", dead)],
         body_limit: 5_242_880,
+        tls: None,
     };
     world.envoy = Some(crate::envoy::Envoy::start(&plan).await);
     let client = world.client().initialized().await;

@@ -3,6 +3,7 @@
 use crate::client::Client;
 use crate::envoy::{Envoy, Plan};
 use crate::fixture::Server;
+use mcp_gateway_broker::kubernetes::secret::ClusterAccess;
 use mcp_gateway_broker::options::{self, Command, Options};
 use mcp_gateway_broker::run::{self, Environment, Running};
 use mcp_gateway_broker::transport::address::AddressPolicy;
@@ -35,7 +36,7 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check:
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -111,6 +112,7 @@ impl World {
             public_host: PUBLIC,
             hosts: &hosts,
             body_limit: 5_242_880,
+            tls: None,
         };
         world.envoy = Some(Envoy::start(&plan).await);
         world
@@ -118,14 +120,36 @@ impl World {
 
     /// The broker without an Envoy.
     pub async fn broker_only(config: &str, flags: &[&str]) -> Self {
+        Self::broker_at(free_port(), config, flags).await
+    }
+
+    /// The broker without an Envoy, whose private host has this port unless a flag says otherwise.
+    pub async fn broker_at(port: u16, config: &str, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.yaml");
         std::fs::write(&file, config).unwrap();
-        let port = free_port();
-        let environment = Environment {
+        let environment = Self::environment(None);
+        Self::broker_in(environment, port, folder, flags).await
+    }
+
+    pub fn environment(cluster: Option<ClusterAccess>) -> Environment {
+        let watch_grace = Duration::from_millis(300);
+        Environment {
             addresses: AddressPolicy::Unchecked,
             endpoint_removal: Duration::ZERO,
-        };
+            cluster,
+            watch_grace,
+        }
+    }
+
+    /// A broker whose config file is in `folder`.
+    pub async fn broker_in(
+        environment: Environment,
+        port: u16,
+        folder: tempfile::TempDir,
+        flags: &[&str],
+    ) -> Self {
+        let file = folder.path().join("config.yaml");
         let running = run::start(options(port, &file, flags), environment)
             .await
             .unwrap();
