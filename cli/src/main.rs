@@ -1,9 +1,12 @@
 //! Entry point: arguments, then the subcommand.
 
-use std::time::Duration;
+use std::{io, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
-use mcpgw::uninstall::{self, Uninstall};
+use mcpgw::{
+    lint::Lint,
+    uninstall::{self, Uninstall},
+};
 
 /// Command line of MCP gateways.
 #[derive(Parser)]
@@ -15,6 +18,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Judges manifests by the admission rules, offline. Exit code 0: fine, 1: findings, 2: unreadable.
+    Lint(Lint),
     /// Before the operator is removed: it stops working, its webhook configurations go, and finalizers are released, so that
     /// every object can be deleted without it. Gateways keep serving.
     Uninstall {
@@ -28,14 +33,31 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     // Only the first call in a process can succeed, and this is the first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().command {
+        Command::Lint(lint) => Ok(linted(&lint)),
         Command::Uninstall { namespace, timeout } => {
             let client = kube::Client::try_default().await?;
             let task = Uninstall { client, namespace };
-            Ok(uninstall::run(&task, Duration::from_secs(timeout)).await?)
+            uninstall::run(&task, Duration::from_secs(timeout)).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// What could not be read is another exit code than what is wrong.
+#[expect(
+    clippy::print_stderr,
+    reason = "a command line tool says on stderr why it cannot work"
+)]
+fn linted(lint: &Lint) -> ExitCode {
+    match lint.run(&mut io::stdout().lock()) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("mcpgw lint: {error}");
+            ExitCode::from(2)
         }
     }
 }
