@@ -84,3 +84,14 @@ refused "only one per namespace allowed" "sed 's/^  name: .*/  name: second/' $e
 refused "only one per Gateway allowed" "sed 's/^  namespace: .*/  namespace: gateway-system/' $extension | kubectl create -f -"
 
 step "Done: every step answered as it should"
+if [[ -n ${KEEP:-} ]]; then
+  cat <<END
+It stays up. From another terminal:
+  endpoint    curl -X POST http://localhost:${GATEWAY_LOCAL_PORT_HTTP_MCP:-8888}/mcp -H 'Content-Type: application/json' -d '{"jsonrpc":"2.0","id":1,"method":"initialize"}'
+  kubectl     export KUBECONFIG=$MCPGW_KIT_DIR/kubeconfig.host
+  logs        $MCPGW_KIT_DIR/logs
+Stop it with Ctrl-C here, or: ${MCPGW_BIN_DIR:-target/debug}/kit down
+END
+else
+  echo "make demo KEEP=1 keeps it up, and says where its URL, kubeconfig and logs are."
+fi
