@@ -7,4 +7,5 @@ pub mod json;
 pub mod message;
 pub mod reply;
 pub mod sse;
+pub mod uri_template;
 pub mod version;

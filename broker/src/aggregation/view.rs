@@ -3,6 +3,7 @@
 
 use super::catalog::{Catalog, Entry, Server};
 use crate::config::model::VirtualServer;
+use crate::protocol::uri_template;
 use crate::upstreams::items::ItemKind;
 
 /// The inputs of the stages, as they came with the request.
@@ -30,12 +31,18 @@ pub struct View<'a> {
 pub struct Permit<'a> {
     entry: &'a Entry,
     server: &'a Server,
+    target: String,
 }
 
 impl<'a> Permit<'a> {
     /// The item.
     pub fn entry(&self) -> &'a Entry {
         self.entry
+    }
+
+    /// The server's own name or URI of what is used.
+    pub fn target(&self) -> &str {
+        &self.target
     }
 
     /// Its server.
@@ -109,7 +116,7 @@ impl<'a> View<'a> {
             .filter(move |entry| self.allows(kind, entry))
     }
 
-    /// Permission to use a published name or URI; a hidden one is answered as an unknown one.
+    /// Permission to use a published name; a hidden one is answered as an unknown one.
     pub fn permit(&self, kind: ItemKind, published: &str) -> Option<Permit<'a>> {
         let entry = self
             .catalog
@@ -119,6 +126,33 @@ impl<'a> View<'a> {
         Some(Permit {
             entry,
             server: self.catalog.server_of(entry)?,
+            target: entry.original.clone(),
+        })
+    }
+
+    /// Permission to use a URI (data-plane.md 5.5): the resource itself, else the template with the most literal
+    /// characters. Two servers whose templates are equally good give none.
+    pub fn permit_uri(&self, uri: &str) -> Option<Permit<'a>> {
+        if let Some(permit) = self.permit(ItemKind::Resource, uri) {
+            return Some(permit);
+        }
+        // An exact URI that is hidden from this caller stays hidden, whatever template would cover it.
+        if self.catalog.table(ItemKind::Resource).get(uri).is_some() {
+            return None;
+        }
+        let matching = self
+            .list(ItemKind::Template, None)
+            .filter_map(|entry| uri_template::covers(&entry.original, uri).map(|literals| (literals, entry)));
+        let matching: Vec<(usize, &'a Entry)> = matching.collect();
+        let (best, entry) = matching.iter().max_by_key(|(literals, _)| *literals)?;
+        let rivals = matching
+            .iter()
+            .any(|(literals, rival)| literals == best && rival.server != entry.server);
+        let server = self.catalog.server_of(entry).filter(|_| !rivals)?;
+        Some(Permit {
+            entry,
+            server,
+            target: uri.to_owned(),
         })
     }
 }

@@ -38,6 +38,8 @@ const MCP: &str = "/mcp";
 const TOKENS: &str = "/tokens";
 const METADATA: &str = "/.well-known/oauth-protected-resource";
 const OWN_PATHS: [&str; 5] = ["/status", "/metrics", "/debug", "/healthz", "/readyz"];
+/// Paths of the MCP endpoint itself. Others below `/mcp` are the broker's to refuse.
+const ENDPOINTS: [&str; 3] = ["/mcp", "/mcp/", "/mcp/stateful"];
 const GATEWAY_ONLY: [&str; 2] = ["/mcp/elicitation", mcp_gateway_api::envoy_filter::REPAIR_PATH];
 /// Set for the broker on its private paths when they come through the gateway: it answers 404 then.
 pub const THROUGH_GATEWAY: &str = "x-mcp-through-gateway";
@@ -88,7 +90,7 @@ fn of_mcp(head: &Head, catalog: &Catalog, rules: &Rules, edits: Edits) -> HeadDe
         return HeadDecision::Refuse(origin_refusal());
     }
     match head.method() {
-        "POST" => match refuse_post(head, rules) {
+        "POST" if ENDPOINTS.contains(&head.path_only()) => match refuse_post(head, rules) {
             Some(refusal) => refusal,
             None => HeadDecision::Body(edits),
         },

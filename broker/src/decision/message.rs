@@ -8,7 +8,7 @@ use crate::aggregation::view::{Permit, View};
 use crate::auth::session::SessionClaims;
 use crate::protocol::json::quoted;
 use crate::protocol::message::{Message, MessageError, MessageKind, Routed};
-use crate::protocol::reply::{INTERNAL, INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, Refusal, SESSION};
+use crate::protocol::reply::{INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, Refusal, SESSION};
 use crate::protocol::{header, version};
 use crate::sessions::store::BackendSession;
 use crate::upstreams::items::{Hints, ItemKind};
@@ -162,7 +162,12 @@ fn routed(
     };
     let selection = selection(request.head, request.rules);
     let view = View::new(catalog, &selection);
-    let Some(permit) = view.permit(method.kind, &name.value) else {
+    let permit = if method.by_uri {
+        view.permit_uri(&name.value)
+    } else {
+        view.permit(method.kind, &name.value)
+    };
+    let Some(permit) = permit else {
         // Whether the session was ended is known only to the store, and comes before what it may see.
         return match facts.revoked {
             Some(_) => answer(message, Some(token), unknown(method.kind, &name.value)),
@@ -170,13 +175,6 @@ fn routed(
         };
     };
     let server = permit.server();
-    if !server.snapshot.served {
-        return answer(
-            message,
-            Some(token),
-            Refusal::new(503, INTERNAL, "MCP server unavailable", "unavailable"),
-        );
-    }
     if facts.revoked.is_none() {
         return Decision::Need(Need::Facts(claims.clone(), server.config.name.clone()));
     }
@@ -236,7 +234,7 @@ fn forward(
         (":path", config.path.clone()),
         (header::METHOD, header::encode(&call.message.method)),
         (header::SERVER_NAME, header::encode(&config.name)),
-        (call.method.name_header, header::encode(&entry.original)),
+        (call.method.name_header, header::encode(permit.target())),
     ];
     let mut remove: Vec<String> = ["mcp-method", "mcp-name", "last-event-id"]
         .map(str::to_owned)
@@ -268,8 +266,8 @@ fn forward(
     Edits {
         set,
         remove,
-        splice: (entry.original != entry.published)
-            .then(|| (call.name.range.clone(), quoted(&entry.original))),
+        splice: (permit.target() != call.name.value)
+            .then(|| (call.name.range.clone(), quoted(permit.target()))),
         metadata: metadata(call, permit, virtual_server),
         guard: Some(Guard {
             session: Some(call.token.to_owned()),
@@ -292,8 +290,8 @@ fn metadata(call: &Call<'_>, permit: &Permit<'_>, virtual_server: Option<&String
         ("method", call.message.method.to_string()),
         ("era", "legacy".to_owned()),
         ("server", config.name.clone()),
-        (call.method.metadata_member, entry.original.clone()),
-        ("published_name", entry.published.clone()),
+        (call.method.metadata_member, permit.target().to_owned()),
+        ("published_name", call.name.value.to_string()),
         ("session", call.claims.jti.to_string()),
         ("route", call.method.route.to_owned()),
     ];

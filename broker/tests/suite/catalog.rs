@@ -286,3 +286,84 @@ async fn d52_only_sessions_that_see_a_change_are_told() {
         assert!(rest.is_none(), "{rest:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d49_d50_resources_of_any_scheme_and_templates_are_read_from_their_server() {
+    let (one, two) = (Server::start("one", &[]).await, Server::start("two", &[]).await);
+    *one.resources.lock().unwrap() = vec![
+        json!({"uri": "ui://x", "name": "x"}),
+        json!({"uri": "odd+scheme:y", "name": "y"}),
+    ];
+    *one.templates.lock().unwrap() = vec![
+        json!({"uriTemplate": "file:///{+path}", "name": "files"}),
+        json!({"uriTemplate": "tie://{a}", "name": "t"}),
+    ];
+    *two.templates.lock().unwrap() = vec![
+        json!({"uriTemplate": "file:///logs/{name}", "name": "logs"}),
+        json!({"uriTemplate": "tie://{b}", "name": "t"}),
+    ];
+    let world = World::start(&[(&one, ""), (&two, "")], &[]).await;
+    let client = world.client().initialized().await;
+    let templates = client
+        .names("resources/templates/list", "resourceTemplates", "uriTemplate")
+        .await;
+    assert_eq!(
+        templates,
+        ["file:///logs/{name}", "file:///{+path}", "tie://{a}", "tie://{b}"]
+    );
+    for (uri, server) in [
+        ("ui://x", "one"),
+        ("odd+scheme:y", "one"),
+        ("file:///a/b", "one"),
+        ("file:///logs/today", "two"),
+    ] {
+        let reply = client.rpc("resources/read", json!({"uri": uri})).await;
+        assert_eq!(
+            reply.json()["result"]["content"][0]["text"],
+            server,
+            "{uri}: {}",
+            reply.text
+        );
+    }
+    for unknown in ["tie://z", "none://z"] {
+        let reply = client.rpc("resources/read", json!({"uri": unknown})).await;
+        assert_eq!(
+            (reply.error().0, reply.json()["error"]["data"]["uri"].as_str()),
+            (-32602, Some(unknown))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s10_a_config_with_policies_closes_what_they_name() {
+    let (one, two) = (
+        Server::start("one", &["a"]).await,
+        Server::start("two", &["b"]).await,
+    );
+    let open = config(&[entry(&one, ""), entry(&two, "")]);
+    let policy = "authPolicies:\n- {name: ns/p, valid: true, targets: [{kind: MCPServerRegistration, name: ns/one}]}\n";
+    let world = World::start_with(&format!("{open}{policy}"), &[&one, &two], &[]).await;
+    let client = world.client().initialized().await;
+    assert_eq!(client.tools().await, ["b"]);
+    assert_eq!(
+        (client.call("a").await.error().0, client.call("b").await.status),
+        (-32602, 200)
+    );
+    world.write_config(&format!("{open}authRequired: true\n"));
+    eventually("everything closed", || async {
+        client.tools().await.is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(client.call("b").await.error().0, -32602);
+    let capabilities = client.clone().with("x-mcp-authorized", "forged");
+    world.write_config(&open);
+    eventually("open again", || async {
+        (client.tools().await.len() == 2).then_some(())
+    })
+    .await;
+    assert!(
+        capabilities.tools().await.is_empty(),
+        "what cannot be verified shows nothing"
+    );
+    assert_eq!(capabilities.call("b").await.error().0, -32602);
+}

@@ -44,6 +44,7 @@ pub struct Server {
     pub tools: Mutex<Vec<Value>>,
     pub prompts: Mutex<Vec<Value>>,
     pub resources: Mutex<Vec<Value>>,
+    pub templates: Mutex<Vec<Value>>,
     /// Issues session ids and insists on them.
     pub sessions: AtomicBool,
     pub page_size: AtomicUsize,
@@ -84,6 +85,7 @@ impl Server {
             tools: Mutex::new(tools.iter().map(|name| tool(name)).collect()),
             prompts: Mutex::default(),
             resources: Mutex::default(),
+            templates: Mutex::default(),
             sessions: AtomicBool::new(true),
             page_size: AtomicUsize::new(100),
             endless: AtomicBool::default(),
@@ -239,7 +241,7 @@ fn answer(server: &Server, method: &str, message: &Value, headers: &HeaderMap, b
         }
         "prompts/list" => list("prompts", &server.prompts),
         "resources/list" => list("resources", &server.resources),
-        "resources/templates/list" => json!({"resourceTemplates": []}),
+        "resources/templates/list" => list("resourceTemplates", &server.templates),
         "tools/call" if server.call_status.load(Ordering::Relaxed) != 0 => {
             let status = StatusCode::from_u16(server.call_status.load(Ordering::Relaxed)).unwrap();
             return (
