@@ -293,10 +293,18 @@ pub enum Upkeep {
     },
 }
 
-/// The operator re-asserts and confirms a key of a stored winner: `winner` must have been read live **after** the
-/// claim, be live and want the key; `holder` is what was read about the claim's holder when that is another object.
+/// The operator re-asserts and confirms a key of a stored extension that lost no contest: it must have been read live
+/// **after** the claim, be live and want the key; `holder` is what was read about the claim's holder when that is
+/// another object. Only an `accepted` one (rows 1–9 of operator.md 2.1) takes a claim from a live holder that wants it:
+/// one that still waits for its Gateway or grant would otherwise take turns with the one that is served.
 #[must_use]
-pub fn uphold(claim: Option<&Claim>, holder: &HolderState, winner: &Requester, now: Timestamp) -> Upkeep {
+pub fn uphold(
+    claim: Option<&Claim>,
+    holder: &HolderState,
+    winner: &Requester,
+    accepted: bool,
+    now: Timestamp,
+) -> Upkeep {
     let Some(claim) = claim else { return Upkeep::Create };
     let assert = || Upkeep::Assert {
         resource_version: claim.resource_version.clone(),
@@ -311,7 +319,7 @@ pub fn uphold(claim: Option<&Claim>, holder: &HolderState, winner: &Requester, n
             (false, _) => Upkeep::Keep,
         },
         // Stored and wanting it, but the rules say that the winner is another one.
-        Some(_) if matches!(holder, HolderState::Live { wants: true, .. }) => assert(),
+        Some(_) if accepted && matches!(holder, HolderState::Live { wants: true, .. }) => assert(),
         Some(_) if is_stale(claim, holder, now) => assert(),
         Some(_) => Upkeep::Keep,
     }

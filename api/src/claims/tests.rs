@@ -146,7 +146,7 @@ fn a_create_under_the_same_name_waits_for_the_first_one() {
 #[test]
 fn the_operator_confirms_only_the_uid_that_it_saw() {
     let winner = requester("a/e", "u1", true);
-    let uphold = |claim: &Claim, now| uphold(Some(claim), &HolderState::Gone, &winner, at(now));
+    let uphold = |claim: &Claim, now| uphold(Some(claim), &HolderState::Gone, &winner, true, at(now));
     let assert = Upkeep::Assert {
         resource_version: "7".to_owned(),
     };
@@ -206,4 +206,21 @@ fn a_claim_survives_its_lease() {
     );
     assert_eq!(Claim::of(&other).transitions, 1);
     assert_eq!(Claim::of(&other).acquired, Some(at(300)));
+}
+
+#[test]
+fn t2_an_extension_that_still_waits_takes_no_claim_from_a_live_holder() {
+    let held = claim("b/e", "u9", true, 100);
+    let winner = requester("a/e", "u1", true);
+    let uphold = |state: &HolderState, accepted| uphold(Some(&held), state, &winner, accepted, at(900));
+    let assert = Upkeep::Assert {
+        resource_version: "7".to_owned(),
+    };
+    assert_eq!(uphold(&live("u9", true), false), Upkeep::Keep);
+    assert_eq!(uphold(&live("u9", true), true), assert);
+    assert_eq!(
+        uphold(&HolderState::Gone, false),
+        assert,
+        "nobody is served on it"
+    );
 }

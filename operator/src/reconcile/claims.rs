@@ -135,7 +135,11 @@ impl Upkeeper<'_> {
             _ => HolderState::Gone,
         };
         let now = Timestamp::now();
-        let step = uphold(claim.as_ref(), &holder, &winner, now);
+        let accepted = self
+            .snapshot
+            .judgement(&winner.key)
+            .is_some_and(|judgement| judgement.accepted.is_some());
+        let step = uphold(claim.as_ref(), &holder, &winner, accepted, now);
         if !matches!(step, Upkeep::Create | Upkeep::Assert { .. }) || !self.still_wants(&winner, key).await? {
             return Ok(());
         }
