@@ -1,0 +1,286 @@
+//! A gateway without Kubernetes: the fixture, broker and router in this process, and a real Envoy with the filters that the
+//! operator would give it. The fixture is the only server; its prefix is empty.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use mcp_gateway_api::envoy_filter::{BUFFER_LIMIT_MARGIN, ext_proc_filter, guard_filters};
+use mcp_gateway_broker::options::{self, Command};
+use mcp_gateway_broker::run::{self, Environment};
+use mcp_gateway_broker::transport::address::AddressPolicy;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command as Process};
+use tokio::time::Instant;
+
+use crate::fixture::{self, EraChoice, Journal, Options, Running};
+
+use super::install::cache_root;
+
+/// The name under which Envoy knows the fixture.
+const FIXTURE_HOST: &str = "fixture.mcp.test";
+/// Broker, Envoy and discovery of one server take a second or two.
+const START_TIME: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
+/// The broker's default limit of request bodies.
+const BODY_LIMIT: u64 = 5_242_880;
+
+/// A running gateway; it ends when this value is dropped.
+pub(crate) struct Gateway {
+    port: u16,
+    fixture: Running,
+    envoy: Child,
+    broker: run::Running,
+    folder: tempfile::TempDir,
+}
+
+impl Gateway {
+    /// Starts everything and waits until the gateway serves the fixture.
+    pub(crate) async fn start(era: EraChoice, flags: &[String]) -> anyhow::Result<Self> {
+        let options = Options {
+            era,
+            allow_host: vec![FIXTURE_HOST.to_owned()],
+            ..Options::default()
+        };
+        let fixture = fixture::start(options)
+            .await
+            .context("cannot start the fixture")?;
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let port = free_port().await?;
+        let config = folder.path().join("config.yaml");
+        std::fs::write(&config, server_list(fixture.address)).context("cannot write the broker's config")?;
+        let options = broker_options(port, &config, flags)?;
+        let real = Environment::real(&options);
+        let environment = Environment {
+            addresses: AddressPolicy::Unchecked,
+            endpoint_removal: Duration::ZERO,
+            ..real
+        };
+        let broker = run::start(options, environment)
+            .await
+            .context("cannot start the broker")?;
+        let router = broker.router.context("the broker has no router")?;
+        let plan = json!({"listen": port, "router": place(router), "broker": place(broker.broker), "fixture": place(fixture.address)});
+        let envoy = start_envoy(folder.path(), &plan)?;
+        let mut gateway = Self {
+            port,
+            fixture,
+            envoy,
+            broker,
+            folder,
+        };
+        gateway.wait().await?;
+        Ok(gateway)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://localhost:{}/mcp", self.port)
+    }
+
+    /// What the fixture saw.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.fixture.journal
+    }
+
+    /// Copies what Envoy wrote.
+    pub(crate) fn keep_log(&self, path: &Path) -> anyhow::Result<()> {
+        std::fs::copy(self.folder.path().join("envoy.txt"), path).context("cannot copy Envoy's log")?;
+        Ok(())
+    }
+
+    async fn wait(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_TIME;
+        let broker = self.broker.broker;
+        loop {
+            if let Some(status) = self.envoy.try_wait()? {
+                let log = std::fs::read_to_string(self.folder.path().join("envoy.txt")).unwrap_or_default();
+                anyhow::bail!("Envoy ended ({status}): {log}");
+            }
+            let listening = TcpStream::connect(("127.0.0.1", self.port)).await.is_ok();
+            let state = state(broker).await;
+            if listening && state.is_none() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                anyhow::bail!("not ready within {START_TIME:?}: {}", state.unwrap_or_default());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// What the broker says of the fixture; nothing when it is ready.
+async fn state(broker: SocketAddr) -> Option<String> {
+    let Ok(answer) = reqwest::get(format!("http://{broker}/status")).await else {
+        return Some("the broker does not answer".to_owned());
+    };
+    let status = answer.json::<Value>().await.unwrap_or_default();
+    let server = status.pointer("/servers/0");
+    if server
+        .and_then(|server| server.get("ready"))
+        .and_then(Value::as_bool)
+        == Some(true)
+    {
+        return None;
+    }
+    let message = server
+        .and_then(|server| server.get("message"))
+        .and_then(Value::as_str);
+    Some(
+        message
+            .unwrap_or("the broker does not know the server")
+            .to_owned(),
+    )
+}
+
+async fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.context("no free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+fn server_list(address: SocketAddr) -> String {
+    let server = json!({
+        "name": "conformance/fixture", "url": format!("http://{address}/mcp"), "hostname": FIXTURE_HOST, "prefix": "",
+        "createdAt": "2026-01-01T00:00:00Z", "uid": "fixture",
+    });
+    json!({"servers": [server], "virtualServers": []}).to_string()
+}
+
+fn broker_options(port: u16, config: &Path, flags: &[String]) -> anyhow::Result<options::Options> {
+    let fixed = [
+        "--mcp-gateway-public-host=localhost".to_owned(),
+        format!("--mcp-gateway-private-host=127.0.0.1:{port}"),
+        format!("--mcp-gateway-config={}", config.display()),
+        "--mcp-broker-public-address=127.0.0.1:0".to_owned(),
+        "--mcp-router-address=127.0.0.1:0".to_owned(),
+        "--metrics-addr=127.0.0.1:0".to_owned(),
+        format!(
+            "--gateway-signing-key={}{}",
+            uuid::Uuid::new_v4(),
+            uuid::Uuid::new_v4()
+        ),
+    ];
+    match options::parse(fixed.into_iter().chain(flags.iter().cloned()), &|_| None)? {
+        Command::Run(options) => Ok(*options),
+        Command::Print(text) => anyhow::bail!("the broker's flags ask for a text: {text}"),
+    }
+}
+
+fn place(address: SocketAddr) -> Value {
+    json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
+}
+
+fn start_envoy(folder: &Path, plan: &Value) -> anyhow::Result<Child> {
+    let file = folder.join("envoy.json");
+    std::fs::write(&file, bootstrap(plan).to_string())?;
+    let log = std::fs::File::create(folder.join("envoy.txt"))?;
+    Process::new(envoy_binary()?)
+        .args([
+            "--disable-hot-restart",
+            "--concurrency",
+            "1",
+            "-l",
+            "warning",
+            "-c",
+        ])
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot start Envoy")
+}
+
+/// `MCPGW_ENVOY`, or what `kit build envoy` put into the cache.
+fn envoy_binary() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("MCPGW_ENVOY") {
+        return Ok(path.into());
+    }
+    let cache = cache_root()?;
+    let items = std::fs::read_dir(&cache).with_context(|| format!("no cache at {}", cache.display()))?;
+    let mut found: Vec<_> = items
+        .filter_map(|item| Some(item.ok()?.path()))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("envoy-"))
+        })
+        .map(|path| path.join("envoy/_bin/envoy"))
+        .filter(|path| path.is_file())
+        .collect();
+    found.sort();
+    found.pop().with_context(|| {
+        format!(
+            "no Envoy in {}: run `kit build envoy`, or set MCPGW_ENVOY",
+            cache.display()
+        )
+    })
+}
+
+fn cluster(name: &str, address: &Value, http2: bool) -> Value {
+    let mut cluster = json!({
+        "name": name, "type": "STATIC", "connect_timeout": "2s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]},
+    });
+    if let (true, Some(members)) = (http2, cluster.as_object_mut()) {
+        const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+        let options = json!({
+            "@type": format!("type.googleapis.com/{OPTIONS}"),
+            "explicit_http_config": {"http2_protocol_options": {}},
+        });
+        members.insert(
+            "typed_extension_protocol_options".to_owned(),
+            json!({OPTIONS: options}),
+        );
+    }
+    cluster
+}
+
+/// Envoy's static configuration. Every host but the fixture's leads to the gateway, so that its own check of Host is tested.
+fn bootstrap(plan: &Value) -> Value {
+    let at = |name: &str| plan.get(name).cloned().unwrap_or_default();
+    let mut filters = vec![ext_proc_filter("router")];
+    filters.extend(guard_filters("broker"));
+    filters.push(json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    }));
+    let routes =
+        |cluster: &str| json!([{"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}}]);
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "in",
+        "strip_any_host_port": true,
+        "access_log": [{"name": "stderr", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
+            "log_format": {"text_format_source": {"inline_string":
+                "%REQ(:METHOD)% %REQ(:AUTHORITY)% %RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS%\n"}},
+        }}],
+        "http_filters": filters,
+        "route_config": {"virtual_hosts": [
+            {"name": "fixture", "domains": [FIXTURE_HOST], "routes": routes("fixture")},
+            {"name": "gateway", "domains": ["*"], "routes": routes("broker")},
+        ]},
+    });
+    let listen = json!({"socket_address": {"address": "127.0.0.1", "port_value": at("listen")}});
+    json!({
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
+        "static_resources": {
+            "clusters": [
+                cluster("router", &at("router"), true),
+                cluster("broker", &at("broker"), false),
+                cluster("fixture", &at("fixture"), false),
+            ],
+            "listeners": [{
+                "address": listen,
+                "per_connection_buffer_limit_bytes": BODY_LIMIT + BUFFER_LIMIT_MARGIN,
+                "filter_chains": [{"filters": [
+                    {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager},
+                ]}],
+            }],
+        },
+    })
+}
