@@ -26,6 +26,9 @@ enum Command {
         /// Namespace of the operator.
         #[arg(long, short, default_value = "mcp-system")]
         namespace: String,
+        /// Namespace whose extension is removed together with the operator; once for each.
+        #[arg(long = "without-extension-in", value_name = "NAMESPACE")]
+        without_extensions: Vec<String>,
         /// Seconds until it gives up.
         #[arg(long, default_value_t = 60)]
         timeout: u64,
@@ -38,9 +41,17 @@ async fn main() -> anyhow::Result<ExitCode> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().command {
         Command::Lint(lint) => Ok(linted(&lint)),
-        Command::Uninstall { namespace, timeout } => {
+        Command::Uninstall {
+            namespace,
+            without_extensions,
+            timeout,
+        } => {
             let client = kube::Client::try_default().await?;
-            let task = Uninstall { client, namespace };
+            let task = Uninstall {
+                client,
+                namespace,
+                without_extensions,
+            };
             uninstall::run(&task, Duration::from_secs(timeout)).await?;
             Ok(ExitCode::SUCCESS)
         }

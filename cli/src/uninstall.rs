@@ -14,6 +14,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use mcp_gateway_api::{
     auth_policy::MCPAuthPolicy, extension::MCPGatewayExtension, names, registration::MCPServerRegistration,
@@ -40,6 +41,8 @@ pub struct Uninstall {
     pub client: Client,
     /// Namespace of the operator.
     pub namespace: String,
+    /// Namespaces whose extension goes too: its EnvoyFilter lies elsewhere, fails closed, and nobody would remove it later.
+    pub without_extensions: Vec<String>,
 }
 
 /// Why it could not be done.
@@ -79,6 +82,9 @@ async fn steps(task: &Uninstall) -> Result<(), UninstallError> {
     take_lease(task).await?;
     remove::<ValidatingWebhookConfiguration>(task).await?;
     remove::<MutatingWebhookConfiguration>(task).await?;
+    for namespace in &task.without_extensions {
+        remove_filters(task, namespace).await?;
+    }
     loop {
         release_all(task).await?;
         tokio::time::sleep(SETTLE).await;
@@ -152,6 +158,36 @@ where
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             other => {
                 other.map_err(request("delete the webhook configurations"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Deletes the EnvoyFilters of the extension in `namespace`, wherever they lie.
+async fn remove_filters(task: &Uninstall, namespace: &str) -> Result<(), UninstallError> {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(
+        "networking.istio.io",
+        "v1alpha3",
+        "EnvoyFilter",
+    ));
+    let all: Api<DynamicObject> = Api::all_with(task.client.clone(), &resource);
+    let (managed, by) = names::MANAGED_BY_LABEL;
+    let owner = names::label_value(namespace);
+    let labels = format!("{managed}={by},{}={owner}", names::EXTENSION_NAMESPACE_LABEL);
+    let filters = match all.list_metadata(&ListParams::default().labels(&labels)).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        other => other.map_err(request("list EnvoyFilters"))?,
+    };
+    for filter in filters.items {
+        let (Some(name), Some(lies)) = (filter.metadata.name, filter.metadata.namespace) else {
+            continue;
+        };
+        let api: Api<DynamicObject> = Api::namespaced_with(task.client.clone(), &lies, &resource);
+        match api.delete(&name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            other => {
+                other.map_err(request("delete an EnvoyFilter"))?;
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -10,10 +11,12 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use mcp_gateway_images::{
+    chart,
     contents::{self, Texts},
     image::Image,
     layout::Published,
     recipe::{PROGRAMS, Program, Release},
+    registry::Registry,
     sbom,
 };
 use serde_json::{Value, json};
@@ -39,8 +42,17 @@ enum What {
         #[arg(long = "binaries", required = true, value_parser = pair)]
         binaries: Vec<(String, PathBuf)>,
     },
-    /// Images of bundle and catalog, as `make generate` wrote them.
+    /// Images of bundle, catalog and chart, as `make generate` wrote them.
     Files,
+    /// Push every layout to a registry. REGISTRY_USER and REGISTRY_PASSWORD log in.
+    Push {
+        /// `host[:port]/path`; the images' names are appended. The chart goes to `<path>/charts`.
+        #[arg(long)]
+        registry: String,
+        /// By http instead of https.
+        #[arg(long)]
+        plain_http: bool,
+    },
 }
 
 fn pair(text: &str) -> Result<(String, PathBuf), String> {
@@ -53,6 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.what {
         What::Programs { binaries } => programs(arguments, &release, binaries),
         What::Files => files(arguments, &release),
+        What::Push { registry, plain_http } => push(&arguments.out, registry, *plain_http),
     }
 }
 
@@ -202,6 +215,47 @@ fn files(arguments: &Arguments, facts: &Facts) -> anyhow::Result<()> {
         .map(|(path, text)| (format!("configs/{path}"), text))
         .collect();
     contents::catalog(&facts.version, &catalog, facts.epoch)?.write(&arguments.out)?;
+    chart(arguments, facts)
+}
+
+fn chart(arguments: &Arguments, facts: &Facts) -> anyhow::Result<()> {
+    let files = texts(&arguments.root.join("charts"), &["mcp-gateway"])?;
+    let files: Texts = files
+        .into_iter()
+        .filter_map(|(path, text)| Some((path.strip_prefix("mcp-gateway/")?.to_owned(), text)))
+        .collect();
+    let definition = files
+        .get("Chart.yaml")
+        .context("charts/mcp-gateway/Chart.yaml is missing")?;
+    let definition = serde_saphyr::from_str(definition).context("Chart.yaml")?;
+    let artifact = chart::artifact("mcp-gateway", &definition, &files, facts.epoch)?;
+    Published::artifact("mcp-gateway", &facts.version, artifact).write(&arguments.out.join("charts"))?;
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn push(layouts: &Path, address: &str, plain: bool) -> anyhow::Result<()> {
+    // Only the first call in a process can succeed, and this is the first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let login = std::env::var("REGISTRY_USER")
+        .ok()
+        .zip(std::env::var("REGISTRY_PASSWORD").ok());
+    for (folder, address) in [
+        (layouts.to_owned(), address.to_owned()),
+        (layouts.join("charts"), format!("{address}/charts")),
+    ] {
+        let registry = Registry::new(&address, plain, login.clone())?;
+        for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
+            let path = entry?.path();
+            if path.join("oci-layout").is_file() {
+                let pushed = registry
+                    .push(&path)
+                    .await
+                    .with_context(|| format!("pushing {}", path.display()))?;
+                writeln!(std::io::stdout(), "{pushed}")?;
+            }
+        }
+    }
     Ok(())
 }
 

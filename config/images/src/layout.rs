@@ -45,6 +45,19 @@ impl Published {
         }
     }
 
+    /// An artifact that is no container image: its manifest itself carries the tag.
+    #[must_use]
+    pub fn artifact(name: &str, tag: &str, artifact: Image) -> Self {
+        let index = artifact.manifest.clone();
+        Self {
+            name: name.to_owned(),
+            tag: tag.to_owned(),
+            index,
+            images: vec![artifact],
+            referrers: Vec::new(),
+        }
+    }
+
     /// The digest by which manifests name it.
     #[must_use]
     pub fn digest(&self) -> String {

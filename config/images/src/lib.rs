@@ -1,11 +1,13 @@
 //! Container images without a container engine: layers, images and indexes as plain values, the same bytes for the same
 //! input on every machine, written as an OCI layout (olm.md 6.6).
 
+pub mod chart;
 pub mod contents;
 pub mod image;
 pub mod layer;
 pub mod layout;
 pub mod recipe;
+pub mod registry;
 pub mod sbom;
 
 /// Registry path of every image of the project.
