@@ -34,7 +34,10 @@ pub(crate) fn affected(
             items.found.insert(WorkItem::VirtualServer(key.clone()));
             items.every_extension();
         }
-        Kind::AuthPolicy => items.every_extension(),
+        Kind::AuthPolicy => {
+            items.found.insert(WorkItem::AuthPolicy(key.clone()));
+            items.every_extension();
+        }
         Kind::Gateway => items.by_gateway(key),
         Kind::ReferenceGrant => items.by_grant(&key.namespace),
         Kind::HttpRoute => items.by_route(key),
@@ -324,3 +327,6 @@ fn backends_of(route: &HttpRoute) -> BTreeSet<ObjectKey> {
         .filter_map(|reference| reference.service(&route.key.namespace))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,6 +148,7 @@ impl Cache {
             .map(WorkItem::Extension)
             .chain(keys(Kind::Registration).map(WorkItem::Registration))
             .chain(keys(Kind::VirtualServer).map(WorkItem::VirtualServer))
+            .chain(keys(Kind::AuthPolicy).map(WorkItem::AuthPolicy))
             .chain(keys(Kind::Gateway).map(WorkItem::ListenerStatus))
             .chain(keys(Kind::HttpRoute).map(WorkItem::RouteStatus))
             .collect()

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -28,6 +28,8 @@ pub(crate) struct Context {
     pub(crate) events: Events,
     /// Interval between two questions to brokers that serve everything.
     pub(crate) status_interval: Duration,
+    /// The operator is being uninstalled: no finalizer is taken any more.
+    pub(crate) uninstalling: Arc<AtomicBool>,
     snapshot: Mutex<Option<Arc<Snapshot>>>,
     brokers: Mutex<BTreeMap<String, Namespace>>,
 }
@@ -65,6 +67,7 @@ impl Context {
             http,
             events,
             status_interval,
+            uninstalling: Arc::default(),
             snapshot: Mutex::new(None),
             brokers: Mutex::new(BTreeMap::new()),
         }

@@ -427,3 +427,6 @@ fn deduplicated(list: &[String]) -> Vec<String> {
         .cloned()
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,13 @@
 //! Leader election by one Lease (operator.md 11.1): 15 s lease, 10 s renew deadline, 2 s retries. The decision is a
 //! pure function; every write carries the resourceVersion that was read, so two replicas never both hold it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -9,13 +15,13 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 use kube::{
-    Api, Client,
+    Api, ResourceExt,
     api::{ObjectMeta, PostParams},
 };
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::{context::Context, metrics::Metrics, uninstall::UNINSTALLING};
 
 /// Name of the Lease.
 pub(crate) const LEASE: &str = "mcp-gateway-operator";
@@ -29,6 +35,8 @@ pub(crate) struct Election {
     identity: String,
     leads: watch::Sender<bool>,
     metrics: Arc<Metrics>,
+    /// The Lease says that the operator is being uninstalled.
+    uninstalling: Arc<AtomicBool>,
 }
 
 /// What a candidate may do with the Lease as it is.
@@ -41,12 +49,13 @@ enum Step {
 }
 
 impl Election {
-    pub(crate) fn new(client: Client, namespace: &str, identity: String, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(context: &Context, identity: String) -> Self {
         Self {
-            api: Api::namespaced(client, namespace),
+            api: Api::namespaced(context.client.clone(), &context.settings.namespace),
             identity,
             leads: watch::Sender::new(false),
-            metrics,
+            metrics: Arc::clone(&context.metrics),
+            uninstalling: Arc::clone(&context.uninstalling),
         }
     }
 
@@ -105,6 +114,10 @@ impl Election {
 
     async fn attempt(&self) -> Result<bool, kube::Error> {
         let current = self.api.get_opt(LEASE).await?;
+        let leaving = current
+            .as_ref()
+            .is_some_and(|lease| lease.annotations().contains_key(UNINSTALLING));
+        self.uninstalling.store(leaving, Ordering::Relaxed);
         let spec = current.as_ref().and_then(|lease| lease.spec.as_ref());
         let Step::Write(spec) = decide(spec, &self.identity, Timestamp::now()) else {
             return Ok(false);
@@ -170,7 +183,8 @@ fn decide(current: Option<&LeaseSpec>, identity: &str, now: Timestamp) -> Step {
     }))
 }
 
-fn expired(spec: &LeaseSpec, now: Timestamp) -> bool {
+/// True when the lease ran out.
+pub(crate) fn expired(spec: &LeaseSpec, now: Timestamp) -> bool {
     let Some(renewed) = &spec.renew_time else {
         return true;
     };

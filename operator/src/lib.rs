@@ -15,6 +15,8 @@ mod context;
 mod document;
 mod events;
 mod fields;
+#[cfg(test)]
+mod fixtures;
 mod health;
 mod kinds;
 mod leader;
@@ -24,5 +26,7 @@ mod preserve;
 mod queue;
 mod reconcile;
 mod secrets;
+mod sibling;
 mod snapshot;
+mod uninstall;
 mod watch;

@@ -27,6 +27,8 @@ pub(crate) enum WorkItem {
     Registration(ObjectKey),
     /// A virtual server's status.
     VirtualServer(ObjectKey),
+    /// A policy's status.
+    AuthPolicy(ObjectKey),
     /// Our conditions in a Gateway's listeners.
     ListenerStatus(ObjectKey),
     /// Our entries in an HTTPRoute's parents.
@@ -47,6 +49,7 @@ impl WorkItem {
             Self::Extension(_) => "Extension",
             Self::Registration(_) => "Registration",
             Self::VirtualServer(_) => "VirtualServer",
+            Self::AuthPolicy(_) => "AuthPolicy",
             Self::ListenerStatus(_) => "ListenerStatus",
             Self::RouteStatus(_) => "RouteStatus",
             Self::Brokers(_) => "Brokers",
@@ -62,6 +65,7 @@ impl WorkItem {
             Self::Extension(key)
             | Self::Registration(key)
             | Self::VirtualServer(key)
+            | Self::AuthPolicy(key)
             | Self::ListenerStatus(key)
             | Self::RouteStatus(key) => key.to_string(),
             Self::Brokers(namespace) => namespace.clone(),

@@ -8,6 +8,7 @@ use crate::{
     queue::{Outcome, WorkItem},
 };
 
+pub(crate) mod auth_policy;
 pub(crate) mod brokers;
 pub(crate) mod claims;
 pub(crate) mod extension;
@@ -88,6 +89,7 @@ pub(crate) async fn run(context: Arc<Context>, item: &WorkItem) -> Outcome {
         WorkItem::Extension(key) => extension::reconcile(&context, key).await,
         WorkItem::Registration(key) => registration::reconcile(&context, key).await,
         WorkItem::VirtualServer(key) => virtual_server::reconcile(&context, key).await,
+        WorkItem::AuthPolicy(key) => auth_policy::reconcile(&context, key).await,
         WorkItem::ListenerStatus(key) => listener_status::reconcile(&context, key).await,
         WorkItem::RouteStatus(key) => route_status::reconcile(&context, key).await,
         WorkItem::Brokers(namespace) => brokers::reconcile(&context, namespace).await,

@@ -6,7 +6,9 @@ use anyhow::Context as _;
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
+    runtime::events::EventType,
 };
+use mcp_gateway_api::object_key::ObjectKey;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -25,7 +27,7 @@ use crate::{
     metrics::Metrics,
     options::{Environment, Options, WebhookCerts},
     queue::{Queue, WorkItem},
-    reconcile,
+    reconcile, sibling, uninstall,
     watch::Watcher,
 };
 
@@ -62,11 +64,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .pod
         .clone()
         .unwrap_or_else(|| format!("operator-{:08x}", rand::random::<u32>()));
-    let metrics = Arc::clone(&context.metrics);
-    let election = Arc::new(Election::new(client, &environment.namespace, identity, metrics));
+    let election = Arc::new(Election::new(&context, identity));
     let stop = CancellationToken::new();
     let leads = candidate(&mut tasks, &options, &election, stop.clone());
     let leader_elect = options.leader_elect;
+    let finished = Arc::clone(&context);
     let work = Work {
         context,
         leads,
@@ -79,6 +81,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     stop.cancel();
     if tokio::time::timeout(DRAIN, worker).await.is_err() {
         tracing::warn!("Evaluations did not end in time");
+    }
+    if environment.pod.is_some() {
+        uninstall::leave(&finished).await;
     }
     if leader_elect {
         election.release().await;
@@ -182,9 +187,39 @@ impl Work {
                 () = self.stop.cancelled() => return,
                 turned = self.leads.wait_for(|leads| *leads) => if turned.is_err() { return },
             }
+            if self.is_younger().await {
+                tokio::select! {
+                    () = self.stop.cancelled() => return,
+                    () = tokio::time::sleep(sibling::INTERVAL) => continue,
+                }
+            }
             self.lead().await;
             self.context.queue.clear();
         }
+    }
+
+    /// True while an older install works in this cluster; said once in the log and by an Event on our Deployment.
+    async fn is_younger(&self) -> bool {
+        if !self.options.leader_elect {
+            return false;
+        }
+        let namespace = &self.context.settings.namespace;
+        let Some(elder) = sibling::elder(&self.context.client, namespace).await else {
+            return false;
+        };
+        let note = format!("the operator in namespace {elder} is older and works; this one stays passive");
+        tracing::warn!(elder, "Another operator works in this cluster");
+        let deployment = ObjectKey::new(namespace.as_str(), uninstall::DEPLOYMENT);
+        let api = self.context.api(Kind::Deployment, namespace);
+        if let Ok(Some(object)) = api.get_opt(&deployment.name).await {
+            let object = crate::apply::raw(object);
+            let subject = (Kind::Deployment, &object);
+            self.context
+                .events
+                .publish(subject, EventType::Warning, "AnotherOperator", &note)
+                .await;
+        }
+        true
     }
 
     /// Works until the lease is lost or the process stops; evaluations under way are ended first.
@@ -194,12 +229,14 @@ impl Work {
         let slots = Arc::new(Semaphore::new(WORKERS));
         let mut leads = self.leads.clone();
         let mut running = JoinSet::new();
+        let mut siblings = tokio::time::interval(sibling::INTERVAL);
         let mut resync = tokio::time::interval(self.options.resync_interval);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                _ = leads.wait_for(|leads| !*leads) => break,
+                () = async { drop(leads.wait_for(|leads| !*leads).await) } => break,
                 _ = resync.tick() => self.start(),
+                _ = siblings.tick() => if self.is_younger().await { break },
                 Some(_) = running.join_next() => {}
                 item = next(&queue, &slots) => {
                     let Some((item, slot)) = item else { break };

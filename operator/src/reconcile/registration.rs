@@ -21,6 +21,7 @@ use crate::{
         ReconcileError,
         status::{StatusWish, condition, conditions_of, write},
     },
+    uninstall::{holds_finalizer, release},
 };
 
 pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
@@ -28,6 +29,10 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
     let Some(object) = context.cache.get(Kind::Registration, key) else {
         return Ok(Outcome::Done);
     };
+    if holds_finalizer(&object) {
+        // Left by an older install; a registration needs none (operator.md 4.8).
+        release(context, Kind::Registration, key, &object).await?;
+    }
     let former = conditions_of(&object);
     let generation = object
         .pointer("/metadata/generation")

@@ -19,10 +19,19 @@ use crate::{
         ReconcileError,
         status::{StatusWish, write},
     },
+    uninstall::{holds_finalizer, release},
 };
 
 pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
     let snapshot = context.snapshot();
+    if let Some(object) = context
+        .cache
+        .get(Kind::VirtualServer, key)
+        .filter(|object| holds_finalizer(object))
+    {
+        // Left by an older install; a virtual server needs none (operator.md 4.8).
+        release(context, Kind::VirtualServer, key, &object).await?;
+    }
     let Some(server) = snapshot
         .world
         .virtual_server(key)

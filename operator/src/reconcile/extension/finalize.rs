@@ -15,6 +15,9 @@ use crate::{
 
 /// Takes the finalizer, unless it is there.
 pub(crate) async fn hold(context: &Context, validated: &Validated) -> Result<(), ReconcileError> {
+    if context.uninstalling.load(std::sync::atomic::Ordering::Relaxed) {
+        return Ok(());
+    }
     let extension = &validated.blueprint.extension;
     let mut finalizers = extension.metadata.finalizers.clone().unwrap_or_default();
     if finalizers.iter().any(|finalizer| finalizer == names::FINALIZER) {

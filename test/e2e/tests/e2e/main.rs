@@ -4,6 +4,9 @@
 mod admission;
 mod admission_races;
 mod healing;
+mod operator_children;
+mod operator_config;
+mod operator_rivals;
 mod path;
 
 #[path = "../../../cases/admission.rs"]

@@ -1,0 +1,116 @@
+use serde_json::json;
+
+use super::*;
+use crate::fixtures::Objects;
+
+fn world() -> Objects {
+    Objects::default()
+        .gateway_and_extension()
+        .put(Kind::Namespace, "/apps", &json!({}))
+        .server(
+            "apps/one",
+            1,
+            &json!({"credentialRef": {"name": "token", "key": "token"}}),
+        )
+}
+
+fn on(kind: Kind, key: &str) -> BTreeSet<WorkItem> {
+    let (namespace, name) = key.split_once('/').expect("namespace/name");
+    affected(&world().0.world(), kind, &ObjectKey::new(namespace, name), None)
+}
+
+fn extension() -> WorkItem {
+    WorkItem::Extension(ObjectKey::new("team", "ext"))
+}
+
+fn registration() -> WorkItem {
+    WorkItem::Registration(ObjectKey::new("apps", "one"))
+}
+
+#[test]
+fn t11_a_grant_re_evaluates_everything_whose_reference_goes_into_its_namespace() {
+    let items = on(Kind::ReferenceGrant, "infra/any");
+    assert!(
+        items.contains(&extension()) && items.contains(&registration()),
+        "{items:?}"
+    );
+    assert!(on(Kind::ReferenceGrant, "apps/any").contains(&registration()));
+    assert!(!on(Kind::ReferenceGrant, "elsewhere/any").contains(&extension()));
+}
+
+#[test]
+fn t15_namespace_labels_and_listeners_re_evaluate_directly() {
+    let gateway = on(Kind::Gateway, "infra/gw");
+    assert!(
+        gateway.contains(&extension()) && gateway.contains(&registration()),
+        "{gateway:?}"
+    );
+    assert!(on(Kind::Namespace, "/apps").contains(&registration()));
+    assert!(on(Kind::Namespace, "/team").contains(&extension()));
+}
+
+#[test]
+fn t16_a_service_re_evaluates_the_registrations_behind_whose_routes_it_is() {
+    let items = on(Kind::Service, "apps/one");
+    assert!(
+        items.contains(&registration()) && items.contains(&extension()),
+        "{items:?}"
+    );
+    assert!(
+        on(Kind::Service, "infra/gw-istio").contains(&extension()),
+        "private host"
+    );
+}
+
+#[test]
+fn t30_a_secret_re_evaluates_whoever_names_it() {
+    let items = on(Kind::Secret, "apps/token");
+    assert!(
+        items.contains(&registration()) && items.contains(&extension()),
+        "{items:?}"
+    );
+    assert!(on(Kind::Secret, "team/mcp-gateway-session-signing-key").contains(&extension()));
+    assert!(on(Kind::Secret, "apps/other").is_empty());
+}
+
+#[test]
+fn t28_children_re_evaluate_their_extension() {
+    for kind in [
+        Kind::Deployment,
+        Kind::Role,
+        Kind::NetworkPolicy,
+        Kind::ServiceAccount,
+    ] {
+        assert!(on(kind, "team/mcp-gateway").contains(&extension()), "{kind:?}");
+    }
+    assert!(on(Kind::EnvoyFilter, "infra/mcp-ext-proc-team-gateway").contains(&extension()));
+    assert!(on(Kind::HttpRoute, "team/mcp-gateway-route").contains(&extension()));
+    assert!(on(Kind::EndpointSlice, "team/mcp-gateway-x").contains(&WorkItem::Brokers("team".to_owned())));
+}
+
+#[test]
+fn t38_a_change_counts_for_the_old_relations_as_well() {
+    let objects = world();
+    let moved = json!({"apiVersion": "mcp.kuadrant.io/v1alpha1", "kind": "MCPServerRegistration",
+        "metadata": {"namespace": "apps", "name": "one", "resourceVersion": "2"},
+        "spec": {"targetRef": {"name": "nowhere"}}});
+    let items = objects
+        .0
+        .apply(Kind::Registration, &ObjectKey::new("apps", "one"), moved);
+    assert!(
+        items.contains(&extension()),
+        "the extension that served it before: {items:?}"
+    );
+    assert!(items.contains(&WorkItem::RouteStatus(ObjectKey::new("apps", "one"))));
+}
+
+#[test]
+fn own_status_writes_and_bookkeeping_trigger_nothing() {
+    let objects = world();
+    let key = ObjectKey::new("team", "ext");
+    let mut stored = (*objects.0.get(Kind::Extension, &key).expect("stored")).clone();
+    stored["metadata"]["resourceVersion"] = json!("2");
+    stored["metadata"]["managedFields"] = json!([{"manager": "x"}]);
+    stored["status"] = json!({"conditions": []});
+    assert!(objects.0.apply(Kind::Extension, &key, stored).is_empty());
+}

@@ -1,0 +1,187 @@
+use mcp_gateway_api::config::parse;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    fixtures::Objects,
+    kinds::Kind,
+    secrets::{Reading, SecretContent},
+};
+
+fn key() -> ObjectKey {
+    ObjectKey::new("team", "ext")
+}
+
+/// The document of `team/ext`.
+fn made(objects: &Objects, secrets: &Readings, former: Option<&GatewayConfig>) -> Document {
+    let snapshot = Snapshot::compute(objects.0.world(), "cluster.local");
+    let extension = snapshot.world.extension(&key()).expect("stored").clone();
+    let accepted = snapshot.accepted(&key()).expect("accepted");
+    let sources = Sources {
+        snapshot: &snapshot,
+        extension: &extension,
+        accepted,
+        secrets,
+        ca_bundle: "",
+        former,
+    };
+    document(&sources).expect("a document")
+}
+
+fn config(document: &Document) -> GatewayConfig {
+    parse(&document.rendered.yaml).expect("a document that parses")
+}
+
+fn names(document: &Document) -> Vec<String> {
+    config(document)
+        .servers
+        .into_iter()
+        .map(|server| server.name)
+        .collect()
+}
+
+fn with_credential() -> Objects {
+    let spec = json!({"credentialRef": {"name": "token", "key": "token"}});
+    Objects::default()
+        .gateway_and_extension()
+        .server("apps/one", 1, &spec)
+}
+
+fn token(reading: Reading) -> Readings {
+    Readings::from([(ObjectKey::new("apps", "token"), reading)])
+}
+
+#[test]
+fn servers_are_ordered_by_age_and_equal_input_gives_equal_bytes() {
+    let objects = || {
+        Objects::default()
+            .gateway_and_extension()
+            .server("apps/young", 9, &json!({}))
+            .server("apps/old", 2, &json!({}))
+    };
+    let document = made(&objects(), &Readings::new(), None);
+    assert_eq!(names(&document), ["apps/old", "apps/young"]);
+    assert_eq!(
+        made(&objects(), &Readings::new(), None).rendered.yaml,
+        document.rendered.yaml
+    );
+    let server = &config(&document).servers[0];
+    assert_eq!(server.url, "http://old.apps.svc.cluster.local:80/mcp");
+    assert_eq!(
+        (server.hostname.as_str(), server.prefix.as_str()),
+        ("old.mcp.local", "old_")
+    );
+    assert_eq!(config(&document).public_hosts, ["mcp.example.com"]);
+}
+
+#[test]
+fn t42_a_secret_that_cannot_be_read_keeps_the_former_entry_and_an_absent_one_removes_it() {
+    let objects = with_credential();
+    let content = SecretContent::for_test(&[("token", b"Bearer x\n")], true);
+    let good = made(&objects, &token(Reading::Present(content)), None);
+    let former = config(&good);
+    assert_eq!(former.servers[0].credential.expose(), "Bearer x");
+    let unreadable = made(&objects, &token(Reading::Unknown), Some(&former));
+    assert_eq!(unreadable.rendered.yaml, good.rendered.yaml);
+    assert!(unreadable.inconclusive);
+    assert!(unreadable.problems.contains_key(&ObjectKey::new("apps", "one")));
+    let absent = made(&objects, &token(Reading::Absent), Some(&former));
+    assert!(names(&absent).is_empty() && !absent.inconclusive);
+    assert!(absent.problems[&ObjectKey::new("apps", "one")].contains("not found"));
+}
+
+#[test]
+fn t39_the_loser_of_a_prefix_has_no_entry() {
+    let objects = Objects::default()
+        .gateway_and_extension()
+        .server("apps/one", 1, &json!({"prefix": "same_"}))
+        .server("apps/two", 2, &json!({"prefix": "same_"}));
+    assert_eq!(names(&made(&objects, &Readings::new(), None)), ["apps/one"]);
+}
+
+#[test]
+fn t41_a_document_beyond_the_limit_serves_the_oldest_and_names_the_rest() {
+    let mut objects = Objects::default().gateway_and_extension();
+    for number in 0..30 {
+        let hint = "x".repeat(40_000);
+        objects = objects.server(&format!("apps/s{number:02}"), number, &json!({"hint": hint}));
+    }
+    let policy = json!({"spec": {"targetRefs": [{"group": "mcp.kuadrant.io", "kind": "MCPServerRegistration", "name": "s00"}]}});
+    let objects = objects.put(Kind::AuthPolicy, "apps/policy", &policy);
+    let document = made(&objects, &Readings::new(), None);
+    assert!(document.rendered.yaml.len() <= CONFIG_MAX_BYTES);
+    let served = names(&document);
+    assert!(served.len() > 15 && served.len() < 30, "{}", served.len());
+    assert_eq!(served.first().map(String::as_str), Some("apps/s00"));
+    assert_eq!(document.problems.len() + served.len(), 30);
+    assert!(document.problems[&ObjectKey::new("apps", "s29")].starts_with("config too large"));
+    assert_eq!(
+        config(&document).auth_policies.len(),
+        1,
+        "a policy is never dropped"
+    );
+}
+
+#[test]
+fn t45_virtual_servers_of_every_namespace_are_in_and_terminating_ones_are_not() {
+    let spec = json!({"spec": {"tools": ["a", "b", "a"], "prompts": []}});
+    let mut leaving = spec.clone();
+    leaving["metadata"] = json!({"deletionTimestamp": "2026-01-01T00:01:00Z"});
+    let objects = Objects::default()
+        .gateway_and_extension()
+        .put(Kind::VirtualServer, "any/where", &spec)
+        .put(Kind::VirtualServer, "any/leaving", &leaving);
+    let servers = config(&made(&objects, &Readings::new(), None)).virtual_servers;
+    assert_eq!(servers.len(), 1);
+    assert_eq!(
+        (servers[0].name.as_str(), servers[0].tools.len()),
+        ("any/where", 2)
+    );
+    assert_eq!(
+        (servers[0].prompts.as_deref(), servers[0].resources.as_deref()),
+        (Some(&[] as &[String]), None)
+    );
+}
+
+#[test]
+fn a_policy_on_the_gateway_closes_it_and_an_unresolved_one_is_not_valid() {
+    let policy = |kind: &str, group: &str, name: &str| json!({"spec": {"targetRefs": [{"group": group, "kind": kind, "name": name}]}});
+    let open = Objects::default()
+        .gateway_and_extension()
+        .server("apps/one", 1, &json!({}));
+    assert!(!config(&made(&open, &Readings::new(), None)).auth_required);
+    let on_server = policy("MCPServerRegistration", "mcp.kuadrant.io", "one");
+    let one_closed = open.put(Kind::AuthPolicy, "apps/policy", &on_server);
+    assert!(!config(&made(&one_closed, &Readings::new(), None)).auth_required);
+    let on_gateway = policy("Gateway", "gateway.networking.k8s.io", "gw");
+    let closed = one_closed.put(Kind::AuthPolicy, "infra/policy", &on_gateway);
+    let config = config(&made(&closed, &Readings::new(), None));
+    assert!(config.auth_required);
+    assert!(
+        config
+            .auth_policies
+            .iter()
+            .all(|policy| !policy.valid && policy.rules.is_empty())
+    );
+    assert_eq!(config.auth_policies[1].targets[0].name, "infra/gw");
+}
+
+#[test]
+fn client_credentials_are_forwarded_only_where_the_extension_allows_it() {
+    let spec = json!({"forwardHeaders": ["authorization"]});
+    let foreign = Objects::default()
+        .gateway_and_extension()
+        .server("apps/one", 1, &spec);
+    assert!(
+        config(&made(&foreign, &Readings::new(), None)).servers[0]
+            .forward_headers
+            .is_empty()
+    );
+    let allowing: Value = json!({"spec": {"forwardHeadersFrom": ["apps"],
+        "targetRef": {"name": "gw", "namespace": "infra", "sectionName": "mcp"}}});
+    let allowed = foreign.put(Kind::Extension, "team/ext", &allowing);
+    assert_eq!(
+        config(&made(&allowed, &Readings::new(), None)).servers[0].forward_headers,
+        ["authorization"]
+    );
+}

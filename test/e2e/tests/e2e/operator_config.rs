@@ -1,0 +1,185 @@
+//! From registrations to the config document and back to their status, on a real API server.
+#![allow(clippy::indexing_slicing, reason = "a missing member of a JSON answer reads as null")]
+
+use std::time::Duration;
+
+use mcp_gateway_e2e::{Cluster, Site, apply, delete, get, kubectl, kubectl_with};
+use mcp_gateway_kit::eventually;
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// The document of a namespace.
+fn document(namespace: &str) -> anyhow::Result<String> {
+    let template = "go-template={{index .data \"config.yaml\" | base64decode}}";
+    kubectl_with(&["get", "secret", "mcp-gateway-config", "-n", namespace, "-o", template], "")
+}
+
+/// Waits until the document holds exactly these of the servers `names` (in the namespace `<site>-servers`).
+async fn servers_are(site: &str, wanted: &[&str]) -> anyhow::Result<()> {
+    eventually(SOON, "the servers in the document", async || {
+        let document = document(site).map_err(|error| format!("{error:#}"))?;
+        let prefix = format!("- name: {site}-servers/");
+        let found: Vec<&str> = document
+            .lines()
+            .filter_map(|line| line.strip_prefix(prefix.as_str()))
+            .collect();
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+async fn site_with(name: &str, servers: &[&str]) -> anyhow::Result<Site> {
+    let site = Site::create(name)?;
+    apply(&site.extension(name, "ext", "mcp", ""))?;
+    for server in servers {
+        site.server(server)?;
+    }
+    site.wait_ready(&format!("mcpge/ext -n {name}"))?;
+    Ok(site)
+}
+
+#[tokio::test]
+async fn t39_the_loser_of_a_prefix_is_left_out_until_the_winner_goes() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    let site = site_with("prefix", &["one", "two"]).await?;
+    site.register("one", "same_")?;
+    site.wait_ready("mcpsr/one -n prefix-servers")?;
+    site.register("two", "same_")?;
+    let message = site
+        .wait_not_ready("mcpsr/two -n prefix-servers", "PrefixConflict")
+        .await?;
+    assert_eq!(
+        message,
+        "conflict: prefix same_ is used by MCPServerRegistration prefix-servers/one"
+    );
+    servers_are("prefix", &["one"]).await?;
+    delete("mcpsr one -n prefix-servers")?;
+    site.wait_ready("mcpsr/two -n prefix-servers")?;
+    servers_are("prefix", &["two"]).await
+}
+
+#[tokio::test]
+async fn t38_t51_an_entry_goes_with_its_route_and_our_mark_with_its_registration() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    let site = site_with("gone", &["one", "two"]).await?;
+    site.register("one", "one_")?;
+    site.register("two", "two_")?;
+    site.wait_ready("mcpsr --all -n gone-servers")?;
+    let parents = |server: &str| -> anyhow::Result<Vec<Value>> {
+        let route = get(&format!("httproute {server} -n gone-servers"))?;
+        Ok(route["status"]["parents"].as_array().cloned().unwrap_or_default())
+    };
+    assert_eq!(parents("one")?.len(), 2, "Istio's entry and ours");
+    delete("mcpsr one -n gone-servers")?;
+    servers_are("gone", &["two"]).await?;
+    eventually(SOON, "our mark to go", async || match parents("one") {
+        Ok(left) if left.len() == 1 && left[0]["controllerName"] == "istio.io/gateway-controller" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await?;
+    delete("httproute two -n gone-servers")?;
+    servers_are("gone", &[]).await?;
+    let message = site
+        .wait_not_ready("mcpsr/two -n gone-servers", "NotReady")
+        .await?;
+    assert!(
+        message.contains("HTTPRoute gone-servers/two not found"),
+        "{message}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn t16_a_service_that_comes_later_makes_the_registration_ready() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    let site = site_with("later", &["one"]).await?;
+    delete("service one -n later-servers")?;
+    site.register("one", "one_")?;
+    let message = site
+        .wait_not_ready("mcpsr/one -n later-servers", "NotReady")
+        .await?;
+    assert!(
+        message.contains("service later-servers/one not found"),
+        "{message}"
+    );
+    site.server("one")?;
+    servers_are("later", &["one"]).await?;
+    site.wait_ready("mcpsr/one -n later-servers")
+}
+
+#[tokio::test]
+async fn a_credential_is_taken_from_a_labelled_secret_only() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    let site = site_with("cred", &["one"]).await?;
+    apply(
+        "{apiVersion: mcp.kuadrant.io/v1alpha1, kind: MCPServerRegistration, metadata: {name: one, namespace: cred-servers}, \
+        spec: {targetRef: {name: one}, prefix: one_, credentialRef: {name: token}}}",
+    )?;
+    let message = site
+        .wait_not_ready("mcpsr/one -n cred-servers", "NotReady")
+        .await?;
+    assert!(
+        message.contains("secret cred-servers/token not found"),
+        "{message}"
+    );
+    apply(
+        "{apiVersion: v1, kind: Secret, metadata: {name: token, namespace: cred-servers}, stringData: {token: Bearer abc}}",
+    )?;
+    eventually(SOON, "the label to be asked for", async || {
+        let found =
+            get("mcpsr one -n cred-servers").map_err(|error| format!("{error:#}"))?["status"].to_string();
+        if found.contains("missing required label mcp.kuadrant.io/secret=true") {
+            Ok(())
+        } else {
+            Err(found)
+        }
+    })
+    .await?;
+    kubectl("label secret token -n cred-servers mcp.kuadrant.io/secret=true")?;
+    site.wait_ready("mcpsr/one -n cred-servers")?;
+    assert!(document("cred")?.contains("credential: Bearer abc"));
+    let status = get("mcpsr one -n cred-servers")?.to_string();
+    assert!(!status.contains("Bearer abc"), "t53");
+    Ok(())
+}
+
+#[tokio::test]
+async fn t45_virtual_servers_are_written_as_a_whole() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    let site = site_with("virtual", &["one"]).await?;
+    site.register("one", "one_")?;
+    apply(
+        "{apiVersion: mcp.kuadrant.io/v1alpha1, kind: MCPVirtualServer, metadata: {name: some, namespace: virtual-servers}, \
+        spec: {tools: [one_add, one_nothing], prompts: []}}",
+    )?;
+    site.wait_ready("mcpvs/some -n virtual-servers")?;
+    let resolved = eventually(SOON, "the tools to be resolved", async || {
+        let found = get("mcpvs some -n virtual-servers").map_err(|error| format!("{error:#}"))?;
+        if found["status"]["resolvedTools"] == 1 {
+            Ok(found)
+        } else {
+            Err(found["status"].to_string())
+        }
+    });
+    let conditions = resolved.await?["status"]["conditions"].to_string();
+    assert!(
+        conditions.contains("nobody publishes: one_nothing"),
+        "{conditions}"
+    );
+    assert!(document("virtual")?.contains("name: virtual-servers/some"));
+    delete("mcpvs some -n virtual-servers")?;
+    eventually(SOON, "the document without it", async || {
+        match document("virtual") {
+            Ok(found) if !found.contains("virtual-servers/some") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    Ok(())
+}
