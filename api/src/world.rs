@@ -7,19 +7,12 @@ use std::{
 };
 
 use crate::{
-    auth_policy::MCPAuthPolicy,
-    extension::MCPGatewayExtension,
-    gateway::Gateway,
-    grant::ReferenceGrant,
-    object_key::ObjectKey,
-    registration::MCPServerRegistration,
-    route::HttpRoute,
-    selector::Labels,
-    service::Service,
-    virtual_server::MCPVirtualServer,
+    auth_policy::MCPAuthPolicy, extension::MCPGatewayExtension, gateway::Gateway, grant::ReferenceGrant,
+    object_key::ObjectKey, registration::MCPServerRegistration, route::HttpRoute, selector::Labels,
+    service::Service, virtual_server::MCPVirtualServer,
 };
 
-type Index = BTreeMap<ObjectKey, BTreeSet<ObjectKey>>;
+type Index<K = ObjectKey> = BTreeMap<K, BTreeSet<ObjectKey>>;
 
 /// Everything the rules read, by key.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +25,7 @@ pub struct World {
     routes: BTreeMap<ObjectKey, Arc<HttpRoute>>,
     registrations: BTreeMap<ObjectKey, Arc<MCPServerRegistration>>,
     registrations_by_route: Index,
+    registrations_by_prefix: Index<String>,
     services: BTreeMap<ObjectKey, Arc<Service>>,
     services_by_gateway: Index,
     virtual_servers: BTreeMap<ObjectKey, Arc<MCPVirtualServer>>,
@@ -75,6 +69,9 @@ impl World {
         let key = ObjectKey::of(&registration.metadata);
         self.remove_registration(&key);
         link(&mut self.registrations_by_route, route_of(&registration), &key);
+        if let Some(prefix) = prefix_of(&registration) {
+            link(&mut self.registrations_by_prefix, prefix.to_owned(), &key);
+        }
         self.registrations.insert(key, registration);
     }
 
@@ -82,6 +79,9 @@ impl World {
     pub fn remove_registration(&mut self, key: &ObjectKey) -> Option<Arc<MCPServerRegistration>> {
         let former = self.registrations.remove(key)?;
         unlink(&mut self.registrations_by_route, &route_of(&former), key);
+        if let Some(prefix) = prefix_of(&former) {
+            unlink(&mut self.registrations_by_prefix, &prefix.to_owned(), key);
+        }
         Some(former)
     }
 
@@ -145,7 +145,8 @@ impl World {
 
     /// Adds or replaces a virtual server.
     pub fn set_virtual_server(&mut self, server: Arc<MCPVirtualServer>) {
-        self.virtual_servers.insert(ObjectKey::of(&server.metadata), server);
+        self.virtual_servers
+            .insert(ObjectKey::of(&server.metadata), server);
     }
 
     /// Removes a virtual server and returns it.
@@ -175,12 +176,18 @@ impl World {
     }
 
     /// The extensions of one namespace.
-    pub fn extensions_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<MCPGatewayExtension>> {
+    pub fn extensions_in<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<MCPGatewayExtension>> {
         in_namespace(&self.extensions, namespace)
     }
 
     /// The extensions that name this Gateway.
-    pub fn extensions_of<'a>(&'a self, gateway: &ObjectKey) -> impl Iterator<Item = &'a Arc<MCPGatewayExtension>> {
+    pub fn extensions_of<'a>(
+        &'a self,
+        gateway: &ObjectKey,
+    ) -> impl Iterator<Item = &'a Arc<MCPGatewayExtension>> {
         linked(&self.extensions_by_gateway, gateway, &self.extensions)
     }
 
@@ -229,8 +236,22 @@ impl World {
     }
 
     /// The registrations that name this route.
-    pub fn registrations_of<'a>(&'a self, route: &ObjectKey) -> impl Iterator<Item = &'a Arc<MCPServerRegistration>> {
+    pub fn registrations_of<'a>(
+        &'a self,
+        route: &ObjectKey,
+    ) -> impl Iterator<Item = &'a Arc<MCPServerRegistration>> {
         linked(&self.registrations_by_route, route, &self.registrations)
+    }
+
+    /// The registrations with this prefix, whatever serves them.
+    pub fn registrations_with_prefix<'a>(
+        &'a self,
+        prefix: &str,
+    ) -> impl Iterator<Item = &'a Arc<MCPServerRegistration>> {
+        let keys = self.registrations_by_prefix.get(prefix);
+        keys.into_iter()
+            .flatten()
+            .filter_map(|key| self.registrations.get(key))
     }
 
     /// The Service with this key.
@@ -268,14 +289,26 @@ impl World {
 }
 
 fn gateway_of_service(service: &Service) -> Option<ObjectKey> {
-    service.gateway_name.as_ref().map(|name| ObjectKey::new(service.key.namespace.as_str(), name.as_str()))
+    service
+        .gateway_name
+        .as_ref()
+        .map(|name| ObjectKey::new(service.key.namespace.as_str(), name.as_str()))
 }
 
-fn link(index: &mut Index, to: ObjectKey, key: &ObjectKey) {
+/// The prefix of a registration, if it has one.
+fn prefix_of(registration: &MCPServerRegistration) -> Option<&str> {
+    registration
+        .spec
+        .prefix
+        .as_deref()
+        .filter(|prefix| !prefix.is_empty())
+}
+
+fn link<K: Ord>(index: &mut Index<K>, to: K, key: &ObjectKey) {
     index.entry(to).or_default().insert(key.clone());
 }
 
-fn unlink(index: &mut Index, to: &ObjectKey, key: &ObjectKey) {
+fn unlink<K: Ord>(index: &mut Index<K>, to: &K, key: &ObjectKey) {
     if let Some(keys) = index.get_mut(to) {
         keys.remove(key);
         if keys.is_empty() {
@@ -289,10 +322,17 @@ fn linked<'a, T>(
     to: &ObjectKey,
     objects: &'a BTreeMap<ObjectKey, Arc<T>>,
 ) -> impl Iterator<Item = &'a Arc<T>> {
-    index.get(to).into_iter().flatten().filter_map(|key| objects.get(key))
+    index
+        .get(to)
+        .into_iter()
+        .flatten()
+        .filter_map(|key| objects.get(key))
 }
 
-fn in_namespace<'a, T>(objects: &'a BTreeMap<ObjectKey, T>, namespace: &'a str) -> impl Iterator<Item = &'a T> {
+fn in_namespace<'a, T>(
+    objects: &'a BTreeMap<ObjectKey, T>,
+    namespace: &'a str,
+) -> impl Iterator<Item = &'a T> {
     objects
         .range(ObjectKey::new(namespace, "")..)
         .take_while(move |(key, _)| key.namespace == namespace)

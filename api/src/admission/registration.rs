@@ -107,12 +107,9 @@ fn same_prefix(world: &World, new: &MCPServerRegistration, routed: Option<&Route
             .any(|gateway| theirs.gateways.contains(gateway)),
         _ => ObjectKey::of(&other.metadata).namespace == own.namespace,
     };
-    let other = world.registrations().find(|other| {
-        other.spec.prefix.as_deref() == Some(prefix)
-            && is_live(&other.metadata)
-            && ObjectKey::of(&other.metadata) != own
-            && meets(other)
-    })?;
+    let other = world
+        .registrations_with_prefix(prefix)
+        .find(|other| is_live(&other.metadata) && ObjectKey::of(&other.metadata) != own && meets(other))?;
     let what = format!(
         "prefix {prefix:?} is used by {}",
         named(&own, &ObjectKey::of(&other.metadata))
