@@ -6,11 +6,18 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
     core::DynamicObject,
+    runtime::events::EventType,
 };
 use mcp_gateway_api::{names, object_key::ObjectKey};
 use serde_json::Value;
 
-use crate::{blueprint::Blueprint, children::Child, context::Context, fields::is_settled, kinds::Kind};
+use crate::{
+    blueprint::Blueprint,
+    children::Child,
+    context::Context,
+    fields::{Drift, drift, is_settled},
+    kinds::Kind,
+};
 
 /// How often a conflicting write is tried with a fresh read.
 const ATTEMPTS: usize = 5;
@@ -183,7 +190,26 @@ async fn write(
     let result = if live.is_some() { "changed" } else { "created" };
     tracing::info!(kind = kind.name(), name = %key, result, "Applied");
     context.metrics.applied(result);
+    if let Some(drift) = live.and_then(|live| drift(&body, &live, names::FIELD_MANAGER)) {
+        report(context, blueprint, resource, &drift).await;
+    }
     Ok(Ok(Some(applied)))
+}
+
+/// Says on the extension that somebody's edit of a field of ours was set back (operator.md 6.8).
+async fn report(context: &Context, blueprint: &Blueprint, resource: &Resource, drift: &Drift) {
+    let (kind, key) = (resource.kind.name(), &resource.key);
+    let Drift { field, manager } = drift;
+    let note =
+        format!("{kind} {key}: {field}, changed by {manager}, was set back; it belongs to the operator");
+    tracing::info!(kind, name = %key, field, manager, "Drift reverted");
+    if let Some(extension) = context.cache.get(Kind::Extension, &blueprint.key) {
+        let subject = (Kind::Extension, extension.as_ref());
+        context
+            .events
+            .publish(subject, EventType::Warning, "DriftReverted", &note)
+            .await;
+    }
 }
 
 /// The spec of an EnvoyFilter is ours completely (operator.md 5.8), but server-side apply leaves what others added to

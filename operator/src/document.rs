@@ -6,13 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::fmt::temporal::DateTimePrinter;
 use mcp_gateway_api::{
     acceptance::Accepted,
-    auth_policy::{MCPAuthPolicy, PolicyTargetKind},
     config::{
-        AuthPolicyEntry, CONFIG_MAX_BYTES, ConfigError, Credential, GatewayConfig, PolicyAction,
-        PolicyTarget, RenderedConfig, ServerEntry, ServerState, TokenUrlElicitation, VirtualServerEntry,
-        render,
+        CONFIG_MAX_BYTES, ConfigError, Credential, GatewayConfig, RenderedConfig, ServerEntry, ServerState,
+        TokenUrlElicitation, VirtualServerEntry, render,
     },
-    extension::{Authorization, MCPGatewayExtension},
+    extension::MCPGatewayExtension,
     names,
     object_key::{Age, ObjectKey, is_live},
     registration::MCPServerRegistration,
@@ -23,6 +21,8 @@ use crate::{
     secrets::{Demand, MAX_SERVER_CA, Readings, SecretProblem, certificates_for, value_for},
     snapshot::Snapshot,
 };
+
+mod policies;
 
 /// The document and what it could not hold.
 pub(crate) struct Document {
@@ -107,8 +107,8 @@ pub(crate) fn document(sources: &Sources<'_>) -> Result<Document, DocumentError>
         gateway_ca_cert_pem: sources.ca_bundle.to_owned(),
         public_hosts: public_hosts(sources),
         allowed_origins: sorted(&sources.extension.spec.allowed_origins),
-        auth_policies: policies(sources.snapshot),
-        auth_required: auth_required(sources),
+        auth_policies: policies::entries(sources.snapshot),
+        auth_required: policies::required(sources),
     };
     let (rendered, fitting) = fit(&mut config, &servers.entries)?;
     for (key, _) in servers.entries.iter().skip(fitting) {
@@ -309,71 +309,6 @@ fn public_hosts(sources: &Sources<'_>) -> Vec<String> {
     });
     let hosts: BTreeSet<String> = hostnames.chain([accepted.public_host().to_owned()]).collect();
     hosts.into_iter().collect()
-}
-
-/// Every live policy, so that nothing that one concerns is open. Resolving rules and keys is not done yet: each entry
-/// is written as not valid, which denies everything that it concerns (operator.md 10.4).
-fn policies(snapshot: &Snapshot) -> Vec<AuthPolicyEntry> {
-    let live = snapshot
-        .world
-        .policies()
-        .filter(|policy| is_live(&policy.metadata));
-    live.map(|policy| AuthPolicyEntry {
-        name: ObjectKey::of(&policy.metadata).to_string(),
-        generation: policy.metadata.generation.unwrap_or_default(),
-        valid: false,
-        targets: targets(snapshot, policy),
-        default_action: PolicyAction::Deny,
-        providers: Vec::new(),
-        rules: Vec::new(),
-    })
-    .collect()
-}
-
-fn targets(snapshot: &Snapshot, policy: &MCPAuthPolicy) -> Vec<PolicyTarget> {
-    let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
-    let named = policy.spec.target_refs.iter().map(|target| {
-        let key = ObjectKey::new(namespace, target.name.as_str());
-        let port = target.section_name.as_deref().and_then(|section| {
-            let listener = snapshot.world.gateway(&key)?.listener(section)?;
-            u16::try_from(listener.port).ok()
-        });
-        PolicyTarget {
-            kind: format!("{:?}", target.kind),
-            name: key.to_string(),
-            port,
-        }
-    });
-    named.collect()
-}
-
-/// True when a policy, valid or not, attaches to the Gateway, the listener's port or the extension.
-fn auth_required(sources: &Sources<'_>) -> bool {
-    let accepted = sources.accepted;
-    let gateway = accepted.gateway();
-    let concerns = |policy: &MCPAuthPolicy| {
-        let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
-        policy.spec.target_refs.iter().any(|target| match target.kind {
-            PolicyTargetKind::Gateway => {
-                gateway.key == ObjectKey::new(namespace, target.name.as_str())
-                    && target.section_name.as_deref().is_none_or(|section| {
-                        gateway
-                            .listener(section)
-                            .is_none_or(|listener| listener.port == accepted.listener().port)
-                    })
-            }
-            PolicyTargetKind::MCPGatewayExtension => {
-                *accepted.extension() == ObjectKey::new(namespace, target.name.as_str())
-            }
-            _ => false,
-        })
-    };
-    sources.extension.spec.authorization == Authorization::Required
-        || sources
-            .snapshot
-            .world
-            .policies()
-            .any(|policy| is_live(&policy.metadata) && concerns(policy))
 }
 
 /// Puts the oldest servers that fit into `config` and renders it; the number says how many they are.

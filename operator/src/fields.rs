@@ -108,6 +108,57 @@ fn member<'a>(path: &str, value: &'a Value) -> Option<&'a Value> {
     }
 }
 
+/// A field of ours that somebody else has taken and changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Drift {
+    /// Path of the field, such as `spec.ports`.
+    pub(crate) field: String,
+    /// Who holds it now.
+    pub(crate) manager: String,
+}
+
+/// The first field of `desired` that another manager holds with another value.
+pub(crate) fn drift(desired: &Value, live: &Value, manager: &str) -> Option<Drift> {
+    let entries = live.pointer("/metadata/managedFields")?.as_array()?;
+    entries
+        .iter()
+        .filter(|entry| entry.get("subresource").is_none())
+        .filter_map(|entry| {
+            Some((
+                entry.get("manager")?.as_str()?,
+                entry.get("fieldsV1")?.as_object()?,
+            ))
+        })
+        .filter(|(other, _)| *other != manager)
+        .find_map(|(other, fields)| {
+            let path = differing(fields, desired, live, "")?;
+            Some(Drift {
+                field: path,
+                manager: other.to_owned(),
+            })
+        })
+}
+
+fn differing(fields: &Map<String, Value>, desired: &Value, live: &Value, path: &str) -> Option<String> {
+    fields
+        .iter()
+        .filter(|(element, _)| *element != ".")
+        .find_map(|(element, below)| {
+            let wanted = member(element, desired)?;
+            let now = member(element, live).unwrap_or(&Value::Null);
+            let name = element.split_once(':').map_or(element.as_str(), |(_, name)| name);
+            let path = if path.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{path}.{name}")
+            };
+            match below.as_object().filter(|below| !below.is_empty()) {
+                Some(below) => differing(below, wanted, now, &path),
+                None => (!covers(wanted, now, name)).then_some(path),
+            }
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -153,6 +204,29 @@ mod tests {
         let more = json!({"spec": {"selector": {"a": "1", "b": "2"}}});
         assert!(is_settled(&desired, &desired, "m", None));
         assert!(!is_settled(&desired, &more, "m", None));
+    }
+
+    #[test]
+    fn a_field_that_another_manager_changed_is_named() {
+        let live = json!({
+            "metadata": {"managedFields": [
+                {"manager": "m", "operation": "Apply", "fieldsV1": {"f:spec": {"f:kept": {}}}},
+                {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:spec": {"f:theirs": {}, "f:priority": {}}}},
+            ]},
+            "spec": {"kept": 1, "priority": 7, "theirs": 2},
+        });
+        let desired = json!({"spec": {"kept": 1, "priority": 1000}});
+        let found = drift(&desired, &live, "m").expect("a drift");
+        assert_eq!(
+            (found.field.as_str(), found.manager.as_str()),
+            ("spec.priority", "kubectl-edit")
+        );
+        assert_eq!(drift(&json!({"spec": {"priority": 7}}), &live, "m"), None);
+        assert_eq!(
+            drift(&json!({"spec": {"kept": 2}}), &live, "m"),
+            None,
+            "our own change is no drift"
+        );
     }
 
     #[test]
