@@ -114,8 +114,18 @@ fn required(scenario: &str) -> Vec<Evidence> {
         "tools-call-with-logging" => vec![call("test_tool_with_logging")],
         "tools-call-sampling" => vec![call("test_sampling"), answer("sampling/createMessage")],
         "tools-call-elicitation" => vec![call("test_elicitation"), answer("elicitation/create")],
-        "elicitation-sep1034-defaults" => vec![call("test_elicitation_sep1034_defaults")],
-        "elicitation-sep1330-enums" => vec![call("test_elicitation_sep1330_enums")],
+        "elicitation-sep1034-defaults" => {
+            vec![
+                call("test_elicitation_sep1034_defaults"),
+                answer("elicitation/create"),
+            ]
+        }
+        "elicitation-sep1330-enums" => {
+            vec![
+                call("test_elicitation_sep1330_enums"),
+                answer("elicitation/create"),
+            ]
+        }
         "server-sse-polling" => vec![call("test_reconnection")],
         "resources-read-text" => vec![resource("resources/read", "test://static-text")],
         "resources-read-binary" => vec![resource("resources/read", "test://static-binary")],

@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command as Process};
 use tokio::time::Instant;
 
-use crate::fixture::{self, EraChoice, Journal, Options, Running};
+use crate::fixture::{self, Journal, Options, Running};
 
 use super::install::cache_root;
 
@@ -39,11 +39,10 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// Starts everything and waits until the gateway serves the fixture.
-    pub(crate) async fn start(era: EraChoice, flags: &[String]) -> anyhow::Result<Self> {
+    pub(crate) async fn start(fixture: Options, flags: &[String]) -> anyhow::Result<Self> {
         let options = Options {
-            era,
             allow_host: vec![FIXTURE_HOST.to_owned()],
-            ..Options::default()
+            ..fixture
         };
         let fixture = fixture::start(options)
             .await

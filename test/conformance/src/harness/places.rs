@@ -50,6 +50,14 @@ impl Plan<'_> {
         let results = std::path::absolute(results)?;
         let scenarios = suite::run(self.tools, run.suite, run.url, &results).await?;
         let journal = journal()?;
+        if let Some(entries) = &journal {
+            let lines: Vec<_> = entries
+                .iter()
+                .filter_map(|entry| serde_json::to_string(entry).ok())
+                .collect();
+            std::fs::write(results.join("journal.jsonl"), lines.join("\n"))
+                .context("cannot keep the journal")?;
+        }
         let gateway = run.baseline != "direct";
         let expected = Expectation {
             scored: &scored,
@@ -100,7 +108,7 @@ impl Plan<'_> {
 /// Directly against the fixture, in both forms of its replies.
 pub(crate) async fn direct(plan: &Plan<'_>) -> anyhow::Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
-    for (place, reply) in [("direct", ReplyForm::Auto), ("direct-sse", ReplyForm::Sse)] {
+    for (place, _, reply) in FORMS {
         let fixture = fixture::start(Options {
             reply,
             ..Options::default()
@@ -121,6 +129,12 @@ pub(crate) async fn direct(plan: &Plan<'_>) -> anyhow::Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
+/// Both forms of the fixture's replies, and what a place is called with each.
+const FORMS: [(&str, &str, ReplyForm); 2] = [
+    ("direct", "gateway", ReplyForm::Auto),
+    ("direct-sse", "gateway-sse", ReplyForm::Sse),
+];
+
 /// Through a gateway that is started for each suite, so that no suite sees what another left.
 pub(crate) async fn gateway(
     plan: &Plan<'_>,
@@ -128,33 +142,46 @@ pub(crate) async fn gateway(
     flags: &[String],
 ) -> anyhow::Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
-    for suite in plan.suites {
-        let own = if suite.is_modern() {
-            EraChoice::Modern
-        } else {
-            EraChoice::Legacy
-        };
-        let run = |url| Run {
-            place: "gateway",
-            baseline: "gateway",
-            url,
-            suite: *suite,
-        };
-        let gateway = match Gateway::start(upstream.unwrap_or(own), flags).await {
-            Ok(gateway) => gateway,
-            Err(error) => {
-                outcomes.push(plan.not_run(&run(""), &error)?);
-                continue;
-            }
-        };
-        gateway.journal().clear();
-        outcomes.push(
-            plan.run(&run(&gateway.url()), || Ok(Some(gateway.journal().entries())))
-                .await?,
-        );
-        gateway.keep_log(&plan.results.join("gateway").join(suite.name()).join("envoy.txt"))?;
+    for (_, place, reply) in FORMS {
+        for suite in plan.suites {
+            let own = if suite.is_modern() {
+                EraChoice::Modern
+            } else {
+                EraChoice::Legacy
+            };
+            let options = Options {
+                era: upstream.unwrap_or(own),
+                reply,
+                ..Options::default()
+            };
+            outcomes.push(through_gateway(plan, *suite, (place, options), flags).await?);
+        }
     }
     Ok(outcomes)
+}
+
+async fn through_gateway(
+    plan: &Plan<'_>,
+    suite: Suite,
+    (place, fixture): (&str, Options),
+    flags: &[String],
+) -> anyhow::Result<Outcome> {
+    let run = |url| Run {
+        place,
+        baseline: "gateway",
+        url,
+        suite,
+    };
+    let gateway = match Gateway::start(fixture, flags).await {
+        Ok(gateway) => gateway,
+        Err(error) => return plan.not_run(&run(""), &error),
+    };
+    gateway.journal().clear();
+    let outcome = plan
+        .run(&run(&gateway.url()), || Ok(Some(gateway.journal().entries())))
+        .await?;
+    gateway.keep_log(&plan.results.join(place).join(suite.name()).join("envoy.txt"))?;
+    Ok(outcome)
 }
 
 /// Against an address that somebody else serves.
