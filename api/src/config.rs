@@ -84,6 +84,12 @@ pub struct ServerEntry {
     /// Credential headers of the client that this server may see, by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forward_headers: Vec<String>,
+    /// `sse`; empty means `streamable-http`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub transport: String,
+    /// Limit of one call, such as `30s`; empty means none of ours.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub call_timeout: String,
     /// Creation time of the registration, RFC 3339: first key of name precedence.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub created_at: String,

@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::fmt::temporal::DateTimePrinter;
 use mcp_gateway_api::{
     acceptance::Accepted,
+    conditions::ExtensionReason,
     config::{
         CONFIG_MAX_BYTES, ConfigError, Credential, GatewayConfig, RenderedConfig, ServerEntry, ServerState,
         TokenUrlElicitation, VirtualServerEntry, render,
     },
-    extension::MCPGatewayExtension,
+    extension::{DataPath, MCPGatewayExtension},
     names,
     object_key::{Age, ObjectKey, is_live},
-    registration::MCPServerRegistration,
+    registration::{MCPServerRegistration, Transport},
     resolution::Backend,
 };
 
@@ -214,9 +215,30 @@ fn entry(
         } else {
             Vec::new()
         },
+        transport: transport(sources, registration)?,
+        call_timeout: spec
+            .call_timeout_seconds
+            .map(|seconds| format!("{seconds}s"))
+            .unwrap_or_default(),
         created_at: created_at(registration),
         uid: registration.metadata.uid.clone().unwrap_or_default(),
     })
+}
+
+/// The older transport works only where the broker carries the calls itself (operator.md 1.2).
+fn transport(sources: &Sources<'_>, registration: &MCPServerRegistration) -> Result<String, SecretProblem> {
+    match (registration.spec.transport, sources.extension.spec.data_path) {
+        (Transport::StreamableHttp, _) => Ok(String::new()),
+        (Transport::Sse, DataPath::Direct) => Ok("sse".to_owned()),
+        (Transport::Sse, DataPath::ExtProc) => Err(SecretProblem {
+            reason: ExtensionReason::InvalidMCPGatewayExtension,
+            message: format!(
+                "transport sse works only with dataPath Direct of MCPGatewayExtension {}",
+                sources.accepted.extension()
+            ),
+            inconclusive: false,
+        }),
+    }
 }
 
 fn created_at(registration: &MCPServerRegistration) -> String {
@@ -239,7 +261,7 @@ fn credential(secrets: &Readings, registration: &MCPServerRegistration) -> Resul
     };
     let value = value_for(secrets, &demand)?;
     let text = std::str::from_utf8(value).map_err(|_| SecretProblem {
-        reason: mcp_gateway_api::conditions::ExtensionReason::SecretInvalid,
+        reason: ExtensionReason::SecretInvalid,
         message: format!("secret {secret}: is invalid: key {} is not text", reference.key),
         inconclusive: false,
     })?;

@@ -167,6 +167,26 @@ fn a_policy_on_the_gateway_closes_it_and_an_unresolved_one_is_not_valid() {
 }
 
 #[test]
+fn a_call_timeout_is_written_and_sse_needs_the_direct_path() {
+    let timed = Objects::default()
+        .gateway_and_extension()
+        .server("apps/one", 1, &json!({"callTimeoutSeconds": 30}))
+        .server("apps/old", 2, &json!({"transport": "sse"}));
+    let document = made(&timed, &Readings::new(), None);
+    assert_eq!(config(&document).servers[0].call_timeout, "30s");
+    assert_eq!(names(&document), ["apps/one"]);
+    assert!(document.problems[&ObjectKey::new("apps", "old")].contains("dataPath Direct"));
+    let direct = json!({"spec": {"dataPath": "Direct",
+        "targetRef": {"name": "gw", "namespace": "infra", "sectionName": "mcp"}}});
+    let document = made(
+        &timed.put(Kind::Extension, "team/ext", &direct),
+        &Readings::new(),
+        None,
+    );
+    assert_eq!(config(&document).servers[1].transport, "sse");
+}
+
+#[test]
 fn client_credentials_are_forwarded_only_where_the_extension_allows_it() {
     let spec = json!({"forwardHeaders": ["authorization"]});
     let foreign = Objects::default()
