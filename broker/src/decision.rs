@@ -5,6 +5,7 @@
 pub mod head;
 pub mod message;
 pub mod repair;
+pub mod target;
 
 #[cfg(test)]
 mod tests;

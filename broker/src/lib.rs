@@ -1,5 +1,6 @@
 //! The data plane of the MCP gateway: broker, router and their shared catalog. Layers, upper may import lower:
-//! `protocol ← config ← auth ← transport ← sessions, upstreams ← aggregation ← decision ← router | front ← run`.
+//! `protocol ← options ← telemetry ← config ← auth ← transport ← sessions, upstreams, kubernetes ← aggregation ←
+//! decision ← router | front ← run`.
 //! `router` and `front` never import each other.
 
 pub mod aggregation;

@@ -231,6 +231,7 @@ impl Pieces {
                 check_interval: options.check_interval,
                 addresses: environment.addresses,
                 invalid_tool_policy: options.invalid_tool_policy,
+                metrics: Arc::clone(&self.metrics),
             },
             hosts: OwnHosts {
                 public: options.public_host.clone(),

@@ -8,6 +8,7 @@ use crate::config::watch::Source;
 use crate::protocol::host;
 use crate::protocol::json::quoted;
 use crate::protocol::message::splice;
+use crate::telemetry::server_metrics::ServerGauges;
 use crate::upstreams::items::{Hints, Item, ItemKind};
 use crate::upstreams::snapshot::{ServerSnapshot, State};
 use mcp_gateway_api::broker_status::ItemConflict;
@@ -217,6 +218,24 @@ impl Catalog {
             .map(|config| config.public_hosts.as_slice())
             .unwrap_or_default();
         (!name.is_empty() && name == self.hosts.public) || further.iter().any(|host| host == name)
+    }
+}
+
+impl Server {
+    /// The gauges of this server.
+    pub fn gauges(&self) -> ServerGauges {
+        let count = |kind: ItemKind| {
+            let published = self.published.get(kind as usize).copied().unwrap_or(0);
+            (kind.word(), published, self.snapshot.items.of(kind).invalid_count)
+        };
+        ServerGauges {
+            name: self.config.name.clone(),
+            up: self.snapshot.state == State::Ready,
+            failures: self.snapshot.failures,
+            conflicts: self.conflicts.len() as u64,
+            tools: self.snapshot.items.tools.items.len() as u64,
+            items: ItemKind::ALL.map(count).to_vec(),
+        }
     }
 }
 

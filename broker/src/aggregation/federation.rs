@@ -129,6 +129,10 @@ impl Federation {
 
 impl Running {
     async fn apply(&mut self, update: Update) {
+        self.federation
+            .settings
+            .metrics
+            .reload(matches!(update, Update::Good(..)));
         match update {
             Update::Bad(source, error) => {
                 tracing::warn!(

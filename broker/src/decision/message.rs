@@ -2,65 +2,17 @@
 //! (`tools/call`, `prompts/get`, `resources/…`) is one code.
 
 use super::head::{broker_edits, credentials};
+use super::target::{self, Target};
 use super::{Answer, Decision, Edits, Facts, Guard, Head, Metadata, Need, Rules, repair, selection};
 use crate::aggregation::catalog::Catalog;
 use crate::aggregation::view::{Permit, View};
 use crate::auth::session::SessionClaims;
 use crate::protocol::json::quoted;
-use crate::protocol::message::{Message, MessageError, MessageKind, Routed};
-use crate::protocol::reply::{INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, Refusal, SESSION};
+use crate::protocol::message::{Message, MessageError, MessageKind};
+use crate::protocol::reply::{INVALID_REQUEST, PARSE_ERROR, Refusal, SESSION};
 use crate::protocol::{header, version};
 use crate::sessions::store::BackendSession;
 use crate::upstreams::items::{Hints, ItemKind};
-
-/// A method that is routed to the server of the item that it names.
-struct RoutedMethod {
-    kind: ItemKind,
-    route: &'static str,
-    name_header: &'static str,
-    metadata_member: &'static str,
-    by_uri: bool,
-}
-
-const fn by_name(
-    kind: ItemKind,
-    route: &'static str,
-    name_header: &'static str,
-    metadata_member: &'static str,
-) -> RoutedMethod {
-    RoutedMethod {
-        kind,
-        route,
-        name_header,
-        metadata_member,
-        by_uri: false,
-    }
-}
-
-const fn by_uri(route: &'static str) -> RoutedMethod {
-    RoutedMethod {
-        kind: ItemKind::Resource,
-        route,
-        name_header: header::RESOURCE_URI,
-        metadata_member: "resource",
-        by_uri: true,
-    }
-}
-
-fn routed_method(method: &str) -> Option<RoutedMethod> {
-    match method {
-        "tools/call" => Some(by_name(ItemKind::Tool, "tool-call", header::TOOL_NAME, "tool")),
-        "prompts/get" => Some(by_name(
-            ItemKind::Prompt,
-            "prompt-get",
-            header::PROMPT_NAME,
-            "prompt",
-        )),
-        "resources/read" => Some(by_uri("resource-read")),
-        "resources/subscribe" | "resources/unsubscribe" => Some(by_uri("subscription")),
-        _ => None,
-    }
-}
 
 /// A request with its message.
 pub struct Request<'a> {
@@ -83,13 +35,11 @@ pub fn judge(request: &Request<'_>, catalog: &Catalog, facts: &Facts) -> Decisio
             .head
             .get(header::PROTOCOL_VERSION)
             .is_some_and(version::is_modern);
-    match (message.kind, routed_method(&message.method)) {
-        (MessageKind::Request, Some(method)) if !modern => {
-            routed(request, message, &method, (catalog, facts))
-        }
-        // Everything else is the broker's, which also refuses what no era knows.
-        _ => Decision::Broker(to_broker(request, message, catalog)),
+    if message.kind == MessageKind::Request && !modern && target::is_routed(&message.method) {
+        return routed(request, message, (catalog, facts));
     }
+    // Everything else is the broker's, which also refuses what no era knows.
+    Decision::Broker(to_broker(request, message, catalog))
 }
 
 fn unreadable(error: &MessageError) -> Answer {
@@ -132,12 +82,7 @@ fn answer(message: &Message<'_>, token: Option<&str>, refusal: Refusal) -> Decis
     })
 }
 
-fn routed(
-    request: &Request<'_>,
-    message: &Message<'_>,
-    method: &RoutedMethod,
-    (catalog, facts): (&Catalog, &Facts),
-) -> Decision {
+fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Catalog, &Facts)) -> Decision {
     let Some(token) = request.head.get(header::SESSION) else {
         return answer(
             message,
@@ -148,33 +93,32 @@ fn routed(
     let (Some(claims), false) = (&facts.claims, facts.revoked == Some(true)) else {
         return answer(message, None, session_not_found());
     };
-    let (name, missing) = if method.by_uri {
-        (&message.uri, "missing params.uri")
-    } else {
-        (&message.name, "missing params.name")
-    };
-    let Some(name) = name else {
-        return answer(
-            message,
-            Some(token),
-            Refusal::new(200, INVALID_PARAMS, missing, "params"),
+    let unserved = |version: &str| version::served(version).is_none();
+    if request.head.get(header::PROTOCOL_VERSION).is_some_and(unserved) {
+        let refusal = Refusal::new(
+            400,
+            INVALID_REQUEST,
+            "unsupported MCP-Protocol-Version",
+            "version",
         );
+        return answer(message, Some(token), refusal);
+    }
+    let target = match target::target(message) {
+        Ok(target) => target,
+        Err(refusal) => return answer(message, Some(token), refusal),
     };
     let selection = selection(request.head, request.rules);
-    let view = View::new(catalog, &selection);
-    let permit = if method.by_uri {
-        view.permit_uri(&name.value)
-    } else {
-        view.permit(method.kind, &name.value)
-    };
-    let Some(permit) = permit else {
+    let Some(permit) = target.permit(&View::new(catalog, &selection)) else {
         // Whether the session was ended is known only to the store, and comes before what it may see.
         return match facts.revoked {
-            Some(_) => answer(message, Some(token), unknown(method.kind, &name.value)),
+            Some(_) => answer(message, Some(token), target.unknown()),
             None => Decision::Need(Need::Facts(claims.clone(), String::new())),
         };
     };
     let server = permit.server();
+    if target.completion && !server.snapshot.completions {
+        return Decision::Broker(to_broker(request, message, catalog));
+    }
     if facts.revoked.is_none() {
         return Decision::Need(Need::Facts(claims.clone(), server.config.name.clone()));
     }
@@ -183,8 +127,7 @@ fn routed(
     };
     let call = Call {
         message,
-        method,
-        name,
+        target,
         token,
         claims,
         backend,
@@ -200,22 +143,9 @@ pub fn session_not_found() -> Refusal {
     Refusal::new(404, SESSION, "session not found", "session")
 }
 
-/// The answer to a name that is unknown or hidden.
-pub fn unknown(kind: ItemKind, name: &str) -> Refusal {
-    let refusal = |text: String| Refusal::new(200, INVALID_PARAMS, text, "unknown");
-    match kind {
-        ItemKind::Tool => refusal(format!("Unknown tool: {name}")),
-        ItemKind::Prompt => refusal(format!("Unknown prompt: {name}")),
-        ItemKind::Resource | ItemKind::Template => {
-            refusal("Resource not found".to_owned()).with_data(format!(r#"{{"uri":{}}}"#, quoted(name)))
-        }
-    }
-}
-
 struct Call<'a> {
     message: &'a Message<'a>,
-    method: &'a RoutedMethod,
-    name: &'a Routed<'a>,
+    target: Target<'a>,
     token: &'a str,
     claims: &'a SessionClaims,
     backend: &'a BackendSession,
@@ -234,7 +164,7 @@ fn forward(
         (":path", config.path.clone()),
         (header::METHOD, header::encode(&call.message.method)),
         (header::SERVER_NAME, header::encode(&config.name)),
-        (call.method.name_header, header::encode(permit.target())),
+        (call.target.name_header, header::encode(permit.target())),
     ];
     let mut remove: Vec<String> = ["mcp-method", "mcp-name", "last-event-id"]
         .map(str::to_owned)
@@ -257,7 +187,7 @@ fn forward(
     } else {
         remove.push(header::PROTOCOL_VERSION.to_owned());
     }
-    if call.method.kind == ItemKind::Tool {
+    if call.target.kind == ItemKind::Tool {
         set.push((header::HINTS, hints_value(entry.hints)));
     }
     if let Some(timeout) = config.call_timeout {
@@ -266,8 +196,8 @@ fn forward(
     Edits {
         set,
         remove,
-        splice: (permit.target() != call.name.value)
-            .then(|| (call.name.range.clone(), quoted(permit.target()))),
+        splice: (permit.target() != call.target.name.value)
+            .then(|| (call.target.name.range.clone(), quoted(permit.target()))),
         metadata: metadata(call, permit, virtual_server),
         guard: Some(Guard {
             session: Some(call.token.to_owned()),
@@ -290,16 +220,16 @@ fn metadata(call: &Call<'_>, permit: &Permit<'_>, virtual_server: Option<&String
         ("method", call.message.method.to_string()),
         ("era", "legacy".to_owned()),
         ("server", config.name.clone()),
-        (call.method.metadata_member, permit.target().to_owned()),
-        ("published_name", call.name.value.to_string()),
+        (call.target.member, permit.target().to_owned()),
+        ("published_name", call.target.name.value.to_string()),
         ("session", call.claims.jti.to_string()),
-        ("route", call.method.route.to_owned()),
+        ("route", call.target.route.to_owned()),
     ];
     text.extend(call.message.id.map(|id| ("request_id", id.to_owned())));
     text.extend(virtual_server.map(|name| ("virtual_server", name.clone())));
     Metadata {
         text,
-        hints: (call.method.kind == ItemKind::Tool).then_some(entry.hints),
+        hints: (call.target.kind == ItemKind::Tool).then_some(entry.hints),
     }
 }
 

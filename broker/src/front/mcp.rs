@@ -1,7 +1,7 @@
 //! The MCP endpoint of the broker, legacy era (data-plane.md 4.2–4.6): HTTP rules, sessions, GET and DELETE. The
 //! methods themselves are in `methods`.
 
-use super::{FrontState, methods, streams};
+use super::{FrontState, methods, relay, streams};
 use crate::aggregation::view::Selection;
 use crate::auth::session::SessionClaims;
 use crate::auth::{clock, identity, session};
@@ -130,7 +130,7 @@ async fn post(state: &Arc<FrontState>, head: &Head, body: Body) -> Response {
         Err(refusal) => return refuse(&refusal, None),
     };
     match message::read(&body) {
-        Ok(message) => on_message(state, head, &message).await,
+        Ok(message) => on_message(state, head, (&message, &body)).await,
         Err(error) => unreadable(&error),
     }
 }
@@ -162,7 +162,11 @@ fn unreadable(error: &MessageError) -> Response {
     refuse(&Refusal::new(400, code, text, "message"), id)
 }
 
-async fn on_message(state: &Arc<FrontState>, head: &Head, message: &Message<'_>) -> Response {
+async fn on_message(
+    state: &Arc<FrontState>,
+    head: &Head,
+    (message, body): (&Message<'_>, &[u8]),
+) -> Response {
     if let Some(refusal) = wrong_version(head, message) {
         return refuse(&refusal, message.id);
     }
@@ -178,8 +182,14 @@ async fn on_message(state: &Arc<FrontState>, head: &Head, message: &Message<'_>)
         selection: selection(head, &state.rules),
     };
     match message.kind {
+        MessageKind::Request if message.method == "logging/setLevel" => {
+            relay::set_level(state, &caller, message).await
+        }
         MessageKind::Request => methods::request(state, &caller, message),
         MessageKind::Notification => {
+            if message.method == "notifications/cancelled" {
+                relay::cancelled(state, &caller, body).await;
+            }
             respond(StatusCode::ACCEPTED, "text/plain; charset=utf-8", Body::empty())
         }
         MessageKind::Response => refuse(

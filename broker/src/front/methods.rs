@@ -7,7 +7,7 @@ use crate::aggregation::lists::{Paging, page};
 use crate::aggregation::view::View;
 use crate::auth::session::{NewSession, capability_letters, mint};
 use crate::auth::{clock, identity};
-use crate::decision::Head;
+use crate::decision::{Head, target};
 use crate::protocol::json::quoted;
 use crate::protocol::message::Message;
 use crate::protocol::reply::{INTERNAL, INVALID_PARAMS, METHOD_NOT_FOUND, Refusal, result};
@@ -19,16 +19,6 @@ use serde::Deserialize;
 
 const CAPABILITIES: &str = r#"{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"tools":{"listChanged":true}}"#;
 const SERVER_NAME: &str = "Kuadrant MCP Gateway";
-const LEVELS: [&str; 8] = [
-    "debug",
-    "info",
-    "notice",
-    "warning",
-    "error",
-    "critical",
-    "alert",
-    "emergency",
-];
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -84,7 +74,6 @@ pub fn request(state: &FrontState, caller: &Caller, message: &Message<'_>) -> Re
     match (message.method.as_ref(), kind) {
         (_, Some(kind)) => list(state, caller, kind, message),
         ("ping", _) => ok(message, "{}"),
-        ("logging/setLevel", _) => set_level(message),
         ("completion/complete", _) => complete(state, caller, message),
         (
             "tools/call" | "prompts/get" | "resources/read" | "resources/subscribe" | "resources/unsubscribe",
@@ -105,11 +94,11 @@ pub fn request(state: &FrontState, caller: &Caller, message: &Message<'_>) -> Re
     }
 }
 
-fn ok(message: &Message<'_>, body: &str) -> Response {
+pub(super) fn ok(message: &Message<'_>, body: &str) -> Response {
     json(StatusCode::OK, result(message.id.unwrap_or("null"), body))
 }
 
-fn invalid_params(what: &str) -> Refusal {
+pub(super) fn invalid_params(what: &str) -> Refusal {
     Refusal::new(200, INVALID_PARAMS, format!("invalid {what}"), "params")
 }
 
@@ -130,51 +119,25 @@ fn list(state: &FrontState, caller: &Caller, kind: ItemKind, message: &Message<'
         now: clock::now(),
     };
     match page(&view, &caller.selection, kind, params.cursor.as_deref(), &paging) {
-        Ok(body) => ok(message, &body),
+        Ok(body) => {
+            if kind == ItemKind::Tool {
+                state.metrics.tools_list_bytes.observe(body.len() as f64);
+            }
+            ok(message, &body)
+        }
         Err(_) => refuse(&invalid_params("cursor"), message.id),
     }
 }
 
-fn set_level(message: &Message<'_>) -> Response {
-    #[derive(Deserialize)]
-    struct LevelParams {
-        level: String,
-    }
-    let params = serde_json::from_str::<LevelParams>(message.params.unwrap_or("{}"));
-    match params {
-        Ok(params) if LEVELS.contains(&params.level.as_str()) => ok(message, "{}"),
-        _ => refuse(&invalid_params("level"), message.id),
-    }
-}
-
-/// Completions are not relayed by this build: a known reference has no values, an unknown one is refused.
+/// The router sends completions to servers that offer them: what comes here has no values, or an unknown reference.
 fn complete(state: &FrontState, caller: &Caller, message: &Message<'_>) -> Response {
-    #[derive(Deserialize)]
-    struct Reference {
-        r#type: String,
-        #[serde(default)]
-        name: String,
-        #[serde(default)]
-        uri: String,
-    }
-    let Some(reference) = message
-        .reference
-        .and_then(|text| serde_json::from_str::<Reference>(text).ok())
-    else {
-        return refuse(&invalid_params("ref"), message.id);
+    let target = match target::target(message) {
+        Ok(target) => target,
+        Err(refusal) => return refuse(&refusal, message.id),
     };
     let catalog = state.published.load();
-    let view = View::new(&catalog, &caller.selection);
-    let known = match reference.r#type.as_str() {
-        "ref/prompt" => view.permit(ItemKind::Prompt, &reference.name).is_some(),
-        "ref/resource" => [ItemKind::Template, ItemKind::Resource]
-            .into_iter()
-            .any(|kind| view.permit(kind, &reference.uri).is_some()),
-        _ => false,
-    };
-    if known {
-        ok(message, r#"{"completion":{"values":[]}}"#)
-    } else {
-        refuse(&invalid_params("ref"), message.id)
+    match target.permit(&View::new(&catalog, &caller.selection)) {
+        Some(_) => ok(message, r#"{"completion":{"values":[]}}"#),
+        None => refuse(&target.unknown(), message.id),
     }
 }

@@ -2,7 +2,7 @@
 //! kind to those sessions whose visible list changed.
 
 use super::FrontState;
-use crate::aggregation::catalog::Catalog;
+use crate::aggregation::catalog::{Catalog, Server};
 use crate::aggregation::view::{Selection, View};
 use crate::protocol::{reply, sse};
 use crate::upstreams::items::ItemKind;
@@ -182,7 +182,14 @@ pub async fn announce_changes(state: Arc<FrontState>) {
             }
         }
         let latest = catalogs.borrow_and_update().clone();
-        state.metrics.follow(&latest);
+        let gauges: Vec<_> = latest.servers.iter().map(Server::gauges).collect();
+        let hash = latest
+            .config
+            .snapshot
+            .as_deref()
+            .map(|snapshot| snapshot.hash.as_str())
+            .unwrap_or_default();
+        state.metrics.follow(&gauges, hash);
         state.streams.announce(&latest);
     }
 }

@@ -39,6 +39,17 @@ pub struct Routed<'a> {
     pub value: Cow<'a, str>,
 }
 
+/// What a completion is about.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reference<'a> {
+    /// `type`.
+    pub kind: Option<Cow<'a, str>>,
+    /// `name`, of a prompt.
+    pub name: Option<Routed<'a>>,
+    /// `uri`, of a resource template.
+    pub uri: Option<Routed<'a>>,
+}
+
 /// A classified message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message<'a> {
@@ -54,8 +65,8 @@ pub struct Message<'a> {
     pub name: Option<Routed<'a>>,
     /// `params.uri`.
     pub uri: Option<Routed<'a>>,
-    /// `params.ref` as received.
-    pub reference: Option<&'a str>,
+    /// `params.ref`.
+    pub reference: Option<Reference<'a>>,
     /// `params._meta["io.modelcontextprotocol/protocolVersion"]` when it is a string.
     pub meta_version: Option<Cow<'a, str>>,
 }
@@ -112,7 +123,8 @@ struct Params<'a> {
     seen: Vec<String>,
     name: Option<Routed<'a>>,
     uri: Option<Routed<'a>>,
-    reference: Option<&'a str>,
+    reference: Option<Reference<'a>>,
+    flawed: bool,
     meta_version: Option<Cow<'a, str>>,
 }
 
@@ -201,7 +213,12 @@ impl<'a> Draft<'a> {
         });
         let invalid = || MessageError::Invalid(id_text.map(str::to_owned));
         let params_ok = self.params.is_none_or(|(_, kind)| matches!(kind, Kind::Object));
-        if self.flawed || !self.version_ok || !params_ok || (self.id.is_some() && id_text.is_none()) {
+        if self.flawed
+            || self.inner.flawed
+            || !self.version_ok
+            || !params_ok
+            || (self.id.is_some() && id_text.is_none())
+        {
             return Err(invalid());
         }
         let kind = match (&self.method, self.result, id_text) {
@@ -238,11 +255,7 @@ impl<'a> Params<'a> {
                 *slot = Some(Routed { range, value });
                 Ok(())
             }
-            "ref" => {
-                let range = reader.value()?;
-                self.reference = Some(reader.slice(range));
-                Ok(())
-            }
+            "ref" if kind == Kind::Object => self.reference(reader),
             "_meta" if kind == Kind::Object => reader.members(&mut |reader, key| {
                 let kind = reader.kind()?;
                 let range = reader.value()?;
@@ -253,6 +266,34 @@ impl<'a> Params<'a> {
             }),
             _ => reader.value().map(drop),
         }
+    }
+}
+
+impl<'a> Params<'a> {
+    fn reference(&mut self, reader: &mut Reader<'a>) -> Result<(), JsonError> {
+        let (mut reference, mut seen) = (Reference::default(), Vec::new());
+        let flawed = &mut self.flawed;
+        reader.members(&mut |reader, name| {
+            let routed = ["type", "name", "uri"]
+                .iter()
+                .any(|routed| routed.eq_ignore_ascii_case(&name));
+            *flawed |= routed && seen_before(&mut seen, &name);
+            let kind = reader.kind()?;
+            let range = reader.value()?;
+            if kind != Kind::String {
+                return Ok(());
+            }
+            let value = reader.unescaped(range.clone())?;
+            match name.as_ref() {
+                "type" => reference.kind = Some(value),
+                "name" => reference.name = Some(Routed { range, value }),
+                "uri" => reference.uri = Some(Routed { range, value }),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        self.reference = Some(reference);
+        Ok(())
     }
 }
 

@@ -69,6 +69,13 @@ pub struct Opener {
 #[serde(rename_all = "camelCase")]
 struct Initialized {
     protocol_version: String,
+    #[serde(default)]
+    capabilities: Capabilities,
+}
+
+#[derive(Deserialize, Default)]
+struct Capabilities {
+    logging: Option<serde_json::Value>,
 }
 
 /// Takes the flight out of the map however its task ends.
@@ -155,6 +162,11 @@ impl Opener {
         Ok(flight)
     }
 
+    /// Sends a message of the client on a backend session and drops the answer.
+    pub async fn relay(&self, server: &ServerConfig, backend: &BackendSession, method: &str, body: String) {
+        relay(&self.hairpin, server, backend, (method, body)).await;
+    }
+
     /// Sends DELETE for a backend session; a server that refuses (405) keeps it, which is its right.
     pub async fn close(&self, server: &ServerConfig, backend: &BackendSession) {
         close(&self.hairpin, server, backend).await;
@@ -173,6 +185,30 @@ async fn close(hairpin: &Hairpin, server: &ServerConfig, backend: &BackendSessio
         headers,
     };
     let _ = timeout(CLOSE, hairpin.send(&request)).await;
+}
+
+async fn relay(
+    hairpin: &Hairpin,
+    server: &ServerConfig,
+    backend: &BackendSession,
+    (method, body): (&str, String),
+) {
+    let headers = session_headers(HeaderMap::new(), backend).unwrap_or_default();
+    let request = HairpinRequest {
+        server,
+        purpose: Purpose::BackendCall,
+        method,
+        body: Some(body),
+        headers,
+    };
+    if timeout(CLOSE, hairpin.send(&request)).await.is_err() {
+        tracing::debug!(
+            component = "broker",
+            server = server.name,
+            method,
+            "Message not delivered"
+        );
+    }
 }
 
 /// The headers of a request on a backend session; `None` when the server issued no session id.
@@ -202,6 +238,15 @@ async fn opened(
     }
     let backend = initialize(hairpin, claims, server, headers.clone()).await?;
     initialized(hairpin, server, headers, &backend).await?;
+    if let Some(level) = facts.level.filter(|_| backend.logging) {
+        relay(
+            hairpin,
+            server,
+            &backend,
+            ("logging/setLevel", set_level_body(&level)),
+        )
+        .await;
+    }
     match store
         .put(claims.jti, claims.exp, &server.name, backend.clone())
         .await
@@ -213,6 +258,12 @@ async fn opened(
             Err(OpenError::Ended)
         }
     }
+}
+
+/// The request that tells a server the level of the session.
+pub fn set_level_body(level: &str) -> String {
+    let level = crate::protocol::json::quoted(level);
+    format!(r#"{{"jsonrpc":"2.0","id":{OPEN_ID},"method":"logging/setLevel","params":{{"level":{level}}}}}"#)
 }
 
 /// The gateway relays no server requests yet, so the backend session offers no client capabilities.
@@ -253,6 +304,7 @@ async fn initialize(
     Ok(BackendSession {
         id: answer.session,
         version: version.to_owned(),
+        logging: result.capabilities.logging.is_some(),
     })
 }
 

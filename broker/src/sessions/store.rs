@@ -13,6 +13,8 @@ pub struct BackendSession {
     pub id: Option<String>,
     /// Version that the server negotiated.
     pub version: String,
+    /// The server offers logging.
+    pub logging: bool,
 }
 
 /// What one lookup gives.
@@ -22,6 +24,8 @@ pub struct SessionFacts {
     pub revoked: bool,
     /// Backend session with the server asked for.
     pub backend: Option<BackendSession>,
+    /// Log level that the client set.
+    pub level: Option<String>,
 }
 
 /// The store failed or is full.
@@ -59,6 +63,15 @@ pub trait SessionStore: Send + Sync {
     ) -> BoxFuture<'a, Result<(), StoreError>>;
     /// Ends a client session and returns its backend sessions; `None` when it was ended before.
     fn revoke(&self, jti: Uuid, expires: u64) -> BoxFuture<'_, Result<Ended, StoreError>>;
+    /// Remembers the log level of a session and returns its backend sessions by server name.
+    fn set_level(
+        &self,
+        jti: Uuid,
+        expires: u64,
+        level: String,
+    ) -> BoxFuture<'_, Result<Vec<(String, BackendSession)>, StoreError>>;
+    /// The backend sessions of a session by server name.
+    fn backends(&self, jti: Uuid) -> BoxFuture<'_, Result<Vec<(String, BackendSession)>, StoreError>>;
     /// Room for another session?
     fn is_full(&self) -> bool;
 }
@@ -73,6 +86,7 @@ const REVOCATION_FACTOR: usize = 4;
 struct Entry {
     expires: u64,
     revoked: bool,
+    level: Option<String>,
     backends: Vec<(String, BackendSession)>,
 }
 
@@ -172,6 +186,7 @@ impl SessionStore for MemoryStore {
                         .iter()
                         .find(|(name, _)| name == server)
                         .map(|(_, backend)| backend.clone()),
+                    level: entry.level.clone(),
                 },
             }
         }))
@@ -226,6 +241,29 @@ impl SessionStore for MemoryStore {
         ready(revoked.flatten())
     }
 
+    fn set_level(
+        &self,
+        jti: Uuid,
+        expires: u64,
+        level: String,
+    ) -> BoxFuture<'_, Result<Vec<(String, BackendSession)>, StoreError>> {
+        let set = self.with(jti, |entries| {
+            let entry = self.entry(entries, jti, expires)?;
+            entry.level = Some(level);
+            Ok(entry.backends.clone())
+        });
+        ready(set.flatten())
+    }
+
+    fn backends(&self, jti: Uuid) -> BoxFuture<'_, Result<Vec<(String, BackendSession)>, StoreError>> {
+        ready(self.with(jti, |entries| {
+            entries
+                .get(&jti)
+                .map(|entry| entry.backends.clone())
+                .unwrap_or_default()
+        }))
+    }
+
     fn is_full(&self) -> bool {
         self.shards.iter().any(|shard| {
             shard
@@ -243,6 +281,7 @@ mod tests {
         BackendSession {
             id: Some(id.to_owned()),
             version: "2025-11-25".to_owned(),
+            logging: false,
         }
     }
 

@@ -55,7 +55,7 @@ where
     ) -> fmt::Result {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let time = crate::auth::clock::rfc3339();
+        let time = jiff::Timestamp::now().to_string();
         let level = event.metadata().level().as_str();
         let pairs = [
             ("time", time.as_str()),

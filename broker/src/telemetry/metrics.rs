@@ -1,5 +1,6 @@
 //! Prometheus metrics (data-plane.md 18.2). Labels are bounded: known methods and configured servers only.
 
+use super::server_metrics::{ServerGauges, ServerMetrics};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -12,6 +13,9 @@ use std::time::Duration;
 
 const SECONDS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0,
+];
+const BYTES: [f64; 9] = [
+    256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 16777216.0,
 ];
 const METHODS: [&str; 16] = [
     "initialize",
@@ -33,7 +37,7 @@ const METHODS: [&str; 16] = [
 ];
 
 macro_rules! labels {
-    ($name:ident { $($field:ident),+ }) => {
+    ($name:ident { $($field:ident),+ $(,)? }) => {
         #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
         struct $name { $($field: String),+ }
     };
@@ -49,18 +53,17 @@ labels!(RouteLabel { route });
 labels!(ImmediateLabels { reason, code });
 labels!(InitLabels { server, outcome });
 labels!(ServerLabel { server });
-labels!(ServerNameLabel { server_name });
-labels!(ItemLabels { server_name, kind });
 labels!(BuildLabels { version });
 labels!(HashLabel { hash });
+labels!(ResultLabel { result });
 
-type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 fn seconds() -> Histogram {
     Histogram::new(SECONDS)
 }
 
-fn histograms<L: Clone + std::hash::Hash + Eq>() -> Histograms<L> {
+pub(super) fn histograms<L: Clone + std::hash::Hash + Eq>() -> Histograms<L> {
     Family::new_with_constructor(seconds as fn() -> Histogram)
 }
 
@@ -80,11 +83,13 @@ pub struct Metrics {
     pub client_streams: Gauge,
     inits: Family<InitLabels, Counter>,
     init_seconds: Histograms<ServerLabel>,
-    server_up: Family<ServerNameLabel, Gauge>,
-    server_failures: Family<ServerNameLabel, Gauge>,
-    published: Family<ItemLabels, Gauge>,
-    conflicting: Family<ServerNameLabel, Gauge>,
     config: Family<HashLabel, Gauge>,
+    /// Metrics by server.
+    pub servers: ServerMetrics,
+    reloads: Family<ResultLabel, Counter>,
+    last_config: Gauge,
+    /// Bytes of `tools/list` answers.
+    pub tools_list_bytes: Histogram,
 }
 
 impl Default for Metrics {
@@ -100,11 +105,11 @@ impl Default for Metrics {
             client_streams: Gauge::default(),
             inits: Family::default(),
             init_seconds: histograms(),
-            server_up: Family::default(),
-            server_failures: Family::default(),
-            published: Family::default(),
-            conflicting: Family::default(),
             config: Family::default(),
+            servers: ServerMetrics::default(),
+            reloads: Family::default(),
+            last_config: Gauge::default(),
+            tools_list_bytes: Histogram::new(BYTES),
         };
         metrics.registry = Mutex::new(metrics.registered());
         metrics
@@ -116,6 +121,7 @@ impl Metrics {
         let mut registry = Registry::default();
         self.register_router(&mut registry);
         self.register_broker(&mut registry);
+        self.servers.register(&mut registry);
         registry
     }
 
@@ -177,24 +183,20 @@ impl Metrics {
             self.client_streams.clone(),
         );
         to.register(
-            "mcp_broker_server_up",
-            "1 when the last check succeeded",
-            self.server_up.clone(),
+            "mcp_gateway_config_reloads",
+            "Config updates",
+            self.reloads.clone(),
+        );
+        let help = "When the config was last applied, Unix seconds";
+        to.register(
+            "mcp_gateway_config_last_success_timestamp_seconds",
+            help,
+            self.last_config.clone(),
         );
         to.register(
-            "mcp_broker_server_consecutive_failures",
-            "Failures in a row",
-            self.server_failures.clone(),
-        );
-        to.register(
-            "mcp_broker_items_published",
-            "Items published",
-            self.published.clone(),
-        );
-        to.register(
-            "mcp_broker_items_conflicting",
-            "Items that another server owns",
-            self.conflicting.clone(),
+            "mcp_broker_tools_list_response_bytes",
+            "Size of tools/list answers",
+            self.tools_list_bytes.clone(),
         );
     }
 
@@ -250,44 +252,28 @@ impl Metrics {
     }
 
     /// Sets the gauges that follow the catalog.
-    pub fn follow(&self, catalog: &crate::aggregation::catalog::Catalog) {
-        use crate::upstreams::items::ItemKind;
-        use crate::upstreams::snapshot::State;
-        for family in [&self.server_up, &self.server_failures, &self.conflicting] {
-            family.clear();
-        }
-        self.published.clear();
-        for server in &catalog.servers {
-            let name = || ServerNameLabel {
-                server_name: server.config.name.clone(),
-            };
-            self.server_up
-                .get_or_create(&name())
-                .set(i64::from(server.snapshot.state == State::Ready));
-            self.server_failures
-                .get_or_create(&name())
-                .set(i64::from(server.snapshot.failures));
-            self.conflicting
-                .get_or_create(&name())
-                .set(i64::try_from(server.conflicts.len()).unwrap_or(i64::MAX));
-            for kind in ItemKind::ALL {
-                let count = server.published.get(kind as usize).copied().unwrap_or(0);
-                let labels = ItemLabels {
-                    server_name: server.config.name.clone(),
-                    kind: kind.word().to_owned(),
-                };
-                self.published
-                    .get_or_create(&labels)
-                    .set(i64::try_from(count).unwrap_or(i64::MAX));
-            }
-        }
+    pub fn follow(&self, servers: &[ServerGauges], config_hash: &str) {
+        self.servers.follow(servers);
         self.config.clear();
-        if let Some(snapshot) = &catalog.config.snapshot {
+        if !config_hash.is_empty() {
             self.config
                 .get_or_create(&HashLabel {
-                    hash: snapshot.hash.clone(),
+                    hash: config_hash.to_owned(),
                 })
                 .set(1);
+        }
+    }
+
+    /// Counts a config update.
+    pub fn reload(&self, good: bool) {
+        let result = if good { "success" } else { "failure" };
+        self.reloads
+            .get_or_create(&ResultLabel {
+                result: result.to_owned(),
+            })
+            .inc();
+        if good {
+            self.last_config.set(jiff::Timestamp::now().as_second());
         }
     }
 

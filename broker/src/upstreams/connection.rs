@@ -10,6 +10,7 @@ use crate::auth::clock;
 use crate::config::model::{Protocol, ServerConfig};
 use crate::options::InvalidToolPolicy;
 use crate::protocol::version;
+use crate::telemetry::metrics::Metrics;
 use crate::transport::address::AddressPolicy;
 use crate::transport::client::server_client;
 use arc_swap::ArcSwap;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -33,6 +34,8 @@ pub struct ConnectionSettings {
     pub addresses: AddressPolicy,
     /// What invalid tools do.
     pub invalid_tool_policy: InvalidToolPolicy,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A running connection.
@@ -128,10 +131,18 @@ impl Task {
     async fn run(mut self) {
         let stop = self.stop.clone();
         loop {
+            let started = Instant::now();
             let checked = tokio::select! {
                 () = stop.cancelled() => break,
                 checked = self.check() => checked,
             };
+            let name = &self.publisher.config.name;
+            self.settings.metrics.servers.discovery(
+                name,
+                checked.is_ok(),
+                self.hello.is_some(),
+                started.elapsed(),
+            );
             if let Err(what) = &checked {
                 self.disconnect();
                 self.publisher.failed(what);
@@ -248,6 +259,7 @@ impl Task {
             last_validated: clock::rfc3339(),
             version: hello.version.clone(),
             version_ok: true,
+            completions: hello.completions,
             items: Arc::new(items),
             served: true,
             stale: false,

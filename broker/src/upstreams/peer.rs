@@ -47,6 +47,8 @@ pub struct Hello {
     pub version: String,
     /// Kinds that its capabilities offer.
     pub kinds: Vec<ItemKind>,
+    /// The server offers completions.
+    pub completions: bool,
     /// `Mcp-Session-Id`.
     pub session: Option<String>,
 }
@@ -163,6 +165,7 @@ impl Peer {
         let hello = Hello {
             version: result.protocol_version,
             kinds,
+            completions: offers("completions"),
             session: answer.session,
         };
         if version::served(&hello.version).is_some() {

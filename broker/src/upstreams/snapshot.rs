@@ -34,6 +34,8 @@ pub struct ServerSnapshot {
     pub version: String,
     /// False when the server negotiated a version that is not served.
     pub version_ok: bool,
+    /// The server offers completions.
+    pub completions: bool,
     /// Items of the last good lists. Their names stay reserved also while they are not served.
     pub items: Arc<Items>,
     /// Whether the items are served.

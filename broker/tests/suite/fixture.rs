@@ -200,7 +200,7 @@ async fn initialize(server: &Server, message: &Value) -> Response {
     tokio::time::sleep(Duration::from_millis(delay as u64)).await;
     let result = json!({
         "protocolVersion": *server.version.lock().unwrap(),
-        "capabilities": {"tools": {"listChanged": true}, "prompts": {}, "resources": {}},
+        "capabilities": {"tools": {"listChanged": true}, "prompts": {}, "resources": {}, "completions": {}, "logging": {}},
         "serverInfo": {"name": server.name, "version": "1"},
     });
     let mut response =

@@ -185,3 +185,39 @@ async fn s5_redirects_are_not_followed_with_the_credential() {
     );
     assert!(other.seen.lock().unwrap().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_metrics_have_their_fixed_names() {
+    let one = Server::start("one", &["forecast"]).await;
+    let dead = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let text = config(&[
+        entry(&one, ""),
+        format!("- {{name: ns/dead, url: 'http://{dead}/mcp'}}\n"),
+    ]);
+    let world = World::broker_only(&text, &[]).await;
+    world.direct().initialized().await.tools().await;
+    let url = format!(
+        "http://{}/metrics",
+        world.running.as_ref().unwrap().admin.unwrap()
+    );
+    let text = eventually("gauges", || async {
+        let text = reqwest::get(&url).await.unwrap().text().await.unwrap();
+        text.contains(r#"mcp_broker_server_up{server_name="ns/one"} 1"#)
+            .then_some(text)
+    })
+    .await;
+    for line in [
+        r#"mcp_broker_discovery_total{server_name="ns/one",status="success"} 1"#,
+        r#"mcp_broker_discovery_duration_seconds_count{server_name="ns/one"} 1"#,
+        r#"mcp_broker_tools_discovered{server_name="ns/one"} 1"#,
+        r#"mcp_broker_upstream_connection_failures_total{server_name="ns/dead"}"#,
+        r#"mcp_broker_tools_list_response_bytes_count 1"#,
+        r#"mcp_gateway_config_reloads_total{result="success"} 1"#,
+        r#"mcp_gateway_build_info{version="#,
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+}

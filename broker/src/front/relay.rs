@@ -1,0 +1,94 @@
+//! Messages of a client that concern several servers (data-plane.md 4.5, 10.2): the broker sends them by hairpin to the
+//! backend sessions of the client session. Nothing here waits for a server before it answers the client.
+
+use super::FrontState;
+use super::mcp::{Caller, refuse};
+use super::methods::{invalid_params, ok};
+use crate::protocol::message::Message;
+use crate::protocol::reply::{INTERNAL, Refusal};
+use crate::sessions::opener::set_level_body;
+use crate::sessions::store::{BackendSession, StoreError};
+use axum::response::Response;
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+const STORE: Duration = Duration::from_secs(1);
+const RELAY: Duration = Duration::from_secs(10);
+const LEVELS: [&str; 8] = [
+    "debug",
+    "info",
+    "notice",
+    "warning",
+    "error",
+    "critical",
+    "alert",
+    "emergency",
+];
+
+/// `logging/setLevel`: kept for the session, told to its open backend sessions, and to later ones when they open.
+pub async fn set_level(state: &Arc<FrontState>, caller: &Caller, message: &Message<'_>) -> Response {
+    #[derive(Deserialize)]
+    struct LevelParams {
+        level: String,
+    }
+    let params = serde_json::from_str::<LevelParams>(message.params.unwrap_or("{}"));
+    let Some(level) = params
+        .ok()
+        .map(|params| params.level)
+        .filter(|level| LEVELS.contains(&level.as_str()))
+    else {
+        return refuse(&invalid_params("level"), message.id);
+    };
+    let body = set_level_body(&level);
+    let set = timeout(
+        STORE,
+        state.store.set_level(caller.claims.jti, caller.claims.exp, level),
+    )
+    .await;
+    match set.unwrap_or(Err(StoreError::Unavailable)) {
+        Ok(backends) => {
+            let logging = backends
+                .into_iter()
+                .filter(|(_, backend)| backend.logging)
+                .collect();
+            fan_out(state, logging, "logging/setLevel", body);
+            ok(message, "{}")
+        }
+        Err(_) => refuse(
+            &Refusal::new(503, INTERNAL, "session store unavailable", "store").retry_after(1),
+            message.id,
+        ),
+    }
+}
+
+/// `notifications/cancelled`: to all backend sessions of the session; those that do not know the request ignore it.
+/// Nobody else's sessions are touched.
+pub async fn cancelled(state: &Arc<FrontState>, caller: &Caller, body: &[u8]) {
+    let Ok(body) = std::str::from_utf8(body) else {
+        return;
+    };
+    if let Ok(Ok(backends)) = timeout(STORE, state.store.backends(caller.claims.jti)).await {
+        fan_out(state, backends, "notifications/cancelled", body.to_owned());
+    }
+}
+
+fn fan_out(
+    state: &Arc<FrontState>,
+    backends: Vec<(String, BackendSession)>,
+    method: &'static str,
+    body: String,
+) {
+    let Some(opener) = state.opener.clone().filter(|_| !backends.is_empty()) else {
+        return;
+    };
+    let catalog = state.published.load();
+    tokio::spawn(async move {
+        let sends = backends.iter().filter_map(|(server, backend)| {
+            let server = &catalog.server(server)?.config;
+            Some(opener.relay(server, backend, method, body.clone()))
+        });
+        let _ = timeout(RELAY, futures::future::join_all(sends)).await;
+    });
+}

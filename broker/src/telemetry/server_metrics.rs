@@ -1,0 +1,177 @@
+//! Metrics by MCP server: what the catalog says of it, and the checks of its connection.
+
+use super::metrics::{Histograms, histograms};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use std::time::Duration;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ServerNameLabel {
+    server_name: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ItemLabels {
+    server_name: String,
+    kind: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DiscoveryLabels {
+    server_name: String,
+    status: String,
+}
+
+/// The gauges of one server.
+pub struct ServerGauges {
+    /// Server name.
+    pub name: String,
+    /// The last check succeeded.
+    pub up: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Items that another server owns.
+    pub conflicts: u64,
+    /// Tools that the server listed.
+    pub tools: u64,
+    /// Kind, number published, number invalid.
+    pub items: Vec<(&'static str, u64, u64)>,
+}
+
+fn gauge(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The metrics.
+pub struct ServerMetrics {
+    up: Family<ServerNameLabel, Gauge>,
+    failures: Family<ServerNameLabel, Gauge>,
+    published: Family<ItemLabels, Gauge>,
+    conflicting: Family<ServerNameLabel, Gauge>,
+    invalid: Family<ItemLabels, Gauge>,
+    tools: Family<ServerNameLabel, Gauge>,
+    discoveries: Family<DiscoveryLabels, Counter>,
+    discovery_seconds: Histograms<ServerNameLabel>,
+    connection_failures: Family<ServerNameLabel, Counter>,
+}
+
+impl Default for ServerMetrics {
+    fn default() -> Self {
+        Self {
+            up: Family::default(),
+            failures: Family::default(),
+            published: Family::default(),
+            conflicting: Family::default(),
+            invalid: Family::default(),
+            tools: Family::default(),
+            discoveries: Family::default(),
+            discovery_seconds: histograms(),
+            connection_failures: Family::default(),
+        }
+    }
+}
+
+impl ServerMetrics {
+    /// Registers all of them.
+    pub(super) fn register(&self, to: &mut Registry) {
+        to.register(
+            "mcp_broker_server_up",
+            "1 when the last check succeeded",
+            self.up.clone(),
+        );
+        to.register(
+            "mcp_broker_server_consecutive_failures",
+            "Failures in a row",
+            self.failures.clone(),
+        );
+        to.register(
+            "mcp_broker_items_published",
+            "Items published",
+            self.published.clone(),
+        );
+        to.register(
+            "mcp_broker_items_conflicting",
+            "Items that another server owns",
+            self.conflicting.clone(),
+        );
+        to.register(
+            "mcp_broker_items_invalid",
+            "Items that do not validate",
+            self.invalid.clone(),
+        );
+        to.register(
+            "mcp_broker_tools_discovered",
+            "Tools that the server lists",
+            self.tools.clone(),
+        );
+        to.register(
+            "mcp_broker_discovery",
+            "Checks of servers",
+            self.discoveries.clone(),
+        );
+        to.register(
+            "mcp_broker_discovery_duration_seconds",
+            "Time of a check",
+            self.discovery_seconds.clone(),
+        );
+        let help = "Checks that found no connection";
+        to.register(
+            "mcp_broker_upstream_connection_failures",
+            help,
+            self.connection_failures.clone(),
+        );
+    }
+
+    /// Sets the gauges that follow the catalog; series of servers that are gone go too.
+    pub fn follow(&self, servers: &[ServerGauges]) {
+        for family in [&self.up, &self.failures, &self.conflicting, &self.tools] {
+            family.clear();
+        }
+        self.published.clear();
+        self.invalid.clear();
+        for server in servers {
+            let name = || ServerNameLabel {
+                server_name: server.name.clone(),
+            };
+            self.up.get_or_create(&name()).set(i64::from(server.up));
+            self.failures
+                .get_or_create(&name())
+                .set(i64::from(server.failures));
+            self.conflicting
+                .get_or_create(&name())
+                .set(gauge(server.conflicts));
+            self.tools.get_or_create(&name()).set(gauge(server.tools));
+            for (kind, published, invalid) in &server.items {
+                let labels = ItemLabels {
+                    server_name: server.name.clone(),
+                    kind: (*kind).to_owned(),
+                };
+                self.published.get_or_create(&labels).set(gauge(*published));
+                self.invalid.get_or_create(&labels).set(gauge(*invalid));
+            }
+        }
+    }
+
+    /// Counts one check of a server; `connected` is false when not even the connection stood.
+    pub fn discovery(&self, server: &str, good: bool, connected: bool, elapsed: Duration) {
+        let status = if good { "success" } else { "failure" };
+        self.discoveries
+            .get_or_create(&DiscoveryLabels {
+                server_name: server.to_owned(),
+                status: status.to_owned(),
+            })
+            .inc();
+        let name = ServerNameLabel {
+            server_name: server.to_owned(),
+        };
+        self.discovery_seconds
+            .get_or_create(&name)
+            .observe(elapsed.as_secs_f64());
+        if !connected {
+            self.connection_failures.get_or_create(&name).inc();
+        }
+    }
+}
