@@ -15,6 +15,7 @@ use crate::{
     world::World,
 };
 
+pub mod advice;
 pub mod defaults;
 pub mod exclusivity;
 mod extension;

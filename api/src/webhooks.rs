@@ -18,6 +18,12 @@ pub const NAME: &str = "mcp-gateway-webhook";
 pub const VALIDATE_PATH: &str = "/validate";
 /// Path of the mutating endpoint.
 pub const MUTATE_PATH: &str = "/mutate";
+/// Path of the advisory endpoint, served with `--advisory` only.
+pub const ADVISE_PATH: &str = "/advise";
+/// Name of the advisory configuration.
+pub const ADVISORY_NAME: &str = "mcp-gateway-webhook-advisory";
+/// Webhook name: warnings when something that an extension needs is deleted.
+pub const ADVICE: &str = "advice.mcp.kuadrant.io";
 /// Port of the Service.
 pub const SERVICE_PORT: i32 = 443;
 /// Port of the pods.
@@ -138,6 +144,36 @@ pub fn mutating(client: &WebhookClient) -> MutatingWebhookConfiguration {
     }
 }
 
+/// The advisory configuration (kustomize and Helm only, off by default): warns when a Gateway or ReferenceGrant that an
+/// extension needs is deleted, and never refuses. Never on Secrets.
+#[must_use]
+pub fn advisory(client: &WebhookClient) -> ValidatingWebhookConfiguration {
+    let owned = |items: &[&str]| Some(items.iter().map(|&item| item.to_owned()).collect());
+    ValidatingWebhookConfiguration {
+        metadata: ObjectMeta {
+            name: Some(ADVISORY_NAME.to_owned()),
+            ..metadata()
+        },
+        webhooks: Some(vec![ValidatingWebhook {
+            name: ADVICE.to_owned(),
+            admission_review_versions: vec!["v1".to_owned()],
+            client_config: client.config(ADVISE_PATH),
+            failure_policy: Some("Ignore".to_owned()),
+            match_policy: Some("Equivalent".to_owned()),
+            rules: Some(vec![RuleWithOperations {
+                api_groups: owned(&[names::GATEWAY_API_GROUP]),
+                api_versions: owned(&["v1", "v1beta1"]),
+                operations: owned(&["DELETE"]),
+                resources: owned(&["gateways", "referencegrants"]),
+                scope: Some("Namespaced".to_owned()),
+            }]),
+            side_effects: "None".to_owned(),
+            timeout_seconds: Some(1),
+            ..ValidatingWebhook::default()
+        }]),
+    }
+}
+
 fn metadata() -> ObjectMeta {
     ObjectMeta {
         name: Some(NAME.to_owned()),
@@ -200,6 +236,21 @@ mod tests {
             .map(|webhook| (webhook.name, webhook.side_effects))
             .collect();
         assert_eq!(closed, [(EXCLUSIVITY.to_owned(), "NoneOnDryRun".to_owned())]);
+    }
+
+    #[test]
+    fn advice_never_refuses_and_never_looks_at_secrets() {
+        let webhooks = advisory(&WebhookClient::service("mcp-system", None))
+            .webhooks
+            .unwrap_or_default();
+        assert_eq!(webhooks.len(), 1);
+        assert_eq!(webhooks[0].failure_policy.as_deref(), Some("Ignore"));
+        let rules = webhooks[0].rules.clone().unwrap_or_default();
+        let resources: Vec<_> = rules
+            .iter()
+            .flat_map(|rule| rule.resources.clone().unwrap_or_default())
+            .collect();
+        assert_eq!(resources, ["gateways", "referencegrants"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use json_patch::Patch;
 use mcp_gateway_api::{
-    admission::{Kind, Verdict, Violation},
+    admission::{Kind, Verdict, Violation, Warning},
     conditions::PolicyReason,
 };
 use serde_json::{Value, json};
@@ -180,6 +180,26 @@ pub fn patched(uid: &str, patch: &Patch) -> Value {
     let text = serde_json::to_vec(patch).unwrap_or_default();
     let encoded = BASE64_STANDARD.encode(text);
     review(json!({"uid": uid, "allowed": true, "patchType": "JSONPatch", "patch": encoded}))
+}
+
+/// The answer to an advisory request: let through, with what `judge` says about the object that is being deleted.
+pub fn advice(body: &[u8], judge: impl FnOnce(&Value) -> Vec<Warning>) -> Value {
+    let request: Value = serde_json::from_slice(body).unwrap_or_default();
+    let uid = request
+        .pointer("/request/uid")
+        .and_then(Value::as_str)
+        .map_or_else(|| find_uid(body), str::to_owned);
+    let warnings = request
+        .pointer("/request/oldObject")
+        .map(judge)
+        .unwrap_or_default();
+    answer(
+        &uid,
+        &Verdict {
+            violations: Vec::new(),
+            warnings,
+        },
+    )
 }
 
 /// The answer that lets something through unseen.

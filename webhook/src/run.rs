@@ -3,6 +3,7 @@
 use std::{net::TcpListener, time::Duration};
 
 use anyhow::Context;
+use axum::Router;
 use axum_server::Handle;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
@@ -55,7 +56,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tokio::spawn(exposition.serve(health::metrics(metrics.clone()).into_make_service()));
 
     let cluster = KubeCluster::new(client, options.claims_namespace());
-    let router = service::router(Decider::new(cluster, world, Timestamp::now), metrics);
+    let advisory = if options.advisory {
+        service::advisory(world.clone())
+    } else {
+        Router::new()
+    };
+    let router = service::router(Decider::new(cluster, world, Timestamp::now), metrics).merge(advisory);
     let handle = Handle::new();
     tokio::spawn(stop_in_order(readiness, handle.clone(), stop.clone()));
     // Connections wait in the listener's queue until there is a certificate.

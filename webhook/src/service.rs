@@ -12,13 +12,17 @@ use axum::{
     routing::post,
 };
 use bytes::Bytes;
-use mcp_gateway_api::{admission::Verdict, webhooks};
+use mcp_gateway_api::{
+    admission::{Verdict, advice},
+    webhooks,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::{sync::Semaphore, time::Instant};
 use tracing::Instrument;
 
 use crate::{
+    cache::WorldReader,
     cluster::Cluster,
     decision::{Decider, Outcome},
     metrics::{Metrics, Sample},
@@ -74,6 +78,23 @@ pub fn router_with_limit<C: Cluster>(decider: Decider<C>, metrics: Metrics, conc
         .route(webhooks::VALIDATE_PATH, post(validate::<C>))
         .route(webhooks::MUTATE_PATH, post(mutate::<C>))
         .with_state(Arc::new(shared))
+}
+
+/// The advisory endpoint, for `--advisory`: warnings on deletions, whatever else is wrong with the request.
+pub fn advisory(world: WorldReader) -> Router {
+    let advise = move |body: Body| {
+        let world = world.clone();
+        async move {
+            let Some(body) = read(body).await else {
+                return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+            };
+            Json(review::advice(&body, |object| {
+                world.read(|world| advice::on_delete(world, object))
+            }))
+            .into_response()
+        }
+    };
+    Router::new().route(webhooks::ADVISE_PATH, post(advise))
 }
 
 async fn validate<C: Cluster>(

@@ -150,3 +150,24 @@ async fn o2_a_short_deadline_is_kept() {
     );
     assert_eq!(answer["response"]["allowed"], false);
 }
+
+#[tokio::test]
+async fn deleting_what_an_extension_needs_is_warned_about_and_never_refused() {
+    let memory = Memory::with(&[extension("team-a", "e")]);
+    let (_writer, world) = memory.world();
+    let router = service::advisory(world);
+    let gateway = |namespace: &str| {
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u-1",
+            "operation": "DELETE", "object": null, "oldObject": {"apiVersion": "gateway.networking.k8s.io/v1",
+                "kind": "Gateway", "metadata": {"namespace": namespace, "name": "gw"}}}})
+        .to_string()
+    };
+    let (_, answer) = post(&router, "/advise?timeout=1s", gateway("team-a")).await;
+    let expected = json!({"uid": "u-1", "allowed": true,
+        "warnings": ["metadata.name: MCPGatewayExtension team-a/e stops serving"]});
+    assert_eq!(answer["response"], expected);
+    let (_, answer) = post(&router, "/advise", gateway("infra")).await;
+    assert_eq!(answer["response"], json!({"uid": "u-1", "allowed": true}));
+    let (_, answer) = post(&router, "/advise", "{\"uid\": \"u-2\",").await;
+    assert_eq!(answer["response"], json!({"uid": "u-2", "allowed": true}));
+}
