@@ -84,8 +84,18 @@ impl Gateway {
         &self.fixture.journal
     }
 
-    /// Copies what Envoy wrote.
-    pub(crate) fn keep_log(&self, path: &Path) -> anyhow::Result<()> {
+    /// Ends Envoy, so that it writes what it still holds, and copies its log.
+    pub(crate) async fn keep_log(mut self, path: &Path) -> anyhow::Result<()> {
+        if let Some(id) = self.envoy.id() {
+            Process::new("kill")
+                .arg(id.to_string())
+                .status()
+                .await
+                .context("cannot end Envoy")?;
+        }
+        tokio::time::timeout(START_TIME, self.envoy.wait())
+            .await
+            .context("Envoy does not end")??;
         std::fs::copy(self.folder.path().join("envoy.txt"), path).context("cannot copy Envoy's log")?;
         Ok(())
     }

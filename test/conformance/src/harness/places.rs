@@ -180,7 +180,9 @@ async fn through_gateway(
     let outcome = plan
         .run(&run(&gateway.url()), || Ok(Some(gateway.journal().entries())))
         .await?;
-    gateway.keep_log(&plan.results.join(place).join(suite.name()).join("envoy.txt"))?;
+    gateway
+        .keep_log(&plan.results.join(place).join(suite.name()).join("envoy.txt"))
+        .await?;
     Ok(outcome)
 }
 
