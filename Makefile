@@ -58,9 +58,8 @@ e2e: build ## End-to-end tests on a real control plane and Envoy (TEST=name runs
 	$(CARGO) test -p mcp-gateway-e2e --locked --test e2e -- --nocapture $(TEST)
 
 .PHONY: conformance
-conformance: $(KIT) ## The official MCP conformance suites: the fixture, then through Envoy, router and broker
+conformance: build ## The official MCP conformance suites: the fixture, then through Envoy, router and broker
 	$(KIT) build envoy
-	$(CARGO) build -p mcp-gateway-conformance --bins --locked
 	$(TARGET_DIR)/debug/conformance direct --results $(TARGET_DIR)/conformance
 	$(TARGET_DIR)/debug/conformance gateway --results $(TARGET_DIR)/conformance
 
