@@ -3,6 +3,7 @@
 
 mod admission;
 mod admission_races;
+mod admission_serving;
 mod healing;
 mod operator_children;
 mod operator_config;
