@@ -56,12 +56,17 @@ e2e: build ## End-to-end tests on a real control plane and Envoy (TEST=name runs
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run --" \
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run --" \
 	$(CARGO) test -p mcp-gateway-e2e --locked --test e2e -- --nocapture $(TEST)
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run --" \
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run --" \
+	$(CARGO) test -p mcp-gateway-ship --locked --test install -- --nocapture --test-threads=1 $(TEST)
 
+# Stateless clients (c2, c4) come to the gateway with issue G; then this is `all`.
+GATEWAY_SUITES ?= legacy
 .PHONY: conformance
 conformance: build ## The official MCP conformance suites: the fixture, then through Envoy, router and broker
 	$(KIT) build envoy
 	$(TARGET_DIR)/debug/conformance direct --results $(TARGET_DIR)/conformance
-	$(TARGET_DIR)/debug/conformance gateway --results $(TARGET_DIR)/conformance
+	$(TARGET_DIR)/debug/conformance gateway --suite $(GATEWAY_SUITES) --results $(TARGET_DIR)/conformance
 
 ## -- building -----------------------------------------------------------------------------------------------------
 

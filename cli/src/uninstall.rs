@@ -79,25 +79,32 @@ pub async fn run(task: &Uninstall, limit: Duration) -> Result<(), UninstallError
 }
 
 async fn steps(task: &Uninstall) -> Result<(), UninstallError> {
-    take_lease(task).await?;
+    take_lease(task, Mark::There).await?;
     remove::<ValidatingWebhookConfiguration>(task).await?;
     remove::<MutatingWebhookConfiguration>(task).await?;
-    for namespace in &task.without_extensions {
-        remove_filters(task, namespace).await?;
-    }
     loop {
         release_all(task).await?;
         tokio::time::sleep(SETTLE).await;
         // A second look finds what the former leader still wrote.
-        if release_all(task).await? == 0 {
+        let left = release_all(task).await?;
+        // The mark goes with the work, or an operator that is installed later would take no finalizer. The Lease is still held.
+        let step = if left == 0 { Mark::Away } else { Mark::There };
+        take_lease(task, step).await?;
+        if left == 0 {
             return Ok(());
         }
-        take_lease(task).await?;
     }
 }
 
+/// Whether the Lease says that the installation is going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    There,
+    Away,
+}
+
 /// Becomes the holder of the Lease; tries again when the leader renews it at the same moment.
-async fn take_lease(task: &Uninstall) -> Result<(), UninstallError> {
+async fn take_lease(task: &Uninstall, mark: Mark) -> Result<(), UninstallError> {
     let api: Api<Lease> = Api::namespaced(task.client.clone(), &task.namespace);
     loop {
         let current = api
@@ -105,8 +112,14 @@ async fn take_lease(task: &Uninstall) -> Result<(), UninstallError> {
             .await
             .map_err(request("read the operator's Lease"))?;
         let written = match current {
-            Some(lease) => api.replace(LEASE, &PostParams::default(), &taken(lease)).await,
-            None => api.create(&PostParams::default(), &taken(new_lease())).await,
+            Some(lease) => {
+                api.replace(LEASE, &PostParams::default(), &taken(lease, mark))
+                    .await
+            }
+            None => {
+                api.create(&PostParams::default(), &taken(new_lease(), mark))
+                    .await
+            }
         };
         match written {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
@@ -126,7 +139,7 @@ fn new_lease() -> Lease {
 }
 
 /// The Lease as it is held by this task.
-fn taken(mut lease: Lease) -> Lease {
+fn taken(mut lease: Lease, mark: Mark) -> Lease {
     let now = MicroTime(Timestamp::try_from(SystemTime::now()).unwrap_or_default());
     let spec = lease.spec.take().unwrap_or_default();
     lease.spec = Some(LeaseSpec {
@@ -136,11 +149,11 @@ fn taken(mut lease: Lease) -> Lease {
         renew_time: Some(now),
         ..spec
     });
-    lease
-        .metadata
-        .annotations
-        .get_or_insert_default()
-        .insert(UNINSTALLING.to_owned(), "true".to_owned());
+    let annotations = lease.metadata.annotations.get_or_insert_default();
+    match mark {
+        Mark::There => annotations.insert(UNINSTALLING.to_owned(), "true".to_owned()),
+        Mark::Away => annotations.remove(UNINSTALLING),
+    };
     lease
 }
 
@@ -164,8 +177,8 @@ where
     Ok(())
 }
 
-/// Deletes the EnvoyFilters of the extension in `namespace`, wherever they lie.
-async fn remove_filters(task: &Uninstall, namespace: &str) -> Result<(), UninstallError> {
+/// Deletes the EnvoyFilters of the extension in `namespace`, wherever they lie; returns how many there were.
+async fn remove_filters(task: &Uninstall, namespace: &str) -> Result<usize, UninstallError> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(
         "networking.istio.io",
         "v1alpha3",
@@ -176,9 +189,10 @@ async fn remove_filters(task: &Uninstall, namespace: &str) -> Result<(), Uninsta
     let owner = names::label_value(namespace);
     let labels = format!("{managed}={by},{}={owner}", names::EXTENSION_NAMESPACE_LABEL);
     let filters = match all.list_metadata(&ListParams::default().labels(&labels)).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(0),
         other => other.map_err(request("list EnvoyFilters"))?,
     };
+    let found = filters.items.len();
     for filter in filters.items {
         let (Some(name), Some(lies)) = (filter.metadata.name, filter.metadata.namespace) else {
             continue;
@@ -191,15 +205,20 @@ async fn remove_filters(task: &Uninstall, namespace: &str) -> Result<(), Uninsta
             }
         }
     }
-    Ok(())
+    Ok(found)
 }
 
-/// Releases our finalizer on every object of our kinds; returns how many had it.
+/// Releases our finalizer on every object of our kinds, and deletes the filters of extensions that go; returns how much
+/// there was to do.
 async fn release_all(task: &Uninstall) -> Result<usize, UninstallError> {
-    Ok(release::<MCPGatewayExtension>(task).await?
-        + release::<MCPServerRegistration>(task).await?
-        + release::<MCPVirtualServer>(task).await?
-        + release::<MCPAuthPolicy>(task).await?)
+    let mut found = 0;
+    for namespace in &task.without_extensions {
+        found += remove_filters(task, namespace).await?;
+    }
+    found += release::<MCPGatewayExtension>(task).await?;
+    found += release::<MCPServerRegistration>(task).await?;
+    found += release::<MCPVirtualServer>(task).await?;
+    Ok(found + release::<MCPAuthPolicy>(task).await?)
 }
 
 async fn release<K>(task: &Uninstall) -> Result<usize, UninstallError>
@@ -270,7 +289,8 @@ mod tests {
             lease_transitions: Some(3),
             ..LeaseSpec::default()
         });
-        let taken = taken(lease);
+        let taken = taken(lease, Mark::There);
+        let last = super::taken(taken.clone(), Mark::Away);
         let spec = taken.spec.expect("a spec");
         assert_eq!(taken.metadata.resource_version.as_deref(), Some("7"));
         assert_eq!(spec.holder_identity.as_deref(), Some("mcpgw-uninstall"));
@@ -281,6 +301,13 @@ mod tests {
         assert_eq!(
             taken.metadata.annotations.expect("annotations")[UNINSTALLING],
             "true"
+        );
+        assert!(
+            !last
+                .metadata
+                .annotations
+                .expect("annotations")
+                .contains_key(UNINSTALLING)
         );
     }
 }

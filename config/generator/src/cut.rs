@@ -55,3 +55,33 @@ pub(crate) fn cut(root: &Path, inputs: &Inputs, generated: &Files) -> anyhow::Re
     }
     fs::write(root.join(SUMS), sums).context("writing the checksums")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_cut_once_and_not_before_its_images_were_built() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut inputs = Inputs::read(&repository).expect("inputs");
+        let root = tempfile::tempdir().expect("a folder");
+        fs::create_dir_all(root.path().join("bundle")).expect("a folder");
+        let files = Files::from([
+            ("bundle/manifests/a.yaml".into(), "a".to_owned()),
+            ("bundle/bundle.Dockerfile".into(), "FROM scratch".to_owned()),
+            ("config/crd/b.yaml".into(), "b".to_owned()),
+        ]);
+        for digest in inputs.digests.values_mut() {
+            *digest = format!("sha256:{}", "0".repeat(64));
+        }
+        assert!(cut(root.path(), &inputs, &files).is_err(), "nothing was built");
+        for digest in inputs.digests.values_mut() {
+            *digest = format!("sha256:{}", "1".repeat(64));
+        }
+        cut(root.path(), &inputs, &files).expect("cuts");
+        let sums = fs::read_to_string(root.path().join(SUMS)).expect("sums");
+        let name = format!("  {}/manifests/a.yaml\n", inputs.version);
+        assert!(sums.lines().count() == 1 && sums.ends_with(&name), "{sums}");
+        assert!(cut(root.path(), &inputs, &files).is_err(), "a second time");
+    }
+}
