@@ -28,7 +28,6 @@ mod secrets;
 mod virtual_server;
 
 pub use facts::{Facts, ObjectFact};
-pub use policy::is_resource_name;
 
 /// Most warnings in an answer (operator.md 3.4).
 pub const MAX_WARNINGS: usize = 10;

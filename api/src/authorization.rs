@@ -124,24 +124,39 @@ impl Policies {
     /// The policies of a config document. `required` is its `authRequired`.
     #[must_use]
     pub fn new(entries: &[AuthPolicyEntry], required: bool) -> Self {
-        Self { policies: entries.iter().map(Policy::new).collect(), required }
+        Self {
+            policies: entries.iter().map(Policy::new).collect(),
+            required,
+        }
     }
 
     /// Decides about one item (operator.md 10.4): an unaccepted policy denies what it concerns, then any matching Deny,
     /// then any matching Allow, else Allow only when every concerned policy says so.
     #[must_use]
     pub fn decide(&self, request: &Request<'_>, item: &Item<'_>) -> Outcome {
-        let concerned: Vec<&Policy> =
-            self.policies.iter().filter(|policy| policy.concerns(request, item)).collect();
+        let concerned: Vec<&Policy> = self
+            .policies
+            .iter()
+            .filter(|policy| policy.concerns(request, item))
+            .collect();
         if concerned.is_empty() {
-            return if self.required { Outcome::Denied(Denial::NoPolicy) } else { Outcome::Open };
+            return if self.required {
+                Outcome::Denied(Denial::NoPolicy)
+            } else {
+                Outcome::Open
+            };
         }
         if let Some(invalid) = concerned.iter().find(|policy| !policy.valid) {
-            return Outcome::Denied(Denial::InvalidPolicy { policy: invalid.name.clone() });
+            return Outcome::Denied(Denial::InvalidPolicy {
+                policy: invalid.name.clone(),
+            });
         }
         let matching = |effect: PolicyAction| {
             concerned.iter().find_map(|policy| {
-                let rule = policy.rules.iter().find(|rule| rule.effect == effect && rule.matches(request, item))?;
+                let rule = policy
+                    .rules
+                    .iter()
+                    .find(|rule| rule.effect == effect && rule.matches(request, item))?;
                 Some((policy.name.clone(), rule.name.clone()))
             })
         };
@@ -152,8 +167,15 @@ impl Policies {
             return Outcome::Allowed { policy, rule };
         }
         match concerned.first() {
-            Some(first) if concerned.iter().all(|policy| policy.default_action == PolicyAction::Allow) => {
-                Outcome::Allowed { policy: first.name.clone(), rule: "defaultAction".to_owned() }
+            Some(first)
+                if concerned
+                    .iter()
+                    .all(|policy| policy.default_action == PolicyAction::Allow) =>
+            {
+                Outcome::Allowed {
+                    policy: first.name.clone(),
+                    rule: "defaultAction".to_owned(),
+                }
             }
             _ => Outcome::Denied(Denial::NoMatch),
         }
@@ -182,7 +204,11 @@ impl Policy {
             closes: if entry.targets.is_empty() {
                 vec![Scope::Gateway]
             } else {
-                entry.targets.iter().map(|target| scope(&target.kind, &target.name)).collect()
+                entry
+                    .targets
+                    .iter()
+                    .map(|target| scope(&target.kind, &target.name))
+                    .collect()
             },
             default_action: entry.default_action,
             rules,
@@ -209,9 +235,17 @@ impl Rule {
             _ => return None,
         };
         Some(Self {
-            name: if rule.name.is_empty() { format!("rule-{index}") } else { rule.name.clone() },
+            name: if rule.name.is_empty() {
+                format!("rule-{index}")
+            } else {
+                rule.name.clone()
+            },
             effect: rule.effect,
-            matches: rule.matches.iter().map(|m| (m.claim.clone(), m.values.clone())).collect(),
+            matches: rule
+                .matches
+                .iter()
+                .map(|m| (m.claim.clone(), m.values.clone()))
+                .collect(),
             kind,
             resource: ResourcePattern::parse(&rule.resource)?,
         })
@@ -225,7 +259,10 @@ impl Rule {
 
     fn holds_for(&self, claims: Option<&Claims>) -> bool {
         match claims {
-            Some(claims) => self.matches.iter().all(|(claim, values)| claim_matches(claims, claim, values)),
+            Some(claims) => self
+                .matches
+                .iter()
+                .all(|(claim, values)| claim_matches(claims, claim, values)),
             // Without a verified token only a Deny rule for everybody can hold.
             None => self.effect == PolicyAction::Deny && self.matches.is_empty(),
         }
@@ -254,6 +291,13 @@ fn lookup<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
     }
     let (head, rest) = path.split_once('.')?;
     lookup(claims.get(head)?.as_object()?, rest)
+}
+
+/// True for what a rule may name: `*`, or `<namespace>/<server>:<item>` (operator.md 10.2). Admission refuses anything
+/// else, because it would match nothing.
+#[must_use]
+pub fn is_resource_name(name: &str) -> bool {
+    ResourcePattern::parse(name).is_some()
 }
 
 #[cfg(test)]

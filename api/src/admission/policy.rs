@@ -10,6 +10,7 @@ use crate::{
     auth_policy::{
         DefaultAction, JwtProvider, MCPAuthPolicy, PolicyTargetGroup, PolicyTargetKind, PolicyTargetRef,
     },
+    authorization::is_resource_name,
     object_key::{ObjectKey, is_live},
     world::{World, gateway_of},
 };
@@ -126,18 +127,6 @@ fn rule_violations(new: &MCPAuthPolicy) -> Vec<Violation> {
         }
     }
     violations
-}
-
-/// True for `*` and for `<namespace>/<server>:<item>` (operator.md 10.2).
-#[must_use]
-pub fn is_resource_name(name: &str) -> bool {
-    name == "*"
-        || name.split_once('/').is_some_and(|(namespace, rest)| {
-            let named = rest
-                .split_once(':')
-                .is_some_and(|(server, item)| !server.is_empty() && !item.is_empty());
-            !namespace.is_empty() && named
-        })
 }
 
 fn judge_provider(

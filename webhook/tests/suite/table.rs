@@ -2,7 +2,10 @@
 
 use axum::{Router, body::Body, http::Request};
 use http_body_util::BodyExt;
-use mcp_gateway_api::admission::Kind;
+use mcp_gateway_api::{
+    acceptance,
+    admission::{Kind, Subject},
+};
 use mcp_gateway_webhook::{decision::Decider, metrics::Metrics, service};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -156,4 +159,38 @@ fn the_table_covers_every_kind_operation_and_severity() {
             }
         }
     }
+}
+
+/// Rules whose reconcile twin looks at a Secret's content or at what brokers report, so that it lives in the operator.
+const JUDGED_BY_THE_OPERATOR: [&str; 1] = ["is owned by the operator"];
+
+#[test]
+fn t59_every_extension_that_admission_refuses_is_refused_by_reconcile_too() {
+    let denied = cases::all().into_iter().filter(|case| {
+        case.write["kind"] == Kind::Extension.as_str() && case.expect == Expected::Deny && case.old.is_none()
+    });
+    let mut judged = 0;
+    for case in denied {
+        if case
+            .lines
+            .iter()
+            .all(|line| JUDGED_BY_THE_OPERATOR.iter().any(|text| line.contains(text)))
+        {
+            continue;
+        }
+        // What does not even parse cannot be stored: the schema holds without any webhook.
+        let mut newest = stamped(&case.write);
+        newest["metadata"]["creationTimestamp"] = json!("2026-01-02T00:00:00Z");
+        let Ok(Subject::Extension(extension)) = Subject::read(Kind::Extension, &newest) else {
+            continue;
+        };
+        let mut objects: Vec<Value> = case.objects.iter().map(stamped).collect();
+        objects.push(newest);
+        let memory = Memory::with(&objects);
+        let (_writer, world) = memory.world();
+        let judgement = world.read(|world| acceptance::judge(world, &extension));
+        assert!(judgement.accepted.is_none(), "{}", case.name);
+        judged += 1;
+    }
+    assert!(judged >= 15, "{judged}");
 }
