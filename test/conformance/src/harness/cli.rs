@@ -41,6 +41,15 @@ enum Place {
         #[arg(long, value_name = "FLAG")]
         broker_flag: Vec<String>,
     },
+    /// No suite: a gateway with the fixture behind it, until it is interrupted.
+    Serve {
+        /// Era of the fixture behind the gateway.
+        #[arg(long, value_enum, default_value_t)]
+        upstream: crate::fixture::EraChoice,
+        /// More flags for the broker.
+        #[arg(long, value_name = "FLAG")]
+        broker_flag: Vec<String>,
+    },
     /// Against any address; it must be `localhost`.
     Url {
         /// The endpoint, e.g. `http://localhost:8080/mcp`.
@@ -88,6 +97,14 @@ impl Choice {
 /// # Errors
 /// When a suite, the fixture or the gateway cannot be run.
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Place::Serve {
+        upstream,
+        broker_flag,
+    } = &cli.place
+    {
+        places::serve(*upstream, broker_flag).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let tools = match tokio::task::spawn_blocking(install::tools).await? {
         Ok(tools) => tools,
         Err(error) if cli.may_skip => {
@@ -113,7 +130,7 @@ async fn outcomes(cli: &Cli, tools: &Tools) -> anyhow::Result<Vec<Outcome>> {
         results: &cli.results,
     };
     match &cli.place {
-        Place::Install => Ok(Vec::new()),
+        Place::Install | Place::Serve { .. } => Ok(Vec::new()),
         Place::Direct => places::direct(&plan).await,
         Place::Gateway {
             upstream,

@@ -186,6 +186,21 @@ async fn through_gateway(
     Ok(outcome)
 }
 
+/// Keeps a gateway up for other clients. Its address is printed.
+pub(crate) async fn serve(era: EraChoice, flags: &[String]) -> anyhow::Result<()> {
+    let gateway = Gateway::start(
+        Options {
+            era,
+            ..Options::default()
+        },
+        flags,
+    )
+    .await?;
+    report::print(&format!("listening on {}\n", gateway.url()));
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}
+
 /// Against an address that somebody else serves.
 pub(crate) async fn url(
     plan: &Plan<'_>,
