@@ -108,12 +108,32 @@ fn placed(mut object: Value, namespace: &str) -> Value {
 fn world(items: &[Item]) -> World {
     let mut world = World::default();
     for item in items {
-        if let Some(kind) = Watched::from_name(item.text("kind")) {
+        match Watched::from_name(item.text("kind")) {
             // What cannot be read is a finding of its own document.
-            let _ = kind.put(&mut world, &item.object);
+            Some(Watched::HttpRoute) => drop(Watched::HttpRoute.put(&mut world, &attached(&item.object))),
+            Some(kind) => drop(kind.put(&mut world, &item.object)),
+            None => {}
         }
     }
     world
+}
+
+/// A route of a file has no status: its parents are taken to accept it, because nothing here can say otherwise.
+fn attached(route: &Value) -> Value {
+    let mut route = route.clone();
+    let parents = route
+        .pointer("/spec/parentRefs")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let accepted = |parent: Value| json!({"controllerName": "mcpgw-lint", "parentRef": parent, "conditions": [{"type": "Accepted", "status": "True"}]});
+    if let Some(members) = route.as_object_mut() {
+        let parents: Vec<Value> = parents.into_iter().map(accepted).collect();
+        members
+            .entry("status")
+            .or_insert_with(|| json!({"parents": parents}));
+    }
+    route
 }
 
 fn judge(world: &World, items: &[Item], item: &Item) -> Vec<Finding> {

@@ -139,7 +139,7 @@ fn the_projects_own_samples_are_clean() {
         files: vec![samples.to_owned()],
         output: Format::Text,
         namespace: "default".to_owned(),
-        strict: false,
+        strict: true,
     };
     let mut out = Vec::new();
     let code = lint.run(&mut out).expect("readable");
