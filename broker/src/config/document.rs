@@ -196,11 +196,14 @@ fn server(item: Value, position: usize, notes: &mut Notes) -> Result<ServerConfi
             || format!("servers[{position}]"),
             |name| format!("server {name:?}"),
         );
-    let map = canonical(map, SERVER, &place, notes);
-    let value = Value::Object(map);
+    let mut value = Value::Object(canonical(map, SERVER, &place, notes));
     // serde's message may repeat a value, and a value may be a credential: only the place is reported.
     let wrong_type = |_| format!("{place}: a member has the wrong type");
     let extra = FileMembers::deserialize(&value).map_err(wrong_type)?;
+    // In files these may also be numbers; they have been read above.
+    if let Value::Object(members) = &mut value {
+        members.retain(|name, _| !matches!(name.as_str(), "callTimeout" | "transport"));
+    }
     let entry = ServerEntry::deserialize(&value).map_err(wrong_type)?;
     validated(entry, &extra, position).map_err(|reason| format!("{place}: {reason}"))
 }

@@ -149,3 +149,53 @@ async fn d5_a_secret_update_by_symlink_swap_is_one_reload() {
     assert!(updates.try_recv().is_err(), "one update per change");
     task.abort();
 }
+
+#[test]
+fn a_call_timeout_is_a_number_of_seconds_or_a_text() {
+    for (text, milliseconds) in [("30", 30_000), ("30s", 30_000), ("1.5s", 1500), ("250ms", 250)] {
+        let document = format!("servers:\n- {{name: a, url: 'http://x', callTimeout: {text}}}\n");
+        let config = read(document.as_bytes()).unwrap();
+        assert_eq!(
+            config.servers[0].call_timeout,
+            Some(Duration::from_millis(milliseconds)),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        read(b"servers:\n- {name: a, url: 'http://x', callTimeout: soon}\n")
+            .unwrap()
+            .errors
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn what_the_operator_renders_is_read_without_a_complaint() {
+    use mcp_gateway_api::config::{GatewayConfig, ServerEntry, VirtualServerEntry, render};
+    let server = ServerEntry {
+        name: "ns/one".into(),
+        url: "http://one.ns.svc.cluster.local:8080/mcp".into(),
+        hostname: "one.mcp.local".into(),
+        prefix: "one_".into(),
+        call_timeout: "30s".into(),
+        created_at: "2026-01-01T00:00:00Z".into(),
+        uid: "u".into(),
+        ..ServerEntry::default()
+    };
+    let virtual_servers = vec![VirtualServerEntry {
+        name: "ns/v".into(),
+        tools: vec!["one_a".into()],
+        ..Default::default()
+    }];
+    let rendered = render(&GatewayConfig {
+        servers: vec![server],
+        virtual_servers,
+        ..GatewayConfig::default()
+    })
+    .unwrap();
+    let config = read(rendered.yaml.as_bytes()).unwrap();
+    assert_eq!((&config.errors, &config.warnings), (&Vec::new(), &Vec::new()));
+    assert_eq!(config.hash, rendered.hash);
+    assert_eq!(config.servers[0].call_timeout, Some(Duration::from_secs(30)));
+}

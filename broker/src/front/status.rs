@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
+use mcp_gateway_api::broker_status::ServerStatus;
 use std::sync::Arc;
 
 const METHOD_ERROR: &str = r#"{"error":"Method not allowed. Supported methods: GET"}"#;
@@ -27,13 +28,37 @@ fn answer(method: &Method, found: impl FnOnce() -> (StatusCode, String)) -> Resp
 }
 
 fn all_json(state: &FrontState) -> (StatusCode, String) {
-    let status = status::status(&state.published.load(), &state.replica, clock::rfc3339());
+    let mut status = status::status(&state.published.load(), &state.replica, clock::rfc3339());
+    for server in &mut status.servers {
+        warn_of_route(state, server);
+    }
     (StatusCode::OK, serde_json::to_string(&status).unwrap_or_default())
+}
+
+/// A hairpin that found no route means that the registration's route does not lead to the server (D70).
+fn warn_of_route(state: &FrontState, server: &mut ServerStatus) {
+    if state
+        .opener
+        .as_ref()
+        .is_some_and(|opener| opener.lacks_route(&server.name))
+    {
+        let catalog = state.published.load();
+        let place = catalog
+            .server(&server.name)
+            .map(|server| format!("{}{}", server.config.hostname, server.config.url.path()));
+        server.warnings.push(format!(
+            "no route at the gateway for {}",
+            place.unwrap_or_default()
+        ));
+    }
 }
 
 fn one_json(state: &FrontState, name: &str) -> (StatusCode, String) {
     match status::of_one(&state.published.load(), name) {
-        Some(server) => (StatusCode::OK, serde_json::to_string(&server).unwrap_or_default()),
+        Some(mut server) => {
+            warn_of_route(state, &mut server);
+            (StatusCode::OK, serde_json::to_string(&server).unwrap_or_default())
+        }
         None => {
             let text = format!("Server '{name}' not found. Use format /status/<namespace>/<name>");
             (

@@ -1,13 +1,15 @@
 //! The phase machine of one HTTP request (data-plane.md 8.2): one state, one small function per transition, exactly one
 //! reply per message. A message that does not fit the state ends the stream with 500.
 
+use super::audit::{self, Outcome};
 use super::facts::{FactError, RouterState, refused};
 use super::translate;
 use crate::decision::head::{self, HeadDecision};
 use crate::decision::message::{Request, judge};
-use crate::decision::{Answer, Decision, Head};
+use crate::decision::{Answer, Decision, Facts, Head};
 use crate::protocol::message;
 use crate::protocol::reply::{INTERNAL, Refusal};
+use crate::transport::exchange::Failure;
 use envoy_types::pb::envoy::service::ext_proc::v3::processing_request::Request as Phase;
 use envoy_types::pb::envoy::service::ext_proc::v3::{HttpBody, HttpHeaders, ProcessingResponse};
 use std::sync::Arc;
@@ -95,41 +97,53 @@ impl Machine {
             message: &read,
         };
         let mut facts = self.router.first_facts(head);
-        let catalog = self.router.published.load();
-        for _ in 0..MAX_NEEDS {
-            match judge(&request, &catalog, &facts) {
-                Decision::Broker(edits) => {
-                    self.count(method, "broker", "ok");
-                    return translate::body_pass(&edits, &self.router.keys, None);
-                }
-                Decision::Forward(server, edits) => {
-                    self.count(method, "forward", "ok");
-                    tracing::debug!(
-                        component = "router",
-                        method,
-                        server = server.name,
-                        "Call forwarded"
-                    );
-                    return translate::body_pass(&edits, &self.router.keys, Some(&body.body));
-                }
-                Decision::Answer(answer) => return self.answer(method, &answer),
-                Decision::Need(need) => match self.router.fetch(need, head, &mut facts).await {
-                    Ok(()) => {}
-                    Err(FactError::Policy(failure)) => {
-                        self.router.metrics.immediate("policy", failure.status);
-                        return translate::policy(&failure);
-                    }
-                    Err(FactError::Refused(refusal)) => {
-                        let id = read.as_ref().ok().and_then(|message| message.id);
-                        return self.answer(method, &refused(refusal, id, None));
-                    }
-                },
+        let settled = self.settle(&request, &mut facts).await;
+        let outcome = match &settled {
+            Ok(Decision::Forward(_, edits)) => Some(Outcome::Forwarded(edits)),
+            Ok(Decision::Answer(answer)) => Some(Outcome::Answered(answer)),
+            _ => None,
+        };
+        if let (Ok(message), Some(outcome)) = (&read, &outcome) {
+            audit::record(head, message, &facts, outcome, self.started.elapsed());
+        }
+        match settled {
+            Ok(Decision::Broker(edits)) => {
+                self.count(method, "broker", "ok");
+                translate::body_pass(&edits, &self.router.keys, None)
+            }
+            Ok(Decision::Forward(_, edits)) => {
+                self.count(method, "forward", "ok");
+                translate::body_pass(&edits, &self.router.keys, Some(&body.body))
+            }
+            Ok(Decision::Answer(answer)) => self.answer(method, &answer),
+            Ok(Decision::Need(_)) => {
+                let fault = Refusal::new(500, INTERNAL, "internal error", "needs");
+                self.answer(method, &refused(fault, None, None))
+            }
+            Err(failure) => {
+                self.router.metrics.immediate("policy", failure.status);
+                translate::policy(&failure)
             }
         }
-        self.answer(
-            method,
-            &refused(Refusal::new(500, INTERNAL, "internal error", "needs"), None, None),
-        )
+    }
+
+    /// Decides, fetching what the decision asks for. The error is a policy's answer, which passes as it is.
+    async fn settle(&self, request: &Request<'_>, facts: &mut Facts) -> Result<Decision, Failure> {
+        let catalog = self.router.published.load();
+        let mut decision = judge(request, &catalog, facts);
+        for _ in 0..MAX_NEEDS {
+            let Decision::Need(need) = decision else { break };
+            match self.router.fetch(need, request.head, facts).await {
+                Ok(()) => {}
+                Err(FactError::Policy(failure)) => return Err(failure),
+                Err(FactError::Refused(refusal)) => {
+                    let id = request.message.as_ref().ok().and_then(|message| message.id);
+                    return Ok(Decision::Answer(refused(refusal, id, None)));
+                }
+            }
+            decision = judge(request, &catalog, facts);
+        }
+        Ok(decision)
     }
 
     fn count(&self, method: &str, route: &'static str, outcome: &'static str) {

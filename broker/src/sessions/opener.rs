@@ -11,7 +11,7 @@ use crate::transport::exchange::{self, ExchangeError, Failure};
 use http::{HeaderMap, HeaderValue};
 use mcp_gateway_api::envoy_filter::REPLY_DETAILS_HEADER;
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -63,6 +63,7 @@ pub struct Opener {
     hairpin: Arc<Hairpin>,
     store: Arc<dyn SessionStore>,
     flights: Arc<Flights>,
+    missing_routes: Arc<Mutex<BTreeSet<String>>>,
 }
 
 #[derive(Deserialize)]
@@ -99,6 +100,7 @@ impl Opener {
             hairpin,
             store,
             flights: Arc::default(),
+            missing_routes: Arc::default(),
         }
     }
 
@@ -145,6 +147,7 @@ impl Opener {
         };
         let (hairpin, store) = (Arc::clone(&self.hairpin), Arc::clone(&self.store));
         let (claims, server) = (claims.clone(), Arc::clone(server));
+        let missing_routes = Arc::clone(&self.missing_routes);
         tokio::spawn(async move {
             let outcome = timeout(
                 BACKGROUND,
@@ -155,11 +158,29 @@ impl Opener {
             if let Err(error) = &outcome {
                 tracing::info!(component = "router", server = server.name, session = %claims.jti, %error, "Backend session not opened");
             }
+            if let Ok(mut missing) = missing_routes.lock() {
+                match &outcome {
+                    Err(OpenError::NoRoute) => {
+                        missing.insert(server.name.clone());
+                    }
+                    Ok(_) => {
+                        missing.remove(&server.name);
+                    }
+                    Err(_) => {}
+                }
+            }
             // The result is in the store before the flight is gone, so nobody starts a second one in between.
             done.send_replace(Some(outcome));
             drop(landing);
         });
         Ok(flight)
+    }
+
+    /// Whether the gateway had no route to this server when a backend session was last opened (D70).
+    pub fn lacks_route(&self, server: &str) -> bool {
+        self.missing_routes
+            .lock()
+            .is_ok_and(|missing| missing.contains(server))
     }
 
     /// Sends a message of the client on a backend session and drops the answer.

@@ -555,3 +555,19 @@ async fn d33_d34_level_and_cancellation_reach_the_servers_of_the_session() {
         assert_eq!(server.calls("notifications/cancelled").len(), 1);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d70_a_route_that_does_not_lead_to_the_server_is_named_in_the_status() {
+    let one = Server::start("one", &["forecast"]).await;
+    let text = crate::world::config(&[crate::world::entry(&one, "one_")]);
+    let world = World::start_with(&text, &[], &[]).await;
+    let client = world.client().initialized().await;
+    let reply = client.call("one_forecast").await;
+    assert_eq!((reply.status, reply.error().0), (502, -32603), "{}", reply.text);
+    let status = world.status_of("one").await;
+    assert_eq!(
+        status["warnings"],
+        json!(["no route at the gateway for one.mcp.test/mcp"]),
+        "{status}"
+    );
+}

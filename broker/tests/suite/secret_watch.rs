@@ -61,6 +61,10 @@ async fn secrets(
             .into_response();
     }
     let events = tokio_stream::wrappers::BroadcastStream::new(api.events.subscribe());
+    // As the real one: what was written after the list is in the watch.
+    let behind = query["resourceVersion"].parse::<u64>().unwrap() < api.version.load(Ordering::Relaxed);
+    let missed = behind.then(|| Ok(json!({"type": "MODIFIED", "object": api.secret()}).to_string()));
+    let events = futures::stream::iter(missed).chain(events);
     let lines = events
         .map(|event| event.map_err(|_| std::io::Error::other("lagged")))
         .map(|event| match event {
