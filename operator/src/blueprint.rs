@@ -49,8 +49,8 @@ pub(crate) struct Blueprint {
     pub(crate) config_yaml: Arc<str>,
     /// Keyed hash over the Secret values that the broker's env refers to.
     pub(crate) env_secrets_hash: String,
-    /// The signing key in use, to be written into its Secret.
-    pub(crate) signing_key: SigningKey,
+    /// A new signing key, for a Secret that has none; the one in use is never carried here.
+    pub(crate) fresh_signing_key: SigningKey,
     /// A user's own `--max-request-body-size`, when `maxBodyBytes` is unset.
     pub(crate) users_max_body: Option<u64>,
     /// Settings of the operator.

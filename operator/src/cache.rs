@@ -92,7 +92,7 @@ impl Cache {
         if notable {
             items.extend(affected(&inner.world, kind, key, former.as_deref()));
         }
-        inner.store(kind, key, object);
+        inner.store(kind, key, object, notable);
         if notable {
             let now = inner.objects.get(&kind).and_then(|all| all.get(key)).cloned();
             items.extend(affected(&inner.world, kind, key, now.as_deref()));
@@ -170,8 +170,17 @@ impl Cache {
 }
 
 impl Inner {
-    fn store(&mut self, kind: Kind, key: &ObjectKey, mut object: Value) {
+    /// Takes the object in. One that differs in nothing that matters does not touch the world, so that no verdict is
+    /// computed again for our own status writes.
+    fn store(&mut self, kind: Kind, key: &ObjectKey, mut object: Value, notable: bool) {
         trim(kind, key, &mut object);
+        if !notable {
+            self.objects
+                .entry(kind)
+                .or_default()
+                .insert(key.clone(), Arc::new(object));
+            return;
+        }
         match set_in_world(Arc::make_mut(&mut self.world), kind, key, &object) {
             Ok(()) => {
                 self.undecodable.remove(&(kind, key.clone()));

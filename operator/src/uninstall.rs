@@ -53,24 +53,45 @@ pub(crate) async fn release(
     let kept: Vec<&str> = finalizers(object)
         .filter(|finalizer| *finalizer != names::FINALIZER)
         .collect();
+    match write(context, (kind, key), object, &kept).await {
+        Err(error) if error.is_answer(404) => Ok(()),
+        other => other,
+    }
+}
+
+/// Puts our finalizer on an object, exactly in the version that was seen.
+pub(crate) async fn take(
+    context: &Context,
+    kind: Kind,
+    key: &ObjectKey,
+    object: &Value,
+) -> Result<(), ReconcileError> {
+    let wanted: Vec<&str> = finalizers(object).chain([names::FINALIZER]).collect();
+    write(context, (kind, key), object, &wanted).await
+}
+
+async fn write(
+    context: &Context,
+    (kind, key): (Kind, &ObjectKey),
+    object: &Value,
+    finalizers: &[&str],
+) -> Result<(), ReconcileError> {
     let version = object
         .pointer("/metadata/resourceVersion")
         .cloned()
         .unwrap_or_default();
-    let patch = json!({"metadata": {"resourceVersion": version, "finalizers": kept}});
+    let patch = json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});
     let params = PatchParams {
         field_manager: Some(names::FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    match context
+    let written = context
         .api(kind, &key.namespace)
         .patch(&key.name, &params, &Patch::Merge(patch))
-        .await
-    {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(source) => Err(ReconcileError::request("release finalizer")(source)),
-    }
+        .await;
+    written
+        .map(drop)
+        .map_err(ReconcileError::request("write finalizers"))
 }
 
 fn finalizers(object: &Value) -> impl Iterator<Item = &str> {

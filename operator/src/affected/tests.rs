@@ -112,5 +112,12 @@ fn own_status_writes_and_bookkeeping_trigger_nothing() {
     stored["metadata"]["resourceVersion"] = json!("2");
     stored["metadata"]["managedFields"] = json!([{"manager": "x"}]);
     stored["status"] = json!({"conditions": []});
+    let world = objects.0.world();
     assert!(objects.0.apply(Kind::Extension, &key, stored).is_empty());
+    assert!(
+        std::sync::Arc::ptr_eq(&world, &objects.0.world()),
+        "no verdict is computed again"
+    );
+    let seen = objects.0.get(Kind::Extension, &key).expect("stored");
+    assert_eq!(seen["metadata"]["resourceVersion"], "2");
 }

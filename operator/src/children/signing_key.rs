@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use mcp_gateway_api::names;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Child;
 use crate::{
@@ -17,8 +17,17 @@ pub(crate) const PREVIOUS: &str = "previous";
 /// Shortest accepted value in bytes.
 pub(crate) const MIN_BYTES: usize = 32;
 
-pub(crate) fn build(blueprint: &Blueprint) -> Child {
-    let data = json!({"data": {KEY: STANDARD.encode(blueprint.signing_key.expose())}});
+/// The Secret for `live` as it is now: a value that is there stays. Only a fresh one is ever written, never one that was
+/// read before, so that a key which somebody deletes meanwhile does not come back.
+pub(crate) fn build(blueprint: &Blueprint, live: Option<&Value>) -> Child {
+    let existing = live
+        .and_then(|live| live.pointer("/data")?.get(KEY)?.as_str())
+        .and_then(|text| STANDARD.decode(text).ok())
+        .filter(|value| value.len() >= MIN_BYTES);
+    let key = existing
+        .as_deref()
+        .unwrap_or_else(|| blueprint.fresh_signing_key.expose());
+    let data = json!({"data": {KEY: STANDARD.encode(key)}});
     Child::owned(blueprint, Kind::Secret, names::SIGNING_KEY_SECRET, data).label(names::SECRET_LABEL, "true")
 }
 
@@ -33,6 +42,23 @@ pub(crate) fn choose(existing: Option<&[u8]>, random: [u8; 32]) -> SigningKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::children::tests::blueprint;
+
+    #[test]
+    fn t31_a_key_that_was_deleted_meanwhile_does_not_come_back() {
+        let blueprint = blueprint(&json!({}));
+        let value = |live: Option<&Value>| {
+            let text = build(&blueprint, live).body(None)["data"][KEY]
+                .as_str()
+                .map(str::to_owned);
+            STANDARD.decode(text.expect("text")).expect("base64")
+        };
+        assert_eq!(value(None), blueprint.fresh_signing_key.expose());
+        let users = json!({"data": {KEY: STANDARD.encode([9u8; 40])}});
+        assert_eq!(value(Some(&users)), [9u8; 40]);
+        let short = json!({"data": {KEY: STANDARD.encode("short")}});
+        assert_eq!(value(Some(&short)), blueprint.fresh_signing_key.expose());
+    }
 
     #[test]
     fn t31_an_existing_key_of_32_bytes_is_kept_and_a_missing_or_short_one_is_replaced() {

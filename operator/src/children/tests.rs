@@ -30,7 +30,7 @@ pub(crate) fn blueprint(spec: &Value) -> Blueprint {
         revision: None,
         config_yaml: "servers: []\n".into(),
         env_secrets_hash: "hash".to_owned(),
-        signing_key: SigningKey::new(b"0123456789abcdef0123456789abcdef".to_vec()),
+        fresh_signing_key: SigningKey::new(b"0123456789abcdef0123456789abcdef".to_vec()),
         users_max_body: None,
         settings: Arc::new(Settings {
             broker_image: "broker:1".to_owned(),
@@ -165,7 +165,7 @@ fn children_carry_labels_and_one_controller() {
     let blueprint = blueprint(&json!({}));
     for child in [
         config_secret::build(&blueprint),
-        signing_key::build(&blueprint),
+        signing_key::build(&blueprint, None),
         service_account::build(&blueprint),
         role::build(&blueprint),
         role_binding::build(&blueprint),

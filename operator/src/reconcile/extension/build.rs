@@ -39,7 +39,7 @@ pub(crate) fn build(validated: &Validated, context: &Context) -> ResourceSet {
     let pair = validated.trusted_pair.iter();
     ResourceSet {
         config_secret: Resource::fixed(config_secret::build(blueprint)),
-        signing_key: Resource::fixed(signing_key::build(blueprint)),
+        signing_key: signing_key(blueprint),
         trusted_pair: pair
             .map(|half| trusted_headers::build(blueprint, &half.name, &half.pem))
             .collect(),
@@ -65,6 +65,15 @@ fn apply(child: Child) -> Intent {
 
 fn own(blueprint: &Blueprint, name: &str) -> ObjectKey {
     ObjectKey::new(blueprint.namespace(), name)
+}
+
+fn signing_key(blueprint: &Arc<Blueprint>) -> Resource {
+    let for_live = Arc::clone(blueprint);
+    Resource::merged(
+        Kind::Secret,
+        own(blueprint, names::SIGNING_KEY_SECRET),
+        move |live| signing_key::build(&for_live, live),
+    )
 }
 
 fn broker(blueprint: &Arc<Blueprint>) -> Resource {

@@ -1,9 +1,9 @@
 //! The finalizer of extensions (operator.md 4.8): taken before the EnvoyFilter, which lies in a foreign namespace and
 //! fails closed, and released once that is gone. Namespaced children follow by ownerReference.
 
-use kube::api::{Patch, PatchParams};
-use mcp_gateway_api::{extension::MCPGatewayExtension, names, object_key::ObjectKey, world::gateway_of};
-use serde_json::json;
+use std::sync::atomic::Ordering;
+
+use mcp_gateway_api::{extension::MCPGatewayExtension, object_key::ObjectKey, world::gateway_of};
 
 use super::{carry_out::remove_filters, teardown::forget_brokers, validate::Validated};
 use crate::{
@@ -11,20 +11,21 @@ use crate::{
     kinds::Kind,
     queue::{Outcome, WorkItem},
     reconcile::ReconcileError,
+    uninstall::{holds_finalizer, release, take},
 };
 
-/// Takes the finalizer, unless it is there.
+/// Takes the finalizer, unless it is there or the operator is being uninstalled.
 pub(crate) async fn hold(context: &Context, validated: &Validated) -> Result<(), ReconcileError> {
-    if context.uninstalling.load(std::sync::atomic::Ordering::Relaxed) {
-        return Ok(());
+    let key = &validated.blueprint.key;
+    let object = context
+        .cache
+        .get(Kind::Extension, key)
+        .filter(|object| !holds_finalizer(object));
+    let leaving = context.uninstalling.load(Ordering::Relaxed);
+    match object {
+        Some(object) if !leaving => take(context, Kind::Extension, key, &object).await,
+        _ => Ok(()),
     }
-    let extension = &validated.blueprint.extension;
-    let mut finalizers = extension.metadata.finalizers.clone().unwrap_or_default();
-    if finalizers.iter().any(|finalizer| finalizer == names::FINALIZER) {
-        return Ok(());
-    }
-    finalizers.push(names::FINALIZER.to_owned());
-    write(context, extension, &finalizers).await
 }
 
 /// Ends an extension that is being deleted: EnvoyFilter, listener condition, claims, then the finalizer.
@@ -33,19 +34,18 @@ pub(crate) async fn finalize(
     extension: &MCPGatewayExtension,
 ) -> Result<Outcome, ReconcileError> {
     let key = ObjectKey::of(&extension.metadata);
-    let mut finalizers = extension.metadata.finalizers.clone().unwrap_or_default();
-    if !finalizers.iter().any(|finalizer| finalizer == names::FINALIZER) {
+    let object = context
+        .cache
+        .get(Kind::Extension, &key)
+        .filter(|object| holds_finalizer(object));
+    let Some(object) = object else {
         return Ok(Outcome::Done);
-    }
+    };
     sweep(context, &key).await?;
     context
         .queue
         .add([WorkItem::ListenerStatus(gateway_of(extension)), WorkItem::Claims]);
-    finalizers.retain(|finalizer| finalizer != names::FINALIZER);
-    match write(context, extension, &finalizers).await {
-        Err(error) if error.is_answer(404) => {}
-        other => other?,
-    }
+    release(context, Kind::Extension, &key, &object).await?;
     tracing::info!(name = %key, "Extension released");
     Ok(Outcome::Done)
 }
@@ -55,24 +55,4 @@ pub(crate) async fn sweep(context: &Context, key: &ObjectKey) -> Result<(), Reco
     remove_filters(context, key, None).await?;
     forget_brokers(context, key);
     Ok(())
-}
-
-async fn write(
-    context: &Context,
-    extension: &MCPGatewayExtension,
-    finalizers: &[String],
-) -> Result<(), ReconcileError> {
-    let key = ObjectKey::of(&extension.metadata);
-    let version = extension.metadata.resource_version.as_deref().unwrap_or_default();
-    let patch = json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});
-    let params = PatchParams {
-        field_manager: Some(names::FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    context
-        .api(Kind::Extension, &key.namespace)
-        .patch(&key.name, &params, &Patch::Merge(patch))
-        .await
-        .map(drop)
-        .map_err(ReconcileError::request("write finalizers"))
 }

@@ -111,7 +111,7 @@ pub(crate) fn validate(fetched: Fetched, settings: &Arc<Settings>) -> Result<Ver
         former: fetched.former.as_ref(),
     })?;
     let hash = env_hash(&fetched, &signing_key, &inputs);
-    let blueprint = blueprint(&fetched, &accepted, settings, (&document, signing_key, hash));
+    let blueprint = blueprint(&fetched, &accepted, settings, (&document, hash));
     let Document {
         rendered,
         served,
@@ -318,7 +318,7 @@ fn blueprint(
     fetched: &Fetched,
     accepted: &Accepted,
     settings: &Arc<Settings>,
-    (document, signing_key, env_secrets_hash): (&Document, SigningKey, String),
+    (document, env_secrets_hash): (&Document, String),
 ) -> Blueprint {
     let spec = &fetched.extension.spec;
     let (gateway, listener) = (accepted.gateway(), accepted.listener());
@@ -350,7 +350,7 @@ fn blueprint(
             .or_else(|| revision_of(&world.namespace_labels(&gateway.key.namespace))),
         config_yaml: document.rendered.yaml.as_str().into(),
         env_secrets_hash,
-        signing_key,
+        fresh_signing_key: signing_key::choose(None, fetched.random),
         users_max_body: value_of(&command, MAX_BODY_FLAG).and_then(|bytes| bytes.parse().ok()),
         settings: Arc::clone(settings),
     }

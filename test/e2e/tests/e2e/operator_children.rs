@@ -1,5 +1,8 @@
 //! Children of an extension on a real API server: foreign objects, user patches, repairs, and no write that is not needed.
-#![allow(clippy::indexing_slicing, reason = "a missing member of a JSON answer reads as null")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a missing member of a JSON answer reads as null"
+)]
 
 use std::time::Duration;
 
@@ -398,4 +401,120 @@ async fn t29_a_users_secret_is_never_changed_by_key_generation() -> anyhow::Resu
         "derived again from the private half"
     );
     Ok(())
+}
+
+#[tokio::test]
+async fn t27_no_patch_is_lost_between_our_read_and_our_write() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    ready_site("race").await?;
+    for turn in 0..10 {
+        let flag = json!([{"op": "add", "path": "/spec/template/spec/containers/0/command/-", "value": format!("--log-format=json{turn}")}]);
+        let interval = json!({"spec": {"backendPingIntervalSeconds": 30 + turn}});
+        let users =
+            tokio::task::spawn_blocking(move || patch("deployment mcp-gateway -n race", "json", &flag));
+        let spec = tokio::task::spawn_blocking(move || patch("mcpge ext -n race", "merge", &interval));
+        users.await??;
+        spec.await??;
+    }
+    let last = until(
+        "deployment mcp-gateway -n race",
+        "the last interval",
+        |deployment| {
+            container(deployment, "mcp-gateway")["command"]
+                .to_string()
+                .contains("--mcp-check-interval=39")
+        },
+    );
+    let command = container(&last.await?, "mcp-gateway")["command"].to_string();
+    for turn in 0..10 {
+        assert!(
+            command.contains(&format!("--log-format=json{turn}\"")),
+            "{turn}: {command}"
+        );
+    }
+    Ok(())
+}
+
+/// Two public keys on P-256.
+const PUBLIC_KEYS: [&str; 2] = [
+    "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEJdqnMnB+iPMbv9iqhvZT0l5jBStn\nsSbD6y7RkU9AtXqbfiYKv9wQiLrqU23U22YYoPwHuqEBoDk2ghNMpCNaCA==\n-----END PUBLIC KEY-----\n",
+    "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE4xz9uhYJWB4uZqscAcAsg16Sum28\nM3mHLlue36CZSukly4w8YZNWPcFsLvlmmGP3Lb3kpledBsS5iMR3G4ahfg==\n-----END PUBLIC KEY-----\n",
+];
+
+#[tokio::test]
+async fn t30_a_named_secret_is_waited_for_and_an_edit_rolls_the_pods_once() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    let site = Site::create("named")?;
+    apply(&site.extension("named", "ext", "mcp", "trustedHeadersKey: {secretName: trusted}"))?;
+    let message = site
+        .wait_not_ready("mcpge/ext -n named", "SecretNotFound")
+        .await?;
+    assert!(
+        message.contains("secret named/trusted not found (spec.trustedHeadersKey.secretName)"),
+        "{message}"
+    );
+    let secret = |key: &str| {
+        let data = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "trusted", "namespace": "named"},
+            "stringData": {"key": key}});
+        apply(&data.to_string())
+    };
+    secret(PUBLIC_KEYS[0])?;
+    site.wait_ready("mcpge/ext -n named")?;
+    let generation = get("deployment mcp-gateway -n named")?["metadata"]["generation"].as_i64();
+    secret(PUBLIC_KEYS[1])?;
+    let rolled = until("deployment mcp-gateway -n named", "a rollout", |found| {
+        found["metadata"]["generation"].as_i64() != generation
+    });
+    assert_eq!(
+        rolled.await?["metadata"]["generation"].as_i64(),
+        generation.map(|generation| generation + 1)
+    );
+    delete("secret trusted -n named")?;
+    site.wait_not_ready("mcpge/ext -n named", "SecretNotFound")
+        .await?;
+    assert!(
+        get("envoyfilter mcp-ext-proc-named-gateway -n named-gw").is_ok(),
+        "what runs is not removed"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn t47_a_rolling_update_flips_no_condition() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    let site = ready_site("rolling").await?;
+    site.server("one")?;
+    site.register("one", "one_")?;
+    site.wait_ready("mcpsr/one -n rolling-servers")?;
+    let flips = json!({"spec": {"backendPingIntervalSeconds": 31}});
+    patch("mcpge ext -n rolling", "merge", &flips)?;
+    let ready = |what: &str| -> anyhow::Result<Value> {
+        let conditions = get(what)?["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        Ok(conditions
+            .into_iter()
+            .find(|condition| condition["type"] == "Ready")
+            .unwrap_or_default())
+    };
+    let rolled = eventually(
+        Duration::from_secs(90),
+        "the rollout to be complete",
+        async || {
+            let registration = ready("mcpsr one -n rolling-servers").map_err(|error| format!("{error:#}"))?;
+            let extension = ready("mcpge ext -n rolling").map_err(|error| format!("{error:#}"))?;
+            if registration["status"] != "True" || extension["status"] != "True" {
+                return Ok(Err(format!("{registration} {extension}")));
+            }
+            if extension["observedGeneration"] == 2 {
+                Ok(Ok(()))
+            } else {
+                Err(extension.to_string())
+            }
+        },
+    );
+    rolled
+        .await?
+        .map_err(|flipped| anyhow::anyhow!("flipped: {flipped}"))
 }

@@ -1,5 +1,8 @@
 //! From registrations to the config document and back to their status, on a real API server.
-#![allow(clippy::indexing_slicing, reason = "a missing member of a JSON answer reads as null")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a missing member of a JSON answer reads as null"
+)]
 
 use std::time::Duration;
 
@@ -12,7 +15,18 @@ const SOON: Duration = Duration::from_secs(30);
 /// The document of a namespace.
 fn document(namespace: &str) -> anyhow::Result<String> {
     let template = "go-template={{index .data \"config.yaml\" | base64decode}}";
-    kubectl_with(&["get", "secret", "mcp-gateway-config", "-n", namespace, "-o", template], "")
+    kubectl_with(
+        &[
+            "get",
+            "secret",
+            "mcp-gateway-config",
+            "-n",
+            namespace,
+            "-o",
+            template,
+        ],
+        "",
+    )
 }
 
 /// Waits until the document holds exactly these of the servers `names` (in the namespace `<site>-servers`).
@@ -29,6 +43,16 @@ async fn servers_are(site: &str, wanted: &[&str]) -> anyhow::Result<()> {
         } else {
             Err(format!("{found:?}"))
         }
+    })
+    .await?;
+    Ok(())
+}
+
+/// Waits until the status of an object contains `text`.
+async fn status_says(line: &str, text: &str) -> anyhow::Result<()> {
+    eventually(SOON, text, async || {
+        let found = get(line).map_err(|error| format!("{error:#}"))?["status"].to_string();
+        if found.contains(text) { Ok(()) } else { Err(found) }
     })
     .await?;
     Ok(())
@@ -121,26 +145,11 @@ async fn a_credential_is_taken_from_a_labelled_secret_only() -> anyhow::Result<(
         "{apiVersion: mcp.kuadrant.io/v1alpha1, kind: MCPServerRegistration, metadata: {name: one, namespace: cred-servers}, \
         spec: {targetRef: {name: one}, prefix: one_, credentialRef: {name: token}}}",
     )?;
-    let message = site
-        .wait_not_ready("mcpsr/one -n cred-servers", "NotReady")
-        .await?;
-    assert!(
-        message.contains("secret cred-servers/token not found"),
-        "{message}"
-    );
+    status_says("mcpsr one -n cred-servers", "secret cred-servers/token not found").await?;
     apply(
         "{apiVersion: v1, kind: Secret, metadata: {name: token, namespace: cred-servers}, stringData: {token: Bearer abc}}",
     )?;
-    eventually(SOON, "the label to be asked for", async || {
-        let found =
-            get("mcpsr one -n cred-servers").map_err(|error| format!("{error:#}"))?["status"].to_string();
-        if found.contains("missing required label mcp.kuadrant.io/secret=true") {
-            Ok(())
-        } else {
-            Err(found)
-        }
-    })
-    .await?;
+    status_says("mcpsr one -n cred-servers", "missing required label mcp.kuadrant.io/secret=true").await?;
     kubectl("label secret token -n cred-servers mcp.kuadrant.io/secret=true")?;
     site.wait_ready("mcpsr/one -n cred-servers")?;
     assert!(document("cred")?.contains("credential: Bearer abc"));

@@ -1,5 +1,8 @@
 //! Winning, losing and recovering on a real API server (operator.md 4.4, 14), and what is left behind: nothing.
-#![allow(clippy::indexing_slicing, reason = "a missing member of a JSON answer reads as null")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a missing member of a JSON answer reads as null"
+)]
 
 use std::time::Duration;
 
