@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mcp_gateway_api::admission::Kind;
+use mcp_gateway_api::{admission::Kind, intake::Watched};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -54,6 +54,12 @@ pub struct Metrics {
     registry: Arc<Registry>,
     decisions: Family<Labels, Counter>,
     latency: Histogram,
+    watch_restarts: Family<WatchLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    kind: &'static str,
 }
 
 impl Default for Metrics {
@@ -72,10 +78,17 @@ impl Default for Metrics {
             "Time from request to answer",
             latency.clone(),
         );
+        let watch_restarts = Family::<WatchLabels, Counter>::default();
+        registry.register(
+            "watch_restarts",
+            "Watches that failed and were started again",
+            watch_restarts.clone(),
+        );
         Self {
             registry: Arc::new(registry),
             decisions,
             latency,
+            watch_restarts,
         }
     }
 }
@@ -91,6 +104,13 @@ impl Metrics {
         };
         self.decisions.get_or_create(&labels).inc();
         self.latency.observe(latency.as_secs_f64());
+    }
+
+    /// Counts a watch that failed and starts again.
+    pub fn watch_restarted(&self, kind: Watched) {
+        self.watch_restarts
+            .get_or_create(&WatchLabels { kind: kind.name() })
+            .inc();
     }
 
     /// The exposition text (OpenMetrics).

@@ -42,7 +42,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let metrics = Metrics::default();
     let (snapshot, world) = WorldReader::new(Snapshot::default());
-    feed::start(&client, &snapshot, &stop);
+    feed::start(&client, &snapshot, &metrics, &stop);
 
     let reloader = Reloader::new(options.cert_dir.clone());
     let readiness = Readiness::new(world.clone(), reloader.pair());

@@ -21,6 +21,7 @@ use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Snapshot;
+use crate::metrics::Metrics;
 
 /// Pause before a kind that the cluster does not serve is tried again.
 const RETRY_MISSING: Duration = Duration::from_secs(10);
@@ -28,13 +29,19 @@ const RETRY_MISSING: Duration = Duration::from_secs(10);
 const DISCOVERY: Duration = Duration::from_secs(60);
 
 /// Starts every watch; they end with `stop`.
-pub(crate) fn start(client: &Client, snapshot: &watch::Sender<Snapshot>, stop: &CancellationToken) {
+pub(crate) fn start(
+    client: &Client,
+    snapshot: &watch::Sender<Snapshot>,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) {
     for kind in Watched::ALL {
         let feed = Feed {
             client: client.clone(),
             snapshot: snapshot.clone(),
             kind,
             known: BTreeSet::new(),
+            metrics: metrics.clone(),
         };
         tokio::spawn(stop.clone().run_until_cancelled_owned(feed.run()));
     }
@@ -48,6 +55,7 @@ struct Feed {
     kind: Watched,
     /// What is in the world by this feed.
     known: BTreeSet<ObjectKey>,
+    metrics: Metrics,
 }
 
 impl Feed {
@@ -95,7 +103,10 @@ impl Feed {
                 Ok(Event::Apply(object)) => drop(self.put(object)),
                 Ok(Event::Delete(object)) => self.remove(object),
                 Err(error) if is_missing(&error) => return,
-                Err(error) => tracing::warn!(kind = self.kind.name(), %error, "Watch failed and restarts"),
+                Err(error) => {
+                    self.metrics.watch_restarted(self.kind);
+                    tracing::warn!(kind = self.kind.name(), %error, "Watch failed and restarts");
+                }
             }
         }
     }

@@ -206,6 +206,61 @@ async fn t58_a_dry_run_leaves_no_lease() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_create_right_after_a_delete_is_admitted_at_once() -> anyhow::Result<()> {
+    Cluster::ready().await?;
+    let client = client().await?;
+    namespaces(["again".to_owned()].into_iter())?;
+    let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), "again");
+    api.create(
+        &PostParams::default(),
+        &extension("again", "first", ("again-gw", "gw"))?,
+    )
+    .await?;
+    let leases: Api<Lease> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    let params = ListParams::default().labels(claims::CLAIM_LABEL);
+    eventually(
+        Duration::from_secs(20),
+        "the operator to confirm both claims",
+        async || {
+            let all = leases.list(&params).await.map_err(|error| error.to_string())?;
+            let ours = all.iter().map(claims::Claim::of).filter(|claim| {
+                claim.confirmed
+                    && claim
+                        .holder
+                        .as_ref()
+                        .is_some_and(|holder| holder.to_string() == "again/first")
+            });
+            let confirmed = ours.count();
+            if confirmed == 2 {
+                Ok(())
+            } else {
+                Err(format!("{confirmed} of 2"))
+            }
+        },
+    )
+    .await?;
+    delete("mcpge first -n again")?;
+    api.create(
+        &PostParams::default(),
+        &extension("again", "second", ("again-gw", "gw"))?,
+    )
+    .await?;
+    delete("mcpge second -n again")?;
+    eventually(Duration::from_secs(90), "the claims to be swept", async || {
+        let left = claims_of(&client, "again/second")
+            .await
+            .map_err(|error| error.to_string())?;
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(left.join(", "))
+        }
+    })
+    .await?;
+    Ok(())
+}
+
 /// Keys that a holder claims, as `kubectl get leases -l mcp.kuadrant.io/claim` would show them.
 async fn claims_of(client: &Client, holder: &str) -> anyhow::Result<Vec<String>> {
     let api: Api<Lease> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
