@@ -8,6 +8,7 @@
     reason = "a test may fail by panic"
 )]
 
+mod bytes;
 mod claims;
 mod endpoints;
 mod memory;
