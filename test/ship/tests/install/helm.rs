@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
-use mcp_gateway_e2e::{Site, apply, get, kubectl};
+use anyhow::{Context, ensure};
+use mcp_gateway_e2e::{Site, apply, get, kubectl, kubectl_with};
 use mcp_gateway_kit::eventually;
-use mcp_gateway_ship::helm::Helm;
+use mcp_gateway_ship::{chart::Rendered, helm::Helm};
 use serde_json::json;
 
 use crate::{
@@ -62,6 +62,7 @@ async fn life(helm: Helm, name: &str) -> anyhow::Result<()> {
     site.wait_ready("mcpge/mcp-gateway -n mcp-system")?;
     call(&site, "weather").await?;
 
+    combinations(helm, name)?;
     let team = Site::create(&other)?;
     apply(&team.extension(&other, "ext", "mcp", ""))?;
     team.wait_ready(&format!("mcpge/ext -n {other}"))?;
@@ -85,6 +86,68 @@ async fn life(helm: Helm, name: &str) -> anyhow::Result<()> {
 
     helm.output(&["uninstall", "mcp-gateway", "-n", "mcp-system", "--wait"])?;
     clear(&[name, &other])
+}
+
+/// The API server takes what each documented combination of values renders, with strict validation.
+fn combinations(helm: Helm, name: &str) -> anyhow::Result<()> {
+    let namespace = format!("{name}-gw");
+    let gateways = [
+        format!("gateway.namespace={namespace}"),
+        format!("mcpGatewayExtension.gatewayRef.namespace={namespace}"),
+    ];
+    let combinations: [&[&str]; 5] = [
+        &[],
+        &[
+            "networkPolicy.enabled=true",
+            "webhook.certs=external",
+            "webhook.caBundle=Y2E=",
+        ],
+        &[
+            "webhook.certs=certManager",
+            "webhook.advisory=true",
+            "commonLabels.team=x",
+        ],
+        &[
+            "controller.enabled=false",
+            "gateway.create=true",
+            "gateway.nodePort.create=true",
+            "gateway.nodePort.statusPort.enabled=true",
+        ],
+        &[
+            "mcpGatewayExtension.httpRouteManagement=Disabled",
+            "mcpGatewayExtension.urlElicitation=Enabled",
+            "mcpGatewayExtension.logLevel=debug",
+            "mcpGatewayExtension.maxBodyBytes=8388608",
+            "mcpGatewayExtension.trustedHeadersKey.secretName=key",
+            "mcpGatewayExtension.oauthProtectedResource.authorizationServers={https://idp.example.com}",
+        ],
+    ];
+    for values in combinations {
+        let values: Vec<&str> = values
+            .iter()
+            .copied()
+            .chain(gateways.iter().map(String::as_str))
+            .collect();
+        let release = Rendered::new(helm, "mcp-gateway", "mcp-system", &values)?;
+        // cert-manager's own kinds are not in this cluster.
+        let ours = release
+            .objects()
+            .iter()
+            .filter(|object| object["apiVersion"] != "cert-manager.io/v1");
+        let text: Vec<String> = ours.map(ToString::to_string).collect();
+        let flags = [
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--dry-run=server",
+            "--validate=strict",
+            "-f",
+            "-",
+        ];
+        let applied = kubectl_with(&flags, &text.join("\n---\n"));
+        applied.with_context(|| format!("{values:?}"))?;
+    }
+    Ok(())
 }
 
 /// A server behind the site's gateway, and a call of its tool through Envoy.

@@ -5,7 +5,7 @@ use std::{env, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use mcp_gateway_e2e::{Site, apply, kubectl, refused};
+use mcp_gateway_e2e::{Site, apply, kubectl, kubectl_with, refused};
 use mcp_gateway_ship::helm::root;
 use serde_json::{Value, json};
 
@@ -87,14 +87,17 @@ async fn olm_s_own_schemas_accept_csv_catalog_group_and_subscription() -> anyhow
     kubectl("wait --for=condition=Established crd --all --timeout=60s")?;
     let mut csv = csv()?;
     csv["metadata"]["namespace"] = json!(NAMESPACE);
-    let file = env::temp_dir().join(format!("csv-{}.json", std::process::id()));
-    fs::write(&file, csv.to_string())?;
-    let accepted = kubectl(&format!(
-        "apply --server-side --dry-run=server --validate=strict -f {}",
-        file.display()
-    ));
-    fs::remove_file(&file)?;
-    accepted?;
+    kubectl_with(
+        &[
+            "apply",
+            "--server-side",
+            "--dry-run=server",
+            "--validate=strict",
+            "-f",
+            "-",
+        ],
+        &csv.to_string(),
+    )?;
     let config = root().join("config/olm");
     kubectl(&format!(
         "apply --server-side --dry-run=server --validate=strict -k {}",
@@ -113,17 +116,15 @@ fn examples(csv: &Value) -> anyhow::Result<()> {
     examples.push(serde_json::from_str(&annotation(
         "operatorframework.io/initialization-resource",
     ))?);
-    let file = env::temp_dir().join(format!("example-{}.json", std::process::id()));
     for example in &mut examples {
         example["metadata"]["namespace"] = json!(NAMESPACE);
-        fs::write(&file, example.to_string())?;
-        kubectl(&format!(
-            "create --dry-run=server --validate=strict -f {}",
-            file.display()
-        ))
+        kubectl_with(
+            &["create", "--dry-run=server", "--validate=strict", "-f", "-"],
+            &example.to_string(),
+        )
         .with_context(|| format!("example {}", example["kind"]))?;
     }
-    Ok(fs::remove_file(&file)?)
+    Ok(())
 }
 
 #[expect(clippy::print_stderr, reason = "a test that skips says so")]
