@@ -124,12 +124,12 @@ impl Items<'_> {
             .prefix
             .as_deref()
             .filter(|prefix| !prefix.is_empty());
-        let rivals: Vec<Arc<MCPServerRegistration>> = self
-            .world
-            .registrations()
-            .filter(|other| {
-                route_of(other) == route || (prefix.is_some() && other.spec.prefix.as_deref() == prefix)
-            })
+        let same_prefix =
+            |other: &&Arc<MCPServerRegistration>| prefix.is_some() && other.spec.prefix.as_deref() == prefix;
+        let world = self.world;
+        let rivals: Vec<Arc<MCPServerRegistration>> = world
+            .registrations_of(&route)
+            .chain(world.registrations().filter(same_prefix))
             .cloned()
             .collect();
         for rival in rivals {
@@ -149,10 +149,7 @@ impl Items<'_> {
 
     fn registrations_on(&mut self, gateway: &ObjectKey) {
         let world = self.world;
-        for route in world
-            .routes()
-            .filter(|route| gateways_of(route).contains(gateway))
-        {
+        for route in world.routes().filter(|route| names_gateway(route, gateway)) {
             for registration in world.registrations_of(&route.key) {
                 self.found
                     .insert(WorkItem::Registration(ObjectKey::of(&registration.metadata)));
@@ -256,7 +253,7 @@ impl Items<'_> {
     /// Registrations whose route has the Service as backend, extensions whose Gateway it serves, its owner.
     fn by_service(&mut self, key: &ObjectKey) {
         let world = self.world;
-        for route in world.routes().filter(|route| backends_of(route).contains(key)) {
+        for route in world.routes().filter(|route| names_service(route, key)) {
             for registration in world.registrations_of(&route.key) {
                 self.registration_and_extensions(registration);
             }
@@ -319,6 +316,22 @@ fn gateways_of(route: &HttpRoute) -> BTreeSet<ObjectKey> {
     parents
         .filter_map(|parent| parent.parent_ref.gateway(&route.key.namespace))
         .collect()
+}
+
+/// True when some parent of the route is this Gateway. Names are compared first: this runs over every route.
+fn names_gateway(route: &HttpRoute, gateway: &ObjectKey) -> bool {
+    route.parents.iter().any(|parent| {
+        parent.parent_ref.name == gateway.name
+            && parent.parent_ref.gateway(&route.key.namespace).as_ref() == Some(gateway)
+    })
+}
+
+/// True when some backend of the route is this Service.
+fn names_service(route: &HttpRoute, service: &ObjectKey) -> bool {
+    let mut references = route.rules.iter().flat_map(|rule| &rule.backend_refs);
+    references.any(|reference| {
+        reference.name == service.name && reference.service(&route.key.namespace).as_ref() == Some(service)
+    })
 }
 
 fn backends_of(route: &HttpRoute) -> BTreeSet<ObjectKey> {

@@ -88,12 +88,14 @@ impl Cache {
         let notable = former
             .as_deref()
             .is_none_or(|former| differs(kind, former, &object));
+        // During a first list nothing has to be queued: its end, or the start of work, queues everything.
+        let counts = notable && inner.served.get(&kind) == Some(&Served::Synced);
         let mut items = BTreeSet::new();
-        if notable {
+        if counts {
             items.extend(affected(&inner.world, kind, key, former.as_deref()));
         }
         inner.store(kind, key, object, notable);
-        if notable {
+        if counts {
             let now = inner.objects.get(&kind).and_then(|all| all.get(key)).cloned();
             items.extend(affected(&inner.world, kind, key, now.as_deref()));
         }

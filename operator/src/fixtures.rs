@@ -36,6 +36,18 @@ impl Objects {
         self
     }
 
+    /// Ends the first list of a kind: from now on changes count.
+    pub(crate) fn listed(self, kind: Kind) -> Self {
+        let keys = self
+            .0
+            .list(kind, |_, _| true)
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        self.0.finish_list(kind, &keys);
+        self
+    }
+
     /// Gateway `infra/gw` with listener `mcp` on 8080 and `mcps` on 8080, and extension `team/ext` on it with a grant.
     pub(crate) fn gateway_and_extension(self) -> Self {
         let listener = |name: &str, hostname: &str| {

@@ -12,6 +12,8 @@ fn world() -> Objects {
             1,
             &json!({"credentialRef": {"name": "token", "key": "token"}}),
         )
+        .listed(Kind::Registration)
+        .listed(Kind::Extension)
 }
 
 fn on(kind: Kind, key: &str) -> BTreeSet<WorkItem> {
