@@ -6,6 +6,7 @@ pub mod listener;
 pub mod mcp;
 pub mod metadata;
 pub mod methods;
+pub mod patience;
 pub mod relay;
 pub mod repair;
 pub mod status;

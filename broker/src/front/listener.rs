@@ -1,17 +1,19 @@
 //! An HTTP listener with bounds on headers and time (data-plane.md 15.1) that ends gracefully.
 
+use super::patience::Patient;
 use axum::Router;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::Service as _;
 
-const HEADER_READ: Duration = Duration::from_secs(5);
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 const MAX_HEADERS: usize = 200;
 /// Connections at once; more wait in the kernel's queue.
@@ -51,14 +53,25 @@ async fn connection(stream: TcpStream, app: Router, stop: CancellationToken) {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ)
+        .header_read_timeout(None)
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEADER_BYTES as u32);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    let busy = Arc::new(AtomicBool::new(false));
+    let patient = Patient::new(stream, Arc::clone(&busy));
+    let service = service_fn(move |request| {
+        busy.store(true, Ordering::Release);
+        let (answer, busy) = (app.clone().call(request), Arc::clone(&busy));
+        async move {
+            let answer = answer.await;
+            busy.store(false, Ordering::Release);
+            answer
+        }
+    });
+    let connection = builder.serve_connection(TokioIo::new(patient), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
