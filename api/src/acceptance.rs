@@ -142,7 +142,10 @@ pub fn judge(world: &World, extension: &MCPGatewayExtension) -> Judgement {
         Ok(site) => site,
         Err(mut missing) => {
             findings.append(&mut missing);
-            return Judgement { findings, accepted: None };
+            return Judgement {
+                findings,
+                accepted: None,
+            };
         }
     };
     if findings.is_empty() {
@@ -162,27 +165,56 @@ pub fn judge(world: &World, extension: &MCPGatewayExtension) -> Judgement {
 pub fn spec_findings(spec: &MCPGatewayExtensionSpec) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut invalid = |field: &'static str, what: &str| {
-        findings.push(Finding { rule: Rule::Spec, field, message: format!("invalid: {field}: {what}"), winner: None });
+        findings.push(Finding {
+            rule: Rule::Spec,
+            field,
+            message: format!("invalid: {field}: {what}"),
+            winner: None,
+        });
     };
     if let Some(host) = &spec.public_host
         && !hosts::is_dns1123_subdomain(hosts::without_port(host))
     {
-        invalid("spec.publicHost", "is not a DNS-1123 subdomain; use a host name such as mcp.example.com");
+        invalid(
+            "spec.publicHost",
+            "is not a DNS-1123 subdomain; use a host name such as mcp.example.com",
+        );
     }
-    if spec.private_host.as_deref().is_some_and(|host| !hosts::is_private_host(host)) {
-        invalid("spec.privateHost", "is not a host; use [http://|https://]host[:port]");
+    if spec
+        .private_host
+        .as_deref()
+        .is_some_and(|host| !hosts::is_private_host(host))
+    {
+        invalid(
+            "spec.privateHost",
+            "is not a host; use [http://|https://]host[:port]",
+        );
     }
     if let Some(key) = &spec.trusted_headers_key {
         if [names::CONFIG_SECRET, names::SIGNING_KEY_SECRET].contains(&key.secret_name.as_str()) {
-            invalid("spec.trustedHeadersKey.secretName", "names a Secret that the operator owns; use another name");
+            invalid(
+                "spec.trustedHeadersKey.secretName",
+                "names a Secret that the operator owns; use another name",
+            );
         }
         let shares = |other: Option<&str>| {
-            other.is_some_and(|other| other == key.secret_name || other == format!("{}-private", key.secret_name))
+            other.is_some_and(|other| {
+                other == key.secret_name || other == format!("{}-private", key.secret_name)
+            })
         };
-        let store = spec.session_store.as_ref().map(|store| store.secret_name.as_str());
-        let bundle = spec.ca_cert_bundle_ref.as_ref().map(|bundle| bundle.name.as_str());
+        let store = spec
+            .session_store
+            .as_ref()
+            .map(|store| store.secret_name.as_str());
+        let bundle = spec
+            .ca_cert_bundle_ref
+            .as_ref()
+            .map(|bundle| bundle.name.as_str());
         if key.generate == Switch::Enabled && (shares(store) || shares(bundle)) {
-            invalid("spec.trustedHeadersKey.secretName", "is also named by sessionStore or caCertBundleRef; a generated key needs a Secret of its own");
+            invalid(
+                "spec.trustedHeadersKey.secretName",
+                "is also named by sessionStore or caCertBundleRef; a generated key needs a Secret of its own",
+            );
         }
     }
     findings
@@ -198,22 +230,39 @@ struct Site<'a> {
 fn site<'a>(world: &'a World, extension: &MCPGatewayExtension) -> Result<Site<'a>, Vec<Finding>> {
     let gateway_key = gateway_of(extension);
     let section = extension.spec.target_ref.section_name.as_str();
-    let finding = |rule, field, message| vec![Finding { rule, field, message, winner: None }];
+    let finding = |rule, field, message| {
+        vec![Finding {
+            rule,
+            field,
+            message,
+            winner: None,
+        }]
+    };
     if let Some(message) = missing_grant(world, extension) {
         return Err(finding(Rule::Grant, "spec.targetRef.namespace", message));
     }
-    let gateway = world.gateway(&gateway_key).filter(|gateway| gateway.live).ok_or_else(|| {
-        let message = format!("invalid: gateway target {gateway_key} not found; create it or correct spec.targetRef");
-        finding(Rule::Gateway, "spec.targetRef.name", message)
-    })?;
+    let gateway = world
+        .gateway(&gateway_key)
+        .filter(|gateway| gateway.live)
+        .ok_or_else(|| {
+            let message = format!(
+                "invalid: gateway target {gateway_key} not found; create it or correct spec.targetRef"
+            );
+            finding(Rule::Gateway, "spec.targetRef.name", message)
+        })?;
     let listener = gateway.listener(section).ok_or_else(|| {
         let names = gateway.listener_names();
-        let message = format!("invalid: listener {section} not found on gateway {gateway_key}; it has: {names}");
+        let message =
+            format!("invalid: listener {section} not found on gateway {gateway_key}; it has: {names}");
         finding(Rule::Listener, "spec.targetRef.sectionName", message)
     })?;
     let (public_host, findings) = listener_findings(world, extension, (gateway, listener));
     match public_host {
-        Some(public_host) if findings.is_empty() => Ok(Site { gateway, listener, public_host }),
+        Some(public_host) if findings.is_empty() => Ok(Site {
+            gateway,
+            listener,
+            public_host,
+        }),
         _ => Err(findings),
     }
 }
@@ -226,7 +275,14 @@ fn listener_findings(
     let namespace = extension.metadata.namespace.as_deref().unwrap_or_default();
     let (section, gateway_key) = (&listener.name, &gateway.key);
     let mut findings = Vec::new();
-    let mut invalid = |rule, field, message| findings.push(Finding { rule, field, message, winner: None });
+    let mut invalid = |rule, field, message| {
+        findings.push(Finding {
+            rule,
+            field,
+            message,
+            winner: None,
+        });
+    };
     if !listener.carries_http() {
         let protocol = &listener.protocol;
         let message = format!(
@@ -235,13 +291,19 @@ fn listener_findings(
         invalid(Rule::Protocol, "spec.targetRef.sectionName", message);
     }
     let labels = world.namespace_labels(namespace);
-    if !listener.allowed_routes.allow(namespace, &labels, &gateway_key.namespace) {
+    if !listener
+        .allowed_routes
+        .allow(namespace, &labels, &gateway_key.namespace)
+    {
         let message = format!(
             "invalid: listener {section} on gateway {gateway_key} does not allow routes from namespace {namespace} (allowedRoutes)"
         );
         invalid(Rule::AllowedRoutes, "spec.targetRef.sectionName", message);
     }
-    let host = hosts::public_host(extension.spec.public_host.as_deref(), listener.hostname.as_deref());
+    let host = hosts::public_host(
+        extension.spec.public_host.as_deref(),
+        listener.hostname.as_deref(),
+    );
     let usable = host.filter(|host| hosts::is_dns1123_subdomain(host));
     if usable.is_none() {
         let message = format!("invalid: listener {section} has no hostname; set spec.publicHost");
@@ -273,10 +335,14 @@ pub fn missing_grant(world: &World, extension: &MCPGatewayExtension) -> Option<S
 #[must_use]
 pub fn missing_grant_for(world: &World, reference: &Reference<'_>) -> Option<String> {
     let namespace = &reference.target.namespace;
-    if namespace == reference.from_namespace || world.grants_in(namespace).any(|grant| grant.permits(reference)) {
+    if namespace == reference.from_namespace
+        || world.grants_in(namespace).any(|grant| grant.permits(reference))
+    {
         return None;
     }
-    let retired = world.grants_in(namespace).find(|grant| grant.names_retired_group(reference));
+    let retired = world
+        .grants_in(namespace)
+        .find(|grant| grant.names_retired_group(reference));
     Some(retired.map_or_else(String::new, |grant| {
         format!(
             "; ReferenceGrant {} names group {}, expected {}",
@@ -317,7 +383,9 @@ fn exclusive_finding(world: &World, extension: &MCPGatewayExtension, site: &Site
     let (rule, message) = match scope {
         Scope::Gateway => (
             Rule::GatewayExclusive,
-            format!("conflict: gateway {gateway} already has MCPGatewayExtension {winner}; only one per Gateway allowed"),
+            format!(
+                "conflict: gateway {gateway} already has MCPGatewayExtension {winner}; only one per Gateway allowed"
+            ),
         ),
         Scope::Listener => {
             let listener = world
@@ -333,7 +401,12 @@ fn exclusive_finding(world: &World, extension: &MCPGatewayExtension, site: &Site
         Scope::Gateway => "spec.targetRef.name",
         Scope::Listener => "spec.targetRef.sectionName",
     };
-    Some(Finding { rule, field, message, winner: Some(winner) })
+    Some(Finding {
+        rule,
+        field,
+        message,
+        winner: Some(winner),
+    })
 }
 
 /// The oldest live extension among `candidates` that is older than `extension` and not the same object.

@@ -237,7 +237,11 @@ pub fn name_list<'a>(items: impl IntoIterator<Item = &'a str>) -> String {
     let shown: Vec<&str> = items.iter().copied().take(MAX_LISTED).collect();
     let more = items.len().saturating_sub(MAX_LISTED);
     let list = shown.join(", ");
-    if more == 0 { list } else { format!("{list} and {more} more") }
+    if more == 0 {
+        list
+    } else {
+        format!("{list} and {more} more")
+    }
 }
 
 #[cfg(test)]
@@ -271,6 +275,9 @@ mod tests {
         let long = upsert(&[], &ready(true, &"ä".repeat(2000)), Timestamp::UNIX_EPOCH);
         assert_eq!(long[0].message.chars().count(), MAX_MESSAGE);
         let names: Vec<String> = (0..12).map(|n| n.to_string()).collect();
-        assert_eq!(name_list(names.iter().map(String::as_str)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more");
+        assert_eq!(
+            name_list(names.iter().map(String::as_str)),
+            "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+        );
     }
 }

@@ -1,6 +1,10 @@
 //! `MCPGatewayExtension`: makes one listener of a Gateway an MCP gateway (operator.md 1.1).
 
-#![expect(unreachable_pub, reason = "KubeSchema repeats each type inside a private scope")]
+#![expect(clippy::duplicated_attributes, reason = "each printer column has a type of its own")]
+#![expect(
+    unreachable_pub,
+    reason = "KubeSchema repeats each type inside a private scope"
+)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};

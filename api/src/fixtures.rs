@@ -1,12 +1,14 @@
 //! Objects for unit tests, from minimal JSON put through the real parsers.
 
+#![expect(clippy::indexing_slicing, reason = "test data of known shape")]
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::{
-    extension::MCPGatewayExtension, gateway::Gateway, grant::ReferenceGrant, registration::MCPServerRegistration,
-    route::HttpRoute, service::Service, world::World,
+    extension::MCPGatewayExtension, gateway::Gateway, grant::ReferenceGrant,
+    registration::MCPServerRegistration, route::HttpRoute, service::Service, world::World,
 };
 
 /// Builds a [`World`] object by object.
@@ -35,21 +37,28 @@ impl WorldBuilder {
             json!({"name": name, "port": port, "protocol": "HTTP", "hostname": hostname,
                 "allowedRoutes": {"namespaces": {"from": "All"}}})
         };
-        let annotations = scope.map_or_else(|| json!({}), |scope| json!({"mcp.kuadrant.io/extension-scope": scope}));
+        let annotations = scope.map_or_else(
+            || json!({}),
+            |scope| json!({"mcp.kuadrant.io/extension-scope": scope}),
+        );
         let mut metadata = meta("infra/gw", 0);
         metadata["annotations"] = annotations;
-        self.set_gateway(&json!({"metadata": metadata, "spec": {"gatewayClassName": "istio", "listeners": [
+        self.set_gateway(
+            &json!({"metadata": metadata, "spec": {"gatewayClassName": "istio", "listeners": [
             listener("mcp", 8080, "mcp.example.com"), listener("mcps", 8080, "*.mcp.local"),
-            listener("other", 9090, "*.other.local")]}}));
+            listener("other", 9090, "*.other.local")]}}),
+        );
         self
     }
 
     pub(crate) fn set_gateway(&mut self, object: &Value) {
-        self.0.set_gateway(Arc::new(Gateway::from_value(object).expect("a Gateway")));
+        self.0
+            .set_gateway(Arc::new(Gateway::from_value(object).expect("a Gateway")));
     }
 
     pub(crate) fn extension(mut self, key: &str, second: i64, gateway: &str, listener: &str) -> Self {
-        self.0.set_extension(Arc::new(extension(key, second, gateway, listener)));
+        self.0
+            .set_extension(Arc::new(extension(key, second, gateway, listener)));
         self
     }
 
@@ -57,7 +66,9 @@ impl WorldBuilder {
         let object = json!({"metadata": {"namespace": namespace, "name": format!("grant-{}-{}", from.2, to.1)},
             "spec": {"from": [{"group": from.0, "kind": from.1, "namespace": from.2}],
                 "to": [{"group": to.0, "kind": to.1}]}});
-        let grant = ReferenceGrant::from_value(&object).expect("a grant").expect("live");
+        let grant = ReferenceGrant::from_value(&object)
+            .expect("a grant")
+            .expect("live");
         self.0.set_grant(Arc::new(grant));
         self
     }
@@ -76,13 +87,15 @@ impl WorldBuilder {
             "status": {"parents": [{"controllerName": "istio.io/gateway-controller",
                 "parentRef": {"name": "gw", "namespace": "infra", "sectionName": section},
                 "conditions": [{"type": "Accepted", "status": "True"}]}]}});
-        self.0.set_route(Arc::new(HttpRoute::from_value(&object).expect("a route")));
+        self.0
+            .set_route(Arc::new(HttpRoute::from_value(&object).expect("a route")));
         self
     }
 
     pub(crate) fn service(mut self, key: &str, spec: &Value) -> Self {
         let object = json!({"metadata": meta(key, 0), "spec": spec});
-        self.0.set_service(Arc::new(Service::from_value(&object).expect("a Service")));
+        self.0
+            .set_service(Arc::new(Service::from_value(&object).expect("a Service")));
         self
     }
 

@@ -156,18 +156,28 @@ impl Gateway {
     /// # Errors
     /// When a member that we read has another type than Gateway API gives it.
     pub fn from_value(object: &Value) -> Result<Self, serde_json::Error> {
-        let Document { metadata, spec, status } = Document::deserialize(object)?;
+        let Document {
+            metadata,
+            spec,
+            status,
+        } = Document::deserialize(object)?;
         Ok(Self {
             key: ObjectKey::of(&metadata),
             age: Age::of(&metadata),
             generation: metadata.generation.unwrap_or_default(),
             live: is_live(&metadata),
-            scope_annotation: metadata.annotations.and_then(|mut all| all.remove(names::SCOPE_ANNOTATION)),
+            scope_annotation: metadata
+                .annotations
+                .and_then(|mut all| all.remove(names::SCOPE_ANNOTATION)),
             labels: metadata.labels.unwrap_or_default(),
             class_name: spec.gateway_class_name,
             listeners: spec.listeners,
             addresses: status.addresses,
-            listener_status: status.listeners.into_iter().map(|entry| (entry.name, entry.conditions)).collect(),
+            listener_status: status
+                .listeners
+                .into_iter()
+                .map(|entry| (entry.name, entry.conditions))
+                .collect(),
         })
     }
 
@@ -205,8 +215,11 @@ impl Listener {
     /// True for HTTP, and for HTTPS that is terminated here.
     #[must_use]
     pub fn carries_http(&self) -> bool {
-        let passthrough =
-            self.tls.as_ref().and_then(|tls| tls.mode.as_deref()).is_some_and(|mode| mode == "Passthrough");
+        let passthrough = self
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.mode.as_deref())
+            .is_some_and(|mode| mode == "Passthrough");
         self.protocol.eq_ignore_ascii_case("HTTP") || (self.is_https() && !passthrough)
     }
 
@@ -226,7 +239,10 @@ impl AllowedRoutes {
     }
 
     fn allow_namespace(&self, namespace: &str, labels: &Labels, gateway_namespace: &str) -> bool {
-        let from = self.namespaces.as_ref().and_then(|namespaces| namespaces.from.as_deref());
+        let from = self
+            .namespaces
+            .as_ref()
+            .and_then(|namespaces| namespaces.from.as_deref());
         match from.unwrap_or("Same") {
             "Same" => namespace == gateway_namespace,
             "All" => true,
@@ -244,7 +260,10 @@ impl AllowedRoutes {
             kinds.is_empty()
                 || kinds.iter().any(|kind| {
                     kind.kind == "HTTPRoute"
-                        && kind.group.as_deref().is_none_or(|group| group == names::GATEWAY_API_GROUP)
+                        && kind
+                            .group
+                            .as_deref()
+                            .is_none_or(|group| group == names::GATEWAY_API_GROUP)
                 })
         })
     }
@@ -266,8 +285,15 @@ mod tests {
     }
 
     fn allows(allowed: &Value, namespace: &str, label: Option<&str>) -> bool {
-        let labels = label.map(|team| ("team".to_owned(), team.to_owned())).into_iter().collect();
-        gateway(allowed).listener("mcp").expect("listener").allowed_routes.allow(namespace, &labels, "infra")
+        let labels = label
+            .map(|team| ("team".to_owned(), team.to_owned()))
+            .into_iter()
+            .collect();
+        gateway(allowed)
+            .listener("mcp")
+            .expect("listener")
+            .allowed_routes
+            .allow(namespace, &labels, "infra")
     }
 
     #[test]
@@ -278,9 +304,14 @@ mod tests {
         assert!(allows(&from("All"), "team", None));
         assert!(!allows(&from("None"), "infra", None));
         assert!(!allows(&from("Sometimes"), "infra", None));
-        let selector = json!({"namespaces": {"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}});
+        let selector =
+            json!({"namespaces": {"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}});
         assert!(allows(&selector, "x", Some("a")) && !allows(&selector, "x", Some("b")));
-        assert!(!allows(&json!({"namespaces": {"from": "Selector"}}), "x", Some("a")));
+        assert!(!allows(
+            &json!({"namespaces": {"from": "Selector"}}),
+            "x",
+            Some("a")
+        ));
         let invalid = json!({"namespaces": {"from": "Selector", "selector": {"matchExpressions": [
             {"key": "team", "operator": "Near", "values": ["a"]}]}}});
         assert!(!allows(&invalid, "x", Some("a")));

@@ -68,21 +68,30 @@ impl ReferenceGrant {
     /// When a member that we read has another type than Gateway API gives it.
     pub fn from_value(object: &Value) -> Result<Option<Self>, serde_json::Error> {
         let Document { metadata, spec } = Document::deserialize(object)?;
-        Ok(is_live(&metadata).then(|| Self { key: ObjectKey::of(&metadata), from: spec.from, to: spec.to }))
+        Ok(is_live(&metadata).then(|| Self {
+            key: ObjectKey::of(&metadata),
+            from: spec.from,
+            to: spec.to,
+        }))
     }
 
     /// True when any `from` and any `to` entry fit the reference, whatever their position.
     #[must_use]
     pub fn permits(&self, reference: &Reference<'_>) -> bool {
         self.key.namespace == reference.target.namespace
-            && self.from.iter().any(|from| from.fits(reference, reference.from.0))
+            && self
+                .from
+                .iter()
+                .any(|from| from.fits(reference, reference.from.0))
             && self.to.iter().any(|to| to.fits(reference))
     }
 
     /// True when the grant would fit if its `from` group were not the retired one: worth a hint in the message.
     #[must_use]
     pub fn names_retired_group(&self, reference: &Reference<'_>) -> bool {
-        self.from.iter().any(|from| from.fits(reference, names::RETIRED_GROUP))
+        self.from
+            .iter()
+            .any(|from| from.fits(reference, names::RETIRED_GROUP))
     }
 }
 
@@ -107,9 +116,11 @@ mod tests {
     use super::*;
 
     fn permits(spec: &Value, from_namespace: &str) -> bool {
-        let grant = ReferenceGrant::from_value(&json!({"metadata": {"name": "g", "namespace": "infra"}, "spec": spec}))
-            .expect("a grant")
-            .expect("live");
+        let grant = ReferenceGrant::from_value(
+            &json!({"metadata": {"name": "g", "namespace": "infra"}, "spec": spec}),
+        )
+        .expect("a grant")
+        .expect("live");
         let target = ObjectKey::new("infra", "gw");
         grant.permits(&Reference {
             from: (names::GROUP, "MCPGatewayExtension"),

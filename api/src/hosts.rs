@@ -15,7 +15,9 @@ pub fn is_dns1123_subdomain(host: &str) -> bool {
         label.len() <= 63
             && alphanumeric(label.chars().next())
             && alphanumeric(label.chars().last())
-            && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            && label
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
     };
     !host.is_empty() && host.len() <= 253 && host.split('.').all(label)
 }
@@ -23,7 +25,9 @@ pub fn is_dns1123_subdomain(host: &str) -> bool {
 /// `host` without a `:port`.
 #[must_use]
 pub fn without_port(host: &str) -> &str {
-    host.rsplit_once(':').filter(|(_, port)| port.chars().all(|c| c.is_ascii_digit())).map_or(host, |(head, _)| head)
+    host.rsplit_once(':')
+        .filter(|(_, port)| port.chars().all(|c| c.is_ascii_digit()))
+        .map_or(host, |(head, _)| head)
 }
 
 /// The host that clients use: `spec.publicHost` without port, else the listener's hostname with a leading `*.`
@@ -32,7 +36,11 @@ pub fn without_port(host: &str) -> &str {
 pub fn public_host(spec: Option<&str>, listener: Option<&str>) -> Option<String> {
     let derived = || {
         let hostname = listener.filter(|hostname| !hostname.is_empty())?;
-        Some(hostname.strip_prefix("*.").map_or_else(|| hostname.to_owned(), |rest| format!("mcp.{rest}")))
+        Some(
+            hostname
+                .strip_prefix("*.")
+                .map_or_else(|| hostname.to_owned(), |rest| format!("mcp.{rest}")),
+        )
     };
     spec.map(|host| without_port(host).to_owned()).or_else(derived)
 }
@@ -41,7 +49,9 @@ pub fn public_host(spec: Option<&str>, listener: Option<&str>) -> Option<String>
 /// one or more labels.
 #[must_use]
 pub fn intersect(route: Option<&str>, listener: Option<&str>) -> bool {
-    let (Some(route), Some(listener)) = (route, listener) else { return true };
+    let (Some(route), Some(listener)) = (route, listener) else {
+        return true;
+    };
     match (route.strip_prefix("*."), listener.strip_prefix("*.")) {
         (None, None) => route.eq_ignore_ascii_case(listener),
         (Some(suffix), None) => below(listener, suffix),
@@ -52,7 +62,8 @@ pub fn intersect(route: Option<&str>, listener: Option<&str>) -> bool {
 
 fn below(host: &str, suffix: &str) -> bool {
     let host = host.to_ascii_lowercase();
-    host.strip_suffix(&suffix.to_ascii_lowercase()).is_some_and(|head| head.len() > 1 && head.ends_with('.'))
+    host.strip_suffix(&suffix.to_ascii_lowercase())
+        .is_some_and(|head| head.len() > 1 && head.ends_with('.'))
 }
 
 /// True when `value` can be a private host: optional `http://` or `https://`, then a host with optional port.
@@ -60,7 +71,12 @@ fn below(host: &str, suffix: &str) -> bool {
 pub fn is_private_host(value: &str) -> bool {
     let rest = ["http://", "https://"]
         .iter()
-        .find_map(|scheme| value.get(..scheme.len()).filter(|head| head.eq_ignore_ascii_case(scheme)).and(value.get(scheme.len()..)))
+        .find_map(|scheme| {
+            value
+                .get(..scheme.len())
+                .filter(|head| head.eq_ignore_ascii_case(scheme))
+                .and(value.get(scheme.len()..))
+        })
         .unwrap_or(value);
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
@@ -80,12 +96,21 @@ pub fn is_private_host(value: &str) -> bool {
 pub fn gateway_service<'a>(world: &'a World, gateway: &Gateway, port: i32) -> Option<&'a Service> {
     let conventional = ObjectKey::new(gateway.key.namespace.as_str(), service_name(gateway));
     let exposing = |service: &&Service| service.live && service.port(Some(port)).is_some();
-    world.service(&conventional).filter(|service| service.live).or_else(|| {
-        world
-            .services_of_gateway(&gateway.key)
-            .filter(exposing)
-            .min_by(|a, b| if a.age.older(&b.age) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater })
-    })
+    world
+        .service(&conventional)
+        .filter(|service| service.live)
+        .or_else(|| {
+            world
+                .services_of_gateway(&gateway.key)
+                .filter(exposing)
+                .min_by(|a, b| {
+                    if a.age.older(&b.age) {
+                        std::cmp::Ordering::Less
+                    } else {
+                        std::cmp::Ordering::Greater
+                    }
+                })
+        })
 }
 
 fn service_name(gateway: &Gateway) -> String {
@@ -109,9 +134,14 @@ pub fn private_host(
     let (gateway, listener) = target;
     let scheme = if listener.is_https() { "https://" } else { "" };
     let at_service = |name: &str| {
-        format!("{scheme}{name}.{}.svc.{cluster_domain}:{}", gateway.key.namespace, listener.port)
+        format!(
+            "{scheme}{name}.{}.svc.{cluster_domain}:{}",
+            gateway.key.namespace, listener.port
+        )
     };
-    let labelled_elsewhere = world.services_of_gateway(&gateway.key).any(|service| service.live);
+    let labelled_elsewhere = world
+        .services_of_gateway(&gateway.key)
+        .any(|service| service.live);
     match gateway_service(world, gateway, listener.port) {
         Some(service) => at_service(&service.key.name),
         None if !labelled_elsewhere && in_use.is_none() && gateway.addresses.is_empty() => {
@@ -128,11 +158,18 @@ pub fn private_host(
 
 fn address(gateway: &Gateway) -> Option<String> {
     let of_kind = |kind: &str| {
-        gateway.addresses.iter().find(|address| address.kind.as_deref().unwrap_or("IPAddress") == kind)
+        gateway
+            .addresses
+            .iter()
+            .find(|address| address.kind.as_deref().unwrap_or("IPAddress") == kind)
     };
     let address = of_kind("Hostname").or_else(|| of_kind("IPAddress"))?;
     let is_v6 = address.value.contains(':');
-    Some(if is_v6 { format!("[{}]", address.value) } else { address.value.clone() })
+    Some(if is_v6 {
+        format!("[{}]", address.value)
+    } else {
+        address.value.clone()
+    })
 }
 
 #[cfg(test)]
@@ -141,9 +178,18 @@ mod tests {
 
     #[test]
     fn public_host_prefers_the_spec_and_replaces_the_wildcard() {
-        assert_eq!(public_host(Some("a.example:8080"), Some("*.b")), Some("a.example".to_owned()));
-        assert_eq!(public_host(None, Some("*.example.com")), Some("mcp.example.com".to_owned()));
-        assert_eq!(public_host(None, Some("mcp.example.com")), Some("mcp.example.com".to_owned()));
+        assert_eq!(
+            public_host(Some("a.example:8080"), Some("*.b")),
+            Some("a.example".to_owned())
+        );
+        assert_eq!(
+            public_host(None, Some("*.example.com")),
+            Some("mcp.example.com".to_owned())
+        );
+        assert_eq!(
+            public_host(None, Some("mcp.example.com")),
+            Some("mcp.example.com".to_owned())
+        );
         assert_eq!(public_host(None, None), None);
     }
 
@@ -160,7 +206,13 @@ mod tests {
 
     #[test]
     fn private_hosts_are_hosts_with_optional_scheme_and_port() {
-        for good in ["gw.ns.svc:8080", "https://gw.example", "HTTP://10.0.0.1:80", "[2001:db8::1]:8443", "gw"] {
+        for good in [
+            "gw.ns.svc:8080",
+            "https://gw.example",
+            "HTTP://10.0.0.1:80",
+            "[2001:db8::1]:8443",
+            "gw",
+        ] {
             assert!(is_private_host(good), "{good}");
         }
         for bad in ["http://", "gw:port", "gw:0", "ftp://gw", "gw/path", "[zz]:1", ""] {

@@ -18,19 +18,26 @@ impl ObjectKey {
     /// Key of the object `name` in `namespace`.
     #[must_use]
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     /// Key of the object that `meta` belongs to; absent parts are empty.
     #[must_use]
     pub fn of(meta: &ObjectMeta) -> Self {
-        Self::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+        Self::new(
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+        )
     }
 
     /// Parses `<namespace>/<name>`; `None` when there is no `/`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        text.split_once('/').map(|(namespace, name)| Self::new(namespace, name))
+        text.split_once('/')
+            .map(|(namespace, name)| Self::new(namespace, name))
     }
 }
 
@@ -79,12 +86,20 @@ mod tests {
     use super::*;
 
     fn age(seconds: Option<i64>, uid: &str) -> Age {
-        Age { created: seconds.map(|s| Timestamp::from_second(s).expect("in range")), uid: uid.to_owned() }
+        Age {
+            created: seconds.map(|s| Timestamp::from_second(s).expect("in range")),
+            uid: uid.to_owned(),
+        }
     }
 
     #[test]
     fn t1_every_contest_has_one_winner_from_either_side() {
-        let ages = [age(Some(1), "b"), age(Some(1), "a"), age(Some(2), "0"), age(None, "")];
+        let ages = [
+            age(Some(1), "b"),
+            age(Some(1), "a"),
+            age(Some(2), "0"),
+            age(None, ""),
+        ];
         for (i, a) in ages.iter().enumerate() {
             for (j, b) in ages.iter().enumerate() {
                 assert_eq!(a.older(b) || b.older(a), i != j, "{a:?} {b:?}");

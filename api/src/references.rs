@@ -1,6 +1,9 @@
 //! Small reference types that several kinds share: target references, key references, the Enabled/Disabled switch.
 
-#![expect(unreachable_pub, reason = "KubeSchema repeats each type inside a private scope")]
+#![expect(
+    unreachable_pub,
+    reason = "KubeSchema repeats each type inside a private scope"
+)]
 
 use kube::KubeSchema;
 use schemars::JsonSchema;

@@ -1,6 +1,10 @@
 //! `MCPServerRegistration`: one MCP server behind an HTTPRoute (operator.md 1.2).
 
-#![expect(unreachable_pub, reason = "KubeSchema repeats each type inside a private scope")]
+#![expect(clippy::duplicated_attributes, reason = "each printer column has a type of its own")]
+#![expect(
+    unreachable_pub,
+    reason = "KubeSchema repeats each type inside a private scope"
+)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};

@@ -28,7 +28,10 @@ pub struct Problem {
 
 impl Problem {
     pub(crate) fn not_ready(message: String) -> Self {
-        Self { reason: RegistrationReason::NotReady, message }
+        Self {
+            reason: RegistrationReason::NotReady,
+            message,
+        }
     }
 
     fn ungranted(namespace: &str, from: &str, hint: &str) -> Self {
@@ -84,16 +87,30 @@ impl Plan {
     pub fn compute(world: &World, cluster_domain: &str) -> Self {
         let judgements = world
             .extensions()
-            .map(|extension| (ObjectKey::of(&extension.metadata), acceptance::judge(world, extension)))
+            .map(|extension| {
+                (
+                    ObjectKey::of(&extension.metadata),
+                    acceptance::judge(world, extension),
+                )
+            })
             .collect();
-        let mut plan = Self { judgements, resolutions: BTreeMap::new() };
-        let mut registrations: Vec<_> =
-            world.registrations().filter(|registration| is_live(&registration.metadata)).collect();
+        let mut plan = Self {
+            judgements,
+            resolutions: BTreeMap::new(),
+        };
+        let mut registrations: Vec<_> = world
+            .registrations()
+            .filter(|registration| is_live(&registration.metadata))
+            .collect();
         registrations.sort_by_cached_key(|registration| Age::of(&registration.metadata));
-        let mut taken = Taken { routes_by_host: routes_by_host(world), ..Taken::default() };
+        let mut taken = Taken {
+            routes_by_host: routes_by_host(world),
+            ..Taken::default()
+        };
         for registration in registrations {
             let resolution = plan.resolve(world, registration, &mut taken, cluster_domain);
-            plan.resolutions.insert(ObjectKey::of(&registration.metadata), resolution);
+            plan.resolutions
+                .insert(ObjectKey::of(&registration.metadata), resolution);
         }
         plan
     }
@@ -106,7 +123,9 @@ impl Plan {
 
     /// Every accepted extension.
     pub fn accepted(&self) -> impl Iterator<Item = &Accepted> {
-        self.judgements.values().filter_map(|judgement| judgement.accepted.as_ref())
+        self.judgements
+            .values()
+            .filter_map(|judgement| judgement.accepted.as_ref())
     }
 
     /// The outcome for a registration; `None` for one that is unknown or being deleted.
@@ -116,7 +135,10 @@ impl Plan {
     }
 
     /// The registrations that an extension serves.
-    pub fn served_by<'a>(&'a self, extension: &'a ObjectKey) -> impl Iterator<Item = (&'a ObjectKey, &'a Backend)> {
+    pub fn served_by<'a>(
+        &'a self,
+        extension: &'a ObjectKey,
+    ) -> impl Iterator<Item = (&'a ObjectKey, &'a Backend)> {
         self.resolutions.iter().filter_map(move |(key, resolution)| {
             resolution.served_by.contains(extension).then_some(())?;
             Some((key, resolution.backend.as_ref()?))
@@ -139,26 +161,48 @@ impl Plan {
             Ok((routed, extensions, backend)) => {
                 let (served_by, problem) = taken.admit(registration, &routed, extensions);
                 let problem = problem.or_else(|| unresolved_refs(routed.route));
-                Resolution { backend: Some(backend), served_by, problem }
+                Resolution {
+                    backend: Some(backend),
+                    served_by,
+                    problem,
+                }
             }
-            Err(problem) => Resolution { backend: None, served_by: Vec::new(), problem: Some(problem) },
+            Err(problem) => Resolution {
+                backend: None,
+                served_by: Vec::new(),
+                problem: Some(problem),
+            },
         }
     }
 
     /// Accepted extensions whose listener port the route is attached to.
-    fn extensions_for<'p>(&'p self, world: &World, routed: &Routed<'_>) -> Result<Vec<&'p Accepted>, Problem> {
-        let on_gateways: Vec<&Accepted> =
-            self.accepted().filter(|accepted| routed.gateways.contains(&accepted.gateway().key)).collect();
+    fn extensions_for<'p>(
+        &'p self,
+        world: &World,
+        routed: &Routed<'_>,
+    ) -> Result<Vec<&'p Accepted>, Problem> {
+        let on_gateways: Vec<&Accepted> = self
+            .accepted()
+            .filter(|accepted| routed.gateways.contains(&accepted.gateway().key))
+            .collect();
         if on_gateways.is_empty() {
             let gateways = crate::conditions::name_list(
-                routed.gateways.iter().map(ToString::to_string).collect::<Vec<_>>().iter().map(String::as_str),
+                routed
+                    .gateways
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .iter()
+                    .map(String::as_str),
             );
             return Err(Problem::not_ready(format!(
                 "no valid mcpgatewayextensions configured for gateway {gateways}"
             )));
         }
-        let matching: Vec<&Accepted> =
-            on_gateways.into_iter().filter(|accepted| attached(world, routed.route, accepted)).collect();
+        let matching: Vec<&Accepted> = on_gateways
+            .into_iter()
+            .filter(|accepted| attached(world, routed.route, accepted))
+            .collect();
         if matching.is_empty() {
             let message = "no matching mcpgatewayextensions for attached listener; attach the route to a listener on the port of an extension";
             return Err(Problem::not_ready(message.to_owned()));
@@ -184,10 +228,11 @@ pub fn routed<'a>(world: &'a World, registration: &MCPServerRegistration) -> Res
     if let Some(hint) = acceptance::missing_grant_for(world, &reference) {
         return Err(Problem::ungranted(&key.namespace, namespace, &hint));
     }
-    let route = world
-        .route(&key)
-        .filter(|route| route.live)
-        .ok_or_else(|| Problem::not_ready(format!("HTTPRoute {key} not found; create it or correct spec.targetRef")))?;
+    let route = world.route(&key).filter(|route| route.live).ok_or_else(|| {
+        Problem::not_ready(format!(
+            "HTTPRoute {key} not found; create it or correct spec.targetRef"
+        ))
+    })?;
     let hostname = shape(route).map_err(|what| Problem::not_ready(format!("HTTPRoute {key} has {what}")))?;
     let mut gateways: Vec<ObjectKey> = route.accepted_parents().map(|(gateway, _)| gateway).collect();
     gateways.sort();
@@ -197,16 +242,28 @@ pub fn routed<'a>(world: &'a World, registration: &MCPServerRegistration) -> Res
             "no valid gateways for httproute {key}: no parent has Accepted=True"
         )));
     }
-    Ok(Routed { route, hostname, gateways })
+    Ok(Routed {
+        route,
+        hostname,
+        gateways,
+    })
 }
 
 fn shape(route: &HttpRoute) -> Result<&str, &'static str> {
     let [rule] = route.rules.as_slice() else {
-        return Err(if route.rules.is_empty() { "no rules" } else { "> 1 rule, which is unsupported" });
+        return Err(if route.rules.is_empty() {
+            "no rules"
+        } else {
+            "> 1 rule, which is unsupported"
+        });
     };
     if rule.backend_refs.len() != 1 {
         let none = "no backendRefs; one is needed";
-        return Err(if rule.backend_refs.is_empty() { none } else { "> 1 backendRefs, which is unsupported" });
+        return Err(if rule.backend_refs.is_empty() {
+            none
+        } else {
+            "> 1 backendRefs, which is unsupported"
+        });
     }
     match route.hostnames.first() {
         None => Err("no hostnames; one is needed"),
@@ -223,7 +280,10 @@ fn unresolved_refs(route: &HttpRoute) -> Option<Problem> {
         .accepted_parents()
         .flat_map(|(_, parent)| &parent.conditions)
         .find(|condition| condition.kind == "ResolvedRefs" && condition.status == "False")?;
-    Some(Problem::not_ready(format!("HTTPRoute {key}: {}", condition.message)))
+    Some(Problem::not_ready(format!(
+        "HTTPRoute {key}: {}",
+        condition.message
+    )))
 }
 
 /// True when an accepted parent of `route` is on the listener port of the extension (operator.md 8.5).
@@ -237,23 +297,34 @@ fn attached(world: &World, route: &HttpRoute, accepted: &Accepted) -> bool {
 
 fn on_port(world: &World, route: &HttpRoute, parent: &ParentRef, gateway: &Gateway, port: i32) -> bool {
     if let Some(section) = &parent.section_name {
-        return gateway.listener(section).is_some_and(|listener| listener.port == port);
+        return gateway
+            .listener(section)
+            .is_some_and(|listener| listener.port == port);
     }
     if let Some(named) = parent.port {
         return named == port;
     }
     let namespace = &route.key.namespace;
     let labels = world.namespace_labels(namespace);
-    gateway.listeners.iter().filter(|listener| listener.port == port).any(|listener| {
-        let meets = |host: &String| hosts::intersect(Some(host), listener.hostname.as_deref());
-        route.hostnames.iter().any(meets)
-            && listener.allowed_routes.allow(namespace, &labels, &gateway.key.namespace)
-    })
+    gateway
+        .listeners
+        .iter()
+        .filter(|listener| listener.port == port)
+        .any(|listener| {
+            let meets = |host: &String| hosts::intersect(Some(host), listener.hostname.as_deref());
+            route.hostnames.iter().any(meets)
+                && listener
+                    .allowed_routes
+                    .allow(namespace, &labels, &gateway.key.namespace)
+        })
 }
 
 fn routes_by_host(world: &World) -> BTreeMap<&str, Vec<&Arc<HttpRoute>>> {
     let mut by_host: BTreeMap<&str, Vec<&Arc<HttpRoute>>> = BTreeMap::new();
-    for route in world.routes().filter(|route| route.live && route.accepted_parents().next().is_some()) {
+    for route in world
+        .routes()
+        .filter(|route| route.live && route.accepted_parents().next().is_some())
+    {
         for hostname in &route.hostnames {
             by_host.entry(hostname).or_default().push(route);
         }
@@ -301,12 +372,19 @@ impl Taken<'_> {
             let by = if routed.hostname == accepted.public_host() {
                 Some(format!("MCPGatewayExtension {extension}"))
             } else {
-                self.foreign_route(routed, accepted).map(|route| format!("HTTPRoute {route}"))
+                self.foreign_route(routed, accepted)
+                    .map(|route| format!("HTTPRoute {route}"))
             };
             let hostname = routed.hostname;
-            by.map(|by| Problem::not_ready(format!("hostname {hostname} is used by {by}; choose another one")))
+            by.map(|by| {
+                Problem::not_ready(format!("hostname {hostname} is used by {by}; choose another one"))
+            })
         };
-        let endpoint = (extension.clone(), routed.route.key.clone(), registration.spec.path.clone());
+        let endpoint = (
+            extension.clone(),
+            routed.route.key.clone(),
+            registration.spec.path.clone(),
+        );
         let endpoint_taken = || {
             self.endpoints.get(&endpoint).map(|winner| {
                 let (route, path) = (&endpoint.1, &endpoint.2);
@@ -316,7 +394,11 @@ impl Taken<'_> {
             })
         };
         let prefix_taken = || {
-            let prefix = registration.spec.prefix.as_deref().filter(|prefix| !prefix.is_empty())?;
+            let prefix = registration
+                .spec
+                .prefix
+                .as_deref()
+                .filter(|prefix| !prefix.is_empty())?;
             let winner = self.prefixes.get(&(extension.clone(), prefix.to_owned()))?;
             Some(Problem {
                 reason: RegistrationReason::PrefixConflict,
@@ -332,7 +414,10 @@ impl Taken<'_> {
             route.accepted_parents().any(|(gateway, parent)| {
                 gateway == accepted.gateway().key
                     && parent.parent_ref.section_name.as_deref().is_none_or(|section| {
-                        accepted.gateway().listener(section).is_some_and(|l| l.port == accepted.listener().port)
+                        accepted
+                            .gateway()
+                            .listener(section)
+                            .is_some_and(|l| l.port == accepted.listener().port)
                     })
             })
         };
@@ -349,10 +434,19 @@ impl Taken<'_> {
 
     fn take(&mut self, registration: &MCPServerRegistration, routed: &Routed<'_>, extension: &ObjectKey) {
         let key = ObjectKey::of(&registration.metadata);
-        if let Some(prefix) = registration.spec.prefix.clone().filter(|prefix| !prefix.is_empty()) {
+        if let Some(prefix) = registration
+            .spec
+            .prefix
+            .clone()
+            .filter(|prefix| !prefix.is_empty())
+        {
             self.prefixes.insert((extension.clone(), prefix), key.clone());
         }
-        let endpoint = (extension.clone(), routed.route.key.clone(), registration.spec.path.clone());
+        let endpoint = (
+            extension.clone(),
+            routed.route.key.clone(),
+            registration.spec.path.clone(),
+        );
         self.endpoints.insert(endpoint, key);
     }
 }

@@ -110,7 +110,11 @@ impl HttpRoute {
     /// # Errors
     /// When a member that we read has another type than Gateway API gives it.
     pub fn from_value(object: &Value) -> Result<Self, serde_json::Error> {
-        let Document { metadata, spec, status } = Document::deserialize(object)?;
+        let Document {
+            metadata,
+            spec,
+            status,
+        } = Document::deserialize(object)?;
         Ok(Self {
             key: ObjectKey::of(&metadata),
             age: Age::of(&metadata),
@@ -142,7 +146,9 @@ impl ParentStatus {
     /// True when a condition `kind` has `status`.
     #[must_use]
     pub fn says(&self, kind: &str, status: &str) -> bool {
-        self.conditions.iter().any(|condition| condition.kind == kind && condition.status == status)
+        self.conditions
+            .iter()
+            .any(|condition| condition.kind == kind && condition.status == status)
     }
 }
 
@@ -151,9 +157,15 @@ impl ParentRef {
     #[must_use]
     pub fn gateway(&self, route_namespace: &str) -> Option<ObjectKey> {
         let is_gateway = self.kind.as_deref().is_none_or(|kind| kind == "Gateway")
-            && self.group.as_deref().is_none_or(|group| group == names::GATEWAY_API_GROUP);
+            && self
+                .group
+                .as_deref()
+                .is_none_or(|group| group == names::GATEWAY_API_GROUP);
         is_gateway.then(|| {
-            ObjectKey::new(self.namespace.as_deref().unwrap_or(route_namespace), self.name.as_str())
+            ObjectKey::new(
+                self.namespace.as_deref().unwrap_or(route_namespace),
+                self.name.as_str(),
+            )
         })
     }
 }
@@ -165,7 +177,10 @@ impl BackendRef {
         let is_service = self.kind.as_deref().is_none_or(|kind| kind == "Service")
             && self.group.as_deref().is_none_or(str::is_empty);
         is_service.then(|| {
-            ObjectKey::new(self.namespace.as_deref().unwrap_or(route_namespace), self.name.as_str())
+            ObjectKey::new(
+                self.namespace.as_deref().unwrap_or(route_namespace),
+                self.name.as_str(),
+            )
         })
     }
 }

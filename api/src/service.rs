@@ -68,7 +68,9 @@ impl Service {
             key: ObjectKey::of(&metadata),
             age: Age::of(&metadata),
             live: is_live(&metadata),
-            gateway_name: metadata.labels.and_then(|mut labels| labels.remove(names::GATEWAY_NAME_LABEL)),
+            gateway_name: metadata
+                .labels
+                .and_then(|mut labels| labels.remove(names::GATEWAY_NAME_LABEL)),
             external_name: spec.external_name.filter(|_| is_external),
             ports: spec.ports,
         })

@@ -1,6 +1,9 @@
 //! `MCPVirtualServer`: a named selection of published tools, prompts and resources (operator.md 1.3).
 
-#![expect(unreachable_pub, reason = "KubeSchema repeats each type inside a private scope")]
+#![expect(
+    unreachable_pub,
+    reason = "KubeSchema repeats each type inside a private scope"
+)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};

@@ -4,7 +4,11 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ResourcePattern {
     Everything,
-    Named { namespace: String, server: String, item: String },
+    Named {
+        namespace: String,
+        server: String,
+        item: String,
+    },
 }
 
 impl ResourcePattern {
@@ -20,26 +24,36 @@ impl ResourcePattern {
             return None;
         }
         let [namespace, server, item] = parts.map(str::to_owned);
-        Some(Self::Named { namespace, server, item })
+        Some(Self::Named {
+            namespace,
+            server,
+            item,
+        })
     }
 
     /// True when the pattern covers item `item` of server `<namespace>/<name>`.
     pub(super) fn matches(&self, server: &str, item: &str) -> bool {
         match self {
             Self::Everything => true,
-            Self::Named { namespace, server: name, item: wanted } => {
-                server.split_once('/').is_some_and(|(its_namespace, its_name)| {
-                    glob(namespace, its_namespace) && glob(name, its_name) && glob(wanted, item)
-                })
-            }
+            Self::Named {
+                namespace,
+                server: name,
+                item: wanted,
+            } => server.split_once('/').is_some_and(|(its_namespace, its_name)| {
+                glob(namespace, its_namespace) && glob(name, its_name) && glob(wanted, item)
+            }),
         }
     }
 }
 
 /// Byte-wise comparison in which `*` stands for any run, also an empty one. Linear in the text for each literal part.
 fn glob(pattern: &str, text: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(mut text) = text.strip_prefix(first) else { return false };
+    let Some((first, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(first) else {
+        return false;
+    };
     let mut parts = rest.split('*').peekable();
     while let Some(part) = parts.next() {
         if parts.peek().is_none() {
@@ -57,12 +71,25 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_any_run_inside_its_segment() {
-        for (pattern, text) in
-            [("a*", "abc"), ("*c", "abc"), ("a*c", "ac"), ("*b*", "abc"), ("*", ""), ("a**c", "abbc"), ("abc", "abc")]
-        {
+        for (pattern, text) in [
+            ("a*", "abc"),
+            ("*c", "abc"),
+            ("a*c", "ac"),
+            ("*b*", "abc"),
+            ("*", ""),
+            ("a**c", "abbc"),
+            ("abc", "abc"),
+        ] {
             assert!(glob(pattern, text), "{pattern} {text}");
         }
-        for (pattern, text) in [("a*", "ba"), ("*c", "cb"), ("a*c", "a"), ("a*bc", "abcb"), ("ab*ba", "aba"), ("A", "a")] {
+        for (pattern, text) in [
+            ("a*", "ba"),
+            ("*c", "cb"),
+            ("a*c", "a"),
+            ("a*bc", "abcb"),
+            ("ab*ba", "aba"),
+            ("A", "a"),
+        ] {
             assert!(!glob(pattern, text), "{pattern} {text}");
         }
     }
@@ -72,7 +99,15 @@ mod tests {
         let pattern = ResourcePattern::parse("default/files:file:///a/b:c").expect("a name");
         assert!(pattern.matches("default/files", "file:///a/b:c"));
         assert!(!pattern.matches("default/other", "file:///a/b:c"));
-        for bad in ["", "tool", "ns/server", "ns:server/tool", "/server:tool", "ns/:tool", "ns/server:"] {
+        for bad in [
+            "",
+            "tool",
+            "ns/server",
+            "ns:server/tool",
+            "/server:tool",
+            "ns/:tool",
+            "ns/server:",
+        ] {
             assert_eq!(ResourcePattern::parse(bad), None, "{bad}");
         }
     }
