@@ -1,6 +1,9 @@
 //! `MCPAuthPolicy`: which tools, prompts and resources a caller with a verified JWT may use (operator.md 10.1).
 
-#![expect(clippy::duplicated_attributes, reason = "each printer column has a type of its own")]
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "each printer column has a type of its own"
+)]
 #![expect(
     unreachable_pub,
     reason = "KubeSchema repeats each type inside a private scope"

@@ -1,6 +1,9 @@
 //! `MCPGatewayExtension`: makes one listener of a Gateway an MCP gateway (operator.md 1.1).
 
-#![expect(clippy::duplicated_attributes, reason = "each printer column has a type of its own")]
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "each printer column has a type of its own"
+)]
 #![expect(
     unreachable_pub,
     reason = "KubeSchema repeats each type inside a private scope"

@@ -1,6 +1,9 @@
 //! `MCPServerRegistration`: one MCP server behind an HTTPRoute (operator.md 1.2).
 
-#![expect(clippy::duplicated_attributes, reason = "each printer column has a type of its own")]
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "each printer column has a type of its own"
+)]
 #![expect(
     unreachable_pub,
     reason = "KubeSchema repeats each type inside a private scope"

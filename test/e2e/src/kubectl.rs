@@ -14,7 +14,7 @@ use serde_json::Value;
 /// When kubectl ends with another code than 0; the error holds what it printed.
 pub fn kubectl(line: &str) -> anyhow::Result<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    text(run(&words, "")?, line)
+    text(&run(&words, "")?, line)
 }
 
 /// `kubectl get … -o json`.
@@ -27,7 +27,7 @@ pub fn get(line: &str) -> anyhow::Result<Value> {
         .chain(line.split_whitespace())
         .chain(["-o", "json"])
         .collect();
-    serde_json::from_str(&text(run(&words, "")?, line)?).context("kubectl get printed no JSON")
+    serde_json::from_str(&text(&run(&words, "")?, line)?).context("kubectl get printed no JSON")
 }
 
 /// `kubectl apply -f -` with this manifest.
@@ -35,7 +35,7 @@ pub fn get(line: &str) -> anyhow::Result<Value> {
 /// # Errors
 /// As [`kubectl`].
 pub fn apply(manifest: &str) -> anyhow::Result<String> {
-    text(run(&["apply", "-f", "-"], manifest)?, "apply")
+    text(&run(&["apply", "-f", "-"], manifest)?, "apply")
 }
 
 /// `kubectl delete … --wait=true`, fine when it is gone already.
@@ -93,7 +93,7 @@ pub fn write_dry(verb: &str, manifest: &str) -> anyhow::Result<Written> {
 /// # Errors
 /// When kubectl ends with another code than 0; the error holds what it printed.
 pub fn kubectl_with(words: &[&str], input: &str) -> anyhow::Result<String> {
-    text(run(words, input)?, &words.join(" "))
+    text(&run(words, input)?, &words.join(" "))
 }
 
 /// Runs kubectl with these words, giving it `input`.
@@ -113,7 +113,7 @@ fn run(words: &[&str], input: &str) -> anyhow::Result<Output> {
     Ok(child.wait_with_output()?)
 }
 
-fn text(output: Output, what: &str) -> anyhow::Result<String> {
+fn text(output: &Output, what: &str) -> anyhow::Result<String> {
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(printed);
@@ -130,7 +130,7 @@ fn text(output: Output, what: &str) -> anyhow::Result<String> {
 /// As [`kubectl`].
 pub(crate) fn dry_run(manifest: &str) -> anyhow::Result<String> {
     text(
-        run(&["create", "--dry-run=server", "-f", "-"], manifest)?,
+        &run(&["create", "--dry-run=server", "-f", "-"], manifest)?,
         "create --dry-run=server",
     )
 }

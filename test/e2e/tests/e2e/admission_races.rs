@@ -208,7 +208,7 @@ async fn t58_a_dry_run_leaves_no_lease() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_create_right_after_a_delete_is_admitted_at_once() -> anyhow::Result<()> {
-    Cluster::ready().await?;
+    let _cluster = Cluster::ready().await?;
     let client = client().await?;
     namespaces(["again".to_owned()].into_iter())?;
     let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), "again");
@@ -298,7 +298,7 @@ async fn contend(api: Api<MCPGatewayExtension>, extension: MCPGatewayExtension) 
 #[ignore = "takes many minutes and must run alone"]
 async fn t56_of_thirty_two_writers_one_survives_in_200_rounds_while_replicas_are_killed() -> anyhow::Result<()>
 {
-    let _cluster = Cluster::ready().await?;
+    let _cluster = Cluster::alone().await?;
     let (kit, client) = (Kit::from_env()?, client().await?);
     kubectl(&format!(
         "scale deployment mcp-gateway-webhook -n {OPERATOR_NAMESPACE} --replicas=3"

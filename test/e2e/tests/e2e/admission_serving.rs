@@ -36,7 +36,7 @@ async fn knock(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollout_of_the_webhook_refuses_nobody() -> anyhow::Result<()> {
-    Cluster::ready().await?;
+    let _cluster = Cluster::alone().await?;
     apply("{apiVersion: v1, kind: Namespace, metadata: {name: rollout}}")?;
     let client = Kit::from_env()?.client().await?;
     let api: Api<MCPGatewayExtension> = Api::namespaced(client, "rollout");
@@ -78,7 +78,7 @@ async fn a_rollout_of_the_webhook_refuses_nobody() -> anyhow::Result<()> {
 #[tokio::test]
 #[ignore = "takes the webhook away, so it must run alone"]
 async fn o11_t61_without_the_webhook_extensions_wait_and_everything_else_goes_on() -> anyhow::Result<()> {
-    Cluster::ready().await?;
+    let _cluster = Cluster::alone().await?;
     apply("{apiVersion: v1, kind: Namespace, metadata: {name: away}}")?;
     let extension = |name: &str| {
         format!(

@@ -1,6 +1,13 @@
 //! The end-to-end suite: real API server, controllers, istiod and Envoy, our pods as processes under the roles they ship.
 //! Run it by `make e2e`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "this whole crate is tests: a panic is how they fail"
+)]
+
 mod admission;
 mod admission_races;
 mod admission_serving;

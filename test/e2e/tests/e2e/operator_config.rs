@@ -149,7 +149,11 @@ async fn a_credential_is_taken_from_a_labelled_secret_only() -> anyhow::Result<(
     apply(
         "{apiVersion: v1, kind: Secret, metadata: {name: token, namespace: cred-servers}, stringData: {token: Bearer abc}}",
     )?;
-    status_says("mcpsr one -n cred-servers", "missing required label mcp.kuadrant.io/secret=true").await?;
+    status_says(
+        "mcpsr one -n cred-servers",
+        "missing required label mcp.kuadrant.io/secret=true",
+    )
+    .await?;
     kubectl("label secret token -n cred-servers mcp.kuadrant.io/secret=true")?;
     site.wait_ready("mcpsr/one -n cred-servers")?;
     assert!(document("cred")?.contains("credential: Bearer abc"));
