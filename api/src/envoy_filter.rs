@@ -147,9 +147,12 @@ mod tests {
             filter["typed_config"]["mutation_rules"]["allow_all_routing"],
             true
         );
+        // Every request's headers reach the router; it asks for the body of those that it must read.
+        assert_eq!(filter["typed_config"]["allow_mode_override"], true);
+        let mode = &filter["typed_config"]["processing_mode"];
         assert_eq!(
-            filter["typed_config"]["processing_mode"]["request_body_mode"],
-            "BUFFERED"
+            (&mode["request_header_mode"], &mode["request_body_mode"]),
+            (&json!("SEND"), &json!("NONE"))
         );
     }
 
