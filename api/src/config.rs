@@ -6,10 +6,6 @@
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-/// Name of the Secret that carries the document, in the extension's namespace.
-pub const CONFIG_SECRET_NAME: &str = "mcp-gateway-config";
-/// Key of the document in the Secret, and file name under the broker's mount (`/config/config.yaml`).
-pub const CONFIG_SECRET_KEY: &str = "config.yaml";
 /// Largest document that the operator writes, in bytes (operator.md section 7).
 pub const CONFIG_MAX_BYTES: usize = 900_000;
 

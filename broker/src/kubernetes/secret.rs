@@ -6,7 +6,7 @@ use crate::transport::client::{ClientError, cluster_client};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt as _;
-use mcp_gateway_api::config::CONFIG_SECRET_KEY;
+use mcp_gateway_api::names::CONFIG_KEY;
 use rand::Rng as _;
 use reqwest::{Client, Response};
 use serde::Deserialize;
@@ -210,7 +210,7 @@ impl Watcher {
 
     async fn tell(&self, secret: Option<&Secret>) {
         let document = secret
-            .and_then(|secret| secret.data.get(CONFIG_SECRET_KEY))
+            .and_then(|secret| secret.data.get(CONFIG_KEY))
             .and_then(|text| STANDARD.decode(text).ok());
         let _ = self
             .events

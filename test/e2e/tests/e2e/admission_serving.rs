@@ -74,9 +74,7 @@ async fn a_rollout_of_the_webhook_refuses_nobody() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes the webhook away from every other test: `make e2e TEST='--ignored o11'`.
 #[tokio::test]
-#[ignore = "takes the webhook away, so it must run alone"]
 async fn o11_t61_without_the_webhook_extensions_wait_and_everything_else_goes_on() -> anyhow::Result<()> {
     let _cluster = Cluster::alone().await?;
     apply("{apiVersion: v1, kind: Namespace, metadata: {name: away}}")?;
