@@ -14,4 +14,4 @@ mod site;
 pub use cluster::{Cluster, OPERATOR_NAMESPACE};
 pub use kubectl::{Written, apply, delete, get, kubectl, kubectl_with, refused, write_dry};
 pub use mcp::{Answer, McpClient};
-pub use site::{PUBLIC_PORT, Site};
+pub use site::{PUBLIC_PORT, Site, next_second};

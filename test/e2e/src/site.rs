@@ -1,7 +1,7 @@
 //! A site of its own for each test: a Gateway with its Envoy, a team's namespace, MCP servers with their routes. Names are
 //! made from the site's name, so that tests run beside each other.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use mcp_gateway_kit::eventually;
@@ -14,6 +14,27 @@ use crate::{
 
 /// Port of the listeners that every site's Gateway has.
 pub const PUBLIC_PORT: u16 = 8080;
+
+/// Waits until the next second begins. Creation times have whole seconds and equal ones are decided by UID (T1), so an
+/// object that a test needs to be the younger one has to be made after this.
+///
+/// # Errors
+/// When the clock stands still.
+pub async fn next_second() -> anyhow::Result<()> {
+    let second = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs()
+    };
+    let begun = second();
+    let later = async || {
+        (second() > begun)
+            .then_some(())
+            .ok_or_else(|| "still the same".to_owned())
+    };
+    Ok(eventually(Duration::from_secs(5), "the next second", later).await?)
+}
 
 /// One Gateway and the namespaces around it.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use mcp_gateway_e2e::{Cluster, Site, apply, delete, get, kubectl, kubectl_with};
+use mcp_gateway_e2e::{Cluster, Site, apply, delete, get, kubectl, kubectl_with, next_second};
 use mcp_gateway_kit::eventually;
 use serde_json::Value;
 
@@ -74,6 +74,7 @@ async fn t39_the_loser_of_a_prefix_is_left_out_until_the_winner_goes() -> anyhow
     let site = site_with("prefix", &["one", "two"]).await?;
     site.register("one", "same_")?;
     site.wait_ready("mcpsr/one -n prefix-servers")?;
+    next_second().await?;
     site.register("two", "same_")?;
     let message = site
         .wait_not_ready("mcpsr/two -n prefix-servers", "PrefixConflict")

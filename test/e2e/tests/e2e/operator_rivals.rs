@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use mcp_gateway_e2e::{Cluster, Site, apply, delete, get, kubectl};
+use mcp_gateway_e2e::{Cluster, Site, apply, delete, get, kubectl, next_second};
 use mcp_gateway_kit::eventually;
 use serde_json::Value;
 
@@ -80,6 +80,7 @@ async fn t3_t5_t8_in_scope_listener_ports_are_shared_and_without_it_the_younger_
     kubectl("annotate gateway gw -n ports-gw mcp.kuadrant.io/extension-scope=Listener")?;
     apply(&site.extension("ports", "ext", "mcp", ""))?;
     site.wait_ready("mcpge/ext -n ports")?;
+    next_second().await?;
     let second = site.extension("ports-b", "ext", "other", "");
     eventually(SOON, "the second port to be granted", async || {
         apply(&second).map_err(|error| format!("{error:#}"))
