@@ -26,7 +26,12 @@ pub struct SessionFacts {
     pub backend: Option<BackendSession>,
     /// Log level that the client set.
     pub level: Option<String>,
+    /// Name of the server that the session called last.
+    pub last: Option<String>,
 }
+
+/// A resource that a session subscribed to: server name and the server's own URI.
+pub type Subscription = (String, String);
 
 /// The store failed or is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -70,12 +75,31 @@ pub trait SessionStore: Send + Sync {
         expires: u64,
         level: String,
     ) -> BoxFuture<'_, Result<Vec<(String, BackendSession)>, StoreError>>;
+    /// Remembers the server that the session called last: it owns the event ids that are not ours (data-plane.md 4.6).
+    fn set_last<'a>(
+        &'a self,
+        jti: Uuid,
+        expires: u64,
+        server: &'a str,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// Remembers or forgets (`on` is false) a subscription; at most [`MAX_SUBSCRIPTIONS`] of a session, then `Full`.
+    fn subscribe(
+        &self,
+        jti: Uuid,
+        expires: u64,
+        subscription: Subscription,
+        on: bool,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// What a session subscribed to.
+    fn subscriptions(&self, jti: Uuid) -> BoxFuture<'_, Result<Vec<Subscription>, StoreError>>;
     /// The backend sessions of a session by server name.
     fn backends(&self, jti: Uuid) -> BoxFuture<'_, Result<Vec<(String, BackendSession)>, StoreError>>;
     /// Room for another session?
     fn is_full(&self) -> bool;
 }
 
+/// Resources that one session may be subscribed to.
+pub const MAX_SUBSCRIPTIONS: usize = 1000;
 /// Sessions remembered per replica (data-plane.md 15.1).
 const MAX_SESSIONS: usize = 100_000;
 const SHARDS: usize = 16;
@@ -87,6 +111,8 @@ struct Entry {
     expires: u64,
     revoked: bool,
     level: Option<String>,
+    last: Option<String>,
+    subscriptions: Vec<Subscription>,
     backends: Vec<(String, BackendSession)>,
 }
 
@@ -187,6 +213,7 @@ impl SessionStore for MemoryStore {
                         .find(|(name, _)| name == server)
                         .map(|(_, backend)| backend.clone()),
                     level: entry.level.clone(),
+                    last: entry.last.clone(),
                 },
             }
         }))
@@ -255,6 +282,47 @@ impl SessionStore for MemoryStore {
         ready(set.flatten())
     }
 
+    fn set_last<'a>(
+        &'a self,
+        jti: Uuid,
+        expires: u64,
+        server: &'a str,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let set = self.with(jti, |entries| {
+            self.entry(entries, jti, expires)?.last = Some(server.to_owned());
+            Ok(())
+        });
+        ready(set.flatten())
+    }
+
+    fn subscribe(
+        &self,
+        jti: Uuid,
+        expires: u64,
+        subscription: Subscription,
+        on: bool,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        let done = self.with(jti, |entries| {
+            let entry = self.entry(entries, jti, expires)?;
+            entry.subscriptions.retain(|known| *known != subscription);
+            if on && entry.subscriptions.len() >= MAX_SUBSCRIPTIONS {
+                return Err(StoreError::Full);
+            }
+            entry.subscriptions.extend(on.then_some(subscription));
+            Ok(())
+        });
+        ready(done.flatten())
+    }
+
+    fn subscriptions(&self, jti: Uuid) -> BoxFuture<'_, Result<Vec<Subscription>, StoreError>> {
+        ready(self.with(jti, |entries| {
+            entries
+                .get(&jti)
+                .map(|entry| entry.subscriptions.clone())
+                .unwrap_or_default()
+        }))
+    }
+
     fn backends(&self, jti: Uuid) -> BoxFuture<'_, Result<Vec<(String, BackendSession)>, StoreError>> {
         ready(self.with(jti, |entries| {
             entries
@@ -319,6 +387,29 @@ mod tests {
         assert_eq!(store.facts(jti, "a").await.unwrap().backend, Some(backend("2")));
         store.forget(jti, "a", &backend("2")).await.unwrap();
         assert_eq!(store.facts(jti, "a").await.unwrap().backend, None);
+    }
+
+    #[tokio::test]
+    async fn the_last_server_and_the_subscriptions_of_a_session_are_remembered() {
+        let store = MemoryStore::default();
+        let jti = Uuid::new_v4();
+        let of = |uri: &str| ("a".to_owned(), uri.to_owned());
+        store.set_last(jti, 100, "a").await.unwrap();
+        assert_eq!(store.facts(jti, "").await.unwrap().last.as_deref(), Some("a"));
+        for uri in ["x", "y", "x"] {
+            store.subscribe(jti, 100, of(uri), true).await.unwrap();
+        }
+        assert_eq!(store.subscriptions(jti).await.unwrap(), [of("y"), of("x")]);
+        store.subscribe(jti, 100, of("y"), false).await.unwrap();
+        assert_eq!(store.subscriptions(jti).await.unwrap(), [of("x")]);
+        for at in 1..MAX_SUBSCRIPTIONS {
+            store
+                .subscribe(jti, 100, of(&at.to_string()), true)
+                .await
+                .unwrap();
+        }
+        let past = store.subscribe(jti, 100, of("past the bound"), true).await;
+        assert_eq!(past, Err(StoreError::Full));
     }
 
     #[tokio::test]
