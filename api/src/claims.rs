@@ -95,15 +95,17 @@ impl fmt::Display for ClaimKey {
     }
 }
 
-/// The key of the Gateway rule for an extension on `section` of `target`. `gateway` is the live Gateway, `None` when
-/// it does not exist: that counts as scope `Gateway` (operator.md 4.2).
+/// The key of the Gateway rule for an extension on `section` of `target`. `gateway` is the target by a live GET. One that
+/// does not exist, or is being deleted, counts as scope `Gateway` (operator.md 3.3).
 #[must_use]
 pub fn gateway_key(target: &ObjectKey, section: &str, gateway: Option<&Gateway>) -> ClaimKey {
     match gateway {
-        Some(gateway) if gateway.scope() == Scope::Listener => match gateway.listener(section) {
-            Some(listener) => ClaimKey::Port(target.clone(), listener.port),
-            None => ClaimKey::Section(target.clone(), section.to_owned()),
-        },
+        Some(gateway) if gateway.live && gateway.scope() == Scope::Listener => {
+            match gateway.listener(section) {
+                Some(listener) => ClaimKey::Port(target.clone(), listener.port),
+                None => ClaimKey::Section(target.clone(), section.to_owned()),
+            }
+        }
         _ => ClaimKey::Gateway(target.clone()),
     }
 }

@@ -4,13 +4,15 @@
 use k8s_openapi::{
     ByteString,
     api::admissionregistration::v1::{
-        MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations, ServiceReference,
+        MatchCondition, MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations, ServiceReference,
         ValidatingWebhook, ValidatingWebhookConfiguration, WebhookClientConfig,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
 use crate::names;
+
+pub mod supplementary;
 
 /// Name of both configuration objects, of the Deployment, of the Service and of the ServiceAccount.
 pub const NAME: &str = "mcp-gateway-webhook";
@@ -30,8 +32,13 @@ pub const SERVICE_PORT: i32 = 443;
 pub const TARGET_PORT: i32 = 9443;
 /// Seconds that the API server waits for an answer.
 pub const TIMEOUT_SECONDS: i32 = 5;
-/// Webhook name: exclusivity and shape of extensions, fails closed.
+/// Webhook name: exclusivity and shape of new extensions, fails closed.
 pub const EXCLUSIVITY: &str = "exclusivity.mcp.kuadrant.io";
+/// Webhook name: the same for changed extensions, fails closed for those that [`CHANGED`] lets through.
+pub const EXCLUSIVITY_OF_CHANGES: &str = "changes.exclusivity.mcp.kuadrant.io";
+/// The API server asks about a changed extension only when this holds, so that finalizers, labels, annotations and thus
+/// the end of a deletion do not need the webhook (T61). The same as [`crate::admission::is_exempt`].
+pub const CHANGED: &str = "!has(object.metadata.deletionTimestamp) && object.spec != oldObject.spec";
 /// Webhook name: rules for the other kinds, fails open because reconcile repeats them.
 pub const RULES: &str = "rules.mcp.kuadrant.io";
 /// Webhook name: defaults, fails open because reconcile treats an absent field the same.
@@ -95,31 +102,38 @@ impl WebhookClient {
     }
 }
 
-/// The validating configuration: [`EXCLUSIVITY`] for extensions and [`RULES`] for the other kinds.
+/// The validating configuration: [`EXCLUSIVITY`] and [`EXCLUSIVITY_OF_CHANGES`] for extensions, [`RULES`] for the other
+/// kinds.
 #[must_use]
 pub fn validating(client: &WebhookClient) -> ValidatingWebhookConfiguration {
-    let webhook =
-        |name: &str, resources: &[&str], failure_policy: &str, side_effects: &str| ValidatingWebhook {
-            name: name.to_owned(),
-            admission_review_versions: vec!["v1".to_owned()],
-            client_config: client.config(VALIDATE_PATH),
-            failure_policy: Some(failure_policy.to_owned()),
-            match_policy: Some("Equivalent".to_owned()),
-            rules: Some(rules(resources)),
-            side_effects: side_effects.to_owned(),
-            timeout_seconds: Some(TIMEOUT_SECONDS),
-            ..ValidatingWebhook::default()
-        };
+    let webhook = |name: &str, rule: RuleWithOperations| ValidatingWebhook {
+        name: name.to_owned(),
+        admission_review_versions: vec!["v1".to_owned()],
+        client_config: client.config(VALIDATE_PATH),
+        match_policy: Some("Equivalent".to_owned()),
+        rules: Some(vec![rule]),
+        timeout_seconds: Some(TIMEOUT_SECONDS),
+        ..ValidatingWebhook::default()
+    };
+    let exclusive = |name: &str, operation: &str| ValidatingWebhook {
+        failure_policy: Some("Fail".to_owned()),
+        side_effects: "NoneOnDryRun".to_owned(),
+        ..webhook(name, rule(&[operation], &["mcpgatewayextensions"]))
+    };
+    let others = ["mcpauthpolicies", "mcpserverregistrations", "mcpvirtualservers"];
     ValidatingWebhookConfiguration {
         metadata: metadata(),
         webhooks: Some(vec![
-            webhook(EXCLUSIVITY, &["mcpgatewayextensions"], "Fail", "NoneOnDryRun"),
-            webhook(
-                RULES,
-                &["mcpauthpolicies", "mcpserverregistrations", "mcpvirtualservers"],
-                "Ignore",
-                "None",
-            ),
+            exclusive(EXCLUSIVITY, "CREATE"),
+            ValidatingWebhook {
+                match_conditions: Some(vec![changed()]),
+                ..exclusive(EXCLUSIVITY_OF_CHANGES, "UPDATE")
+            },
+            ValidatingWebhook {
+                failure_policy: Some("Ignore".to_owned()),
+                side_effects: "None".to_owned(),
+                ..webhook(RULES, rule(&["CREATE", "UPDATE"], &others))
+            },
         ]),
     }
 }
@@ -136,7 +150,10 @@ pub fn mutating(client: &WebhookClient) -> MutatingWebhookConfiguration {
             failure_policy: Some("Ignore".to_owned()),
             match_policy: Some("Equivalent".to_owned()),
             reinvocation_policy: Some("Never".to_owned()),
-            rules: Some(rules(&["mcpgatewayextensions", "mcpserverregistrations"])),
+            rules: Some(vec![rule(
+                &["CREATE", "UPDATE"],
+                &["mcpgatewayextensions", "mcpserverregistrations"],
+            )]),
             side_effects: "None".to_owned(),
             timeout_seconds: Some(TIMEOUT_SECONDS),
             ..MutatingWebhook::default()
@@ -182,16 +199,24 @@ fn metadata() -> ObjectMeta {
     }
 }
 
-/// CREATE and UPDATE of the main resource; never DELETE, never a subresource.
-fn rules(resources: &[&str]) -> Vec<RuleWithOperations> {
+/// [`CHANGED`] as a match condition.
+fn changed() -> MatchCondition {
+    MatchCondition {
+        name: "spec-changed".to_owned(),
+        expression: CHANGED.to_owned(),
+    }
+}
+
+/// Operations on main resources of ours; never DELETE, never a subresource.
+fn rule(operations: &[&str], resources: &[&str]) -> RuleWithOperations {
     let owned = |items: &[&str]| Some(items.iter().map(|&item| item.to_owned()).collect());
-    vec![RuleWithOperations {
+    RuleWithOperations {
         api_groups: owned(&[names::GROUP]),
         api_versions: owned(&[names::VERSION]),
-        operations: owned(&["CREATE", "UPDATE"]),
+        operations: owned(operations),
         resources: owned(resources),
         scope: Some("Namespaced".to_owned()),
-    }]
+    }
 }
 
 #[cfg(test)]
@@ -235,7 +260,11 @@ mod tests {
             .filter(|webhook| webhook.failure_policy.as_deref() == Some("Fail"))
             .map(|webhook| (webhook.name, webhook.side_effects))
             .collect();
-        assert_eq!(closed, [(EXCLUSIVITY.to_owned(), "NoneOnDryRun".to_owned())]);
+        let expected = [EXCLUSIVITY, EXCLUSIVITY_OF_CHANGES];
+        assert_eq!(
+            closed,
+            expected.map(|name| (name.to_owned(), "NoneOnDryRun".to_owned()))
+        );
     }
 
     #[test]

@@ -166,7 +166,11 @@ where
         + std::fmt::Debug,
 {
     let api: Api<K> = Api::all(task.client.clone());
-    for name in [webhooks::NAME, "mcp-gateway-webhook-supplementary"] {
+    for name in [
+        webhooks::NAME,
+        webhooks::ADVISORY_NAME,
+        webhooks::supplementary::NAME,
+    ] {
         match api.delete(name, &DeleteParams::default()).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             other => {

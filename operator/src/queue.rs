@@ -39,6 +39,8 @@ pub(crate) enum WorkItem {
     Claims,
     /// Certificate and configurations of the admission webhook.
     WebhookCertificates,
+    /// The webhook configurations beside those that OLM makes.
+    SupplementaryWebhooks,
 }
 
 impl WorkItem {
@@ -55,6 +57,7 @@ impl WorkItem {
             Self::Brokers(_) => "Brokers",
             Self::Claims => "Claims",
             Self::WebhookCertificates => "WebhookCertificates",
+            Self::SupplementaryWebhooks => "SupplementaryWebhooks",
         }
     }
 
@@ -69,7 +72,7 @@ impl WorkItem {
             | Self::ListenerStatus(key)
             | Self::RouteStatus(key) => key.to_string(),
             Self::Brokers(namespace) => namespace.clone(),
-            Self::Claims | Self::WebhookCertificates => String::new(),
+            Self::Claims | Self::WebhookCertificates | Self::SupplementaryWebhooks => String::new(),
         }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod listener_status;
 pub(crate) mod registration;
 pub(crate) mod route_status;
 pub(crate) mod status;
+pub(crate) mod supplementary;
 pub(crate) mod virtual_server;
 pub(crate) mod webhook;
 
@@ -95,6 +96,7 @@ pub(crate) async fn run(context: Arc<Context>, item: &WorkItem) -> Outcome {
         WorkItem::Brokers(namespace) => brokers::reconcile(&context, namespace).await,
         WorkItem::Claims => claims::reconcile(&context).await,
         WorkItem::WebhookCertificates => webhook::reconcile(&context).await,
+        WorkItem::SupplementaryWebhooks => supplementary::reconcile(&context).await,
     };
     let (outcome, label) = match &result {
         Ok(outcome) => (*outcome, "ok"),

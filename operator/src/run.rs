@@ -250,7 +250,7 @@ impl Work {
     fn start(&self) {
         let queue = &self.context.queue;
         queue.add(self.context.cache.everything());
-        queue.add([WorkItem::Claims]);
+        queue.add([WorkItem::Claims, WorkItem::SupplementaryWebhooks]);
         if self.options.webhook_certs == WebhookCerts::Managed {
             queue.add([WorkItem::WebhookCertificates]);
         }

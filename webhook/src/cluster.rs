@@ -55,6 +55,9 @@ pub trait Cluster: Send + Sync + 'static {
     /// Existence of a ConfigMap.
     fn config_map(&self, key: &ObjectKey) -> impl Future<Output = Result<ObjectFact, ClusterError>> + Send;
 
+    /// Whether kind EnvoyFilter is served.
+    fn envoy_filter_served(&self) -> impl Future<Output = Result<bool, ClusterError>> + Send;
+
     /// The claim on `key`.
     fn claim(&self, key: &ClaimKey) -> impl Future<Output = Result<Option<Claim>, ClusterError>> + Send;
 

@@ -5,14 +5,13 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use mcp_gateway_api::{
     admission::{
-        self, Facts, Kind, Subject, Verdict, Write, defaults,
+        self, Facts, Subject, Verdict, Write, defaults,
         exclusivity::{self, Rival},
     },
     claims::ClaimKey,
     extension::MCPGatewayExtension,
     gateway::Gateway,
-    intake::key_of,
-    object_key::{ObjectKey, is_live},
+    object_key::is_live,
     world::gateway_of,
 };
 use tokio::time::{Instant, timeout_at};
@@ -68,7 +67,11 @@ impl<C: Cluster> Decider<C> {
             Err(violations) => return Outcome::Judged(Verdict::deny(violations)),
         };
         let mut facts = lookup::facts(&self.cluster, &request.namespace, &subject).await;
-        facts.envoy_filter_served = self.world.envoy_filter_served();
+        facts.envoy_filter_served = match self.world.envoy_filter_served() {
+            // The watch looks seldom; nobody is told that something is missing which has come since.
+            Some(false) => lookup::envoy_filter_served(&self.cluster).await,
+            known => known,
+        };
         Outcome::Judged(match &subject {
             Subject::Extension(new) => self.exclusive(request, (&subject, new), facts, deadline).await,
             _ => self.judge(request, &subject, &facts),
@@ -103,11 +106,7 @@ impl<C: Cluster> Decider<C> {
         if !verdict.allowed() {
             return verdict;
         }
-        let gateway = facts
-            .live_gateway
-            .as_ref()
-            .and_then(Option::as_ref)
-            .filter(|gateway| gateway.live);
+        let gateway = facts.live_gateway.as_ref().and_then(Option::as_ref);
         let keys = exclusivity::keys(contest, new, gateway);
         let claimant = Claimant {
             cluster: &self.cluster,
@@ -145,7 +144,6 @@ impl<C: Cluster> Decider<C> {
             .await
             .map_err(in_time)??;
         facts.live_gateway = Some(gateway.clone());
-        let gateway = gateway.filter(|gateway| gateway.live);
         let keys = exclusivity::keys(contest, new, gateway.as_ref());
         for _ in 0..MAX_VERIFIED {
             let rivals = self
@@ -175,13 +173,6 @@ impl<C: Cluster> Decider<C> {
             verdict.violations.push(exclusivity::undecidable());
         }
         verdict
-    }
-
-    /// The extension that a request is about, for the span.
-    #[must_use]
-    pub fn subject_of(request: &Request) -> (Kind, ObjectKey) {
-        let key = key_of(&request.object);
-        (request.kind, ObjectKey::new(request.namespace.as_str(), key.name))
     }
 }
 

@@ -105,6 +105,12 @@ impl Cluster for KubeCluster {
         }))
     }
 
+    async fn envoy_filter_served(&self) -> Result<bool, ClusterError> {
+        envoy_filter_served(&self.client)
+            .await
+            .map_err(|error| failed("look for EnvoyFilter", error))
+    }
+
     async fn claim(&self, key: &ClaimKey) -> Result<Option<Claim>, ClusterError> {
         let found = absent_is_none(self.claims().get(&key.lease_name()).await, "read a claim")?;
         Ok(found.as_ref().map(Claim::of))
@@ -141,6 +147,21 @@ impl Cluster for KubeCluster {
 
     fn claims_namespace(&self) -> &str {
         &self.claims_namespace
+    }
+}
+
+/// Asks the API server whether it serves kind EnvoyFilter.
+pub(crate) async fn envoy_filter_served(client: &Client) -> Result<bool, kube::Error> {
+    match client
+        .list_api_group_resources("networking.istio.io/v1alpha3")
+        .await
+    {
+        Ok(list) => Ok(list
+            .resources
+            .iter()
+            .any(|resource| resource.name == "envoyfilters")),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -16,3 +16,4 @@ pub mod tls;
 
 mod kube_cluster;
 mod logging;
+mod record;

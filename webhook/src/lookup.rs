@@ -33,7 +33,12 @@ pub(crate) async fn facts<C: Cluster>(cluster: &C, namespace: &str, subject: &Su
     }
 }
 
-async fn known(call: impl Future<Output = Result<ObjectFact, ClusterError>>) -> Option<ObjectFact> {
+/// Whether kind EnvoyFilter is served; `None` when that cannot be found out in time.
+pub(crate) async fn envoy_filter_served<C: Cluster>(cluster: &C) -> Option<bool> {
+    known(cluster.envoy_filter_served()).await
+}
+
+async fn known<T>(call: impl Future<Output = Result<T, ClusterError>>) -> Option<T> {
     match timeout(FOR_WARNINGS, call).await {
         Ok(Ok(fact)) => Some(fact),
         Ok(Err(error)) => {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mcp_gateway_api::{admission::Kind, intake::Watched};
+use mcp_gateway_api::intake::Watched;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -25,9 +25,9 @@ pub struct Labels {
 /// One decision, for span and metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// Kind of the object; `None` when the body could not be read.
-    pub kind: Option<Kind>,
-    /// `CREATE`, `UPDATE`, `MUTATE` or `none`.
+    /// Kind of the object; `none` when the body could not be read.
+    pub kind: &'static str,
+    /// `CREATE`, `UPDATE`, `DELETE`, `MUTATE` or `none`.
     pub operation: &'static str,
     /// `allowed`, `warned`, `denied`, `exempt`, `patched`, `malformed`, `foreign`, `shed`, `failed`.
     pub verdict: &'static str,
@@ -40,7 +40,7 @@ impl Sample {
     #[must_use]
     pub fn unread(verdict: &'static str) -> Self {
         Self {
-            kind: None,
+            kind: "none",
             operation: "none",
             verdict,
             rule: "none",
@@ -97,7 +97,7 @@ impl Metrics {
     /// Counts one decision.
     pub fn record(&self, sample: Sample, latency: Duration) {
         let labels = Labels {
-            kind: sample.kind.map_or("none", Kind::as_str),
+            kind: sample.kind,
             operation: sample.operation,
             verdict: sample.verdict,
             rule: sample.rule,

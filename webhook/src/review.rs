@@ -6,6 +6,8 @@ use json_patch::Patch;
 use mcp_gateway_api::{
     admission::{Kind, Verdict, Violation, Warning},
     conditions::PolicyReason,
+    intake::key_of,
+    object_key::ObjectKey,
 };
 use serde_json::{Value, json};
 
@@ -125,6 +127,12 @@ impl Request {
                 .unwrap_or_default(),
             uid,
         })
+    }
+
+    /// The object that is written.
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::new(self.namespace.as_str(), key_of(&self.object).name)
     }
 }
 

@@ -57,7 +57,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
     let cluster = KubeCluster::new(client, options.claims_namespace());
     let advisory = if options.advisory {
-        service::advisory(world.clone())
+        service::advisory(world.clone(), metrics.clone())
     } else {
         Router::new()
     };

@@ -14,18 +14,20 @@ use axum::{
 use bytes::Bytes;
 use mcp_gateway_api::{
     admission::{Verdict, advice},
+    intake::Watched,
     webhooks,
 };
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::{sync::Semaphore, time::Instant};
-use tracing::Instrument;
+use tokio::sync::Semaphore;
+use tracing::{Instrument, Span};
 
 use crate::{
     cache::WorldReader,
     cluster::Cluster,
     decision::{Decider, Outcome},
     metrics::{Metrics, Sample},
+    record::{self, Record},
     review::{self, Request, Unusable},
 };
 
@@ -38,10 +40,16 @@ const DEFAULT_PATIENCE: Duration = Duration::from_secs(5);
 /// Longest patience that is believed: what a webhook configuration can ask for.
 const MAX_PATIENCE: Duration = Duration::from_secs(30);
 
-struct Shared<C> {
-    decider: Decider<C>,
+/// What every endpoint has in front: bounded concurrency, bounded bodies, and a record of what came of the request.
+#[derive(Clone)]
+struct Gate {
     metrics: Metrics,
     permits: Arc<Semaphore>,
+}
+
+struct Shared<C> {
+    decider: Decider<C>,
+    gate: Gate,
 }
 
 /// `?timeout=5s`, which the API server appends.
@@ -69,11 +77,8 @@ pub fn router<C: Cluster>(decider: Decider<C>, metrics: Metrics) -> Router {
 
 /// [`router`] with another limit of concurrency.
 pub fn router_with_limit<C: Cluster>(decider: Decider<C>, metrics: Metrics, concurrent: usize) -> Router {
-    let shared = Shared {
-        decider,
-        metrics,
-        permits: Arc::new(Semaphore::new(concurrent)),
-    };
+    let gate = Gate::new(metrics, concurrent);
+    let shared = Shared { decider, gate };
     Router::new()
         .route(webhooks::VALIDATE_PATH, post(validate::<C>))
         .route(webhooks::MUTATE_PATH, post(mutate::<C>))
@@ -81,20 +86,34 @@ pub fn router_with_limit<C: Cluster>(decider: Decider<C>, metrics: Metrics, conc
 }
 
 /// The advisory endpoint, for `--advisory`: warnings on deletions, whatever else is wrong with the request.
-pub fn advisory(world: WorldReader) -> Router {
+pub fn advisory(world: WorldReader, metrics: Metrics) -> Router {
+    let gate = Gate::new(metrics, MAX_CONCURRENT);
     let advise = move |body: Body| {
-        let world = world.clone();
-        async move {
-            let Some(body) = read(body).await else {
-                return StatusCode::PAYLOAD_TOO_LARGE.into_response();
-            };
-            Json(review::advice(&body, |object| {
-                world.read(|world| advice::on_delete(world, object))
-            }))
-            .into_response()
-        }
+        let (gate, world) = (gate.clone(), world.clone());
+        let advised = |body: Bytes, _| async move { advised(&world, &body) };
+        async move { gate.pass(body, advised).await }
     };
     Router::new().route(webhooks::ADVISE_PATH, post(advise))
+}
+
+fn advised(world: &WorldReader, body: &[u8]) -> (Value, Sample) {
+    let mut sample = Sample::unread("malformed");
+    let answer = review::advice(body, |object| {
+        let warnings = world.read(|world| advice::on_delete(world, object));
+        let kind = object
+            .get("kind")
+            .and_then(Value::as_str)
+            .and_then(Watched::from_name);
+        let first = warnings.first();
+        sample = Sample {
+            kind: kind.map_or("none", Watched::name),
+            operation: "DELETE",
+            verdict: first.map_or("allowed", |_| "warned"),
+            rule: first.map_or("none", |warning| warning.rule),
+        };
+        warnings
+    });
+    (answer, sample)
 }
 
 async fn validate<C: Cluster>(
@@ -104,32 +123,39 @@ async fn validate<C: Cluster>(
 ) -> Response {
     let patience = patience.map_or(DEFAULT_PATIENCE, |Query(patience)| patience.duration());
     let handler = Arc::clone(&shared);
-    // The judgement runs on its own task: when the API server gives up and closes the connection, claims that were
-    // taken are still given back.
+    let judge = move |request: Request| async move { handler.judged(&request, patience).await };
     shared
-        .guarded(body, move |request| async move {
-            handler.judged(&request, patience).await
-        })
+        .gate
+        .pass(body, |body, span| answer(body, span, judge))
         .await
 }
 
 async fn mutate<C: Cluster>(State(shared): State<Arc<Shared<C>>>, body: Body) -> Response {
     let handler = Arc::clone(&shared);
+    let patch = move |request: Request| async move { handler.patched(&request) };
     shared
-        .guarded(body, move |request| async move { handler.patched(&request) })
+        .gate
+        .pass(body, |body, span| answer(body, span, patch))
         .await
 }
 
-impl<C: Cluster> Shared<C> {
-    /// Reads the body within its limits, runs `handle` on a task of its own, and records the outcome.
-    async fn guarded<F, R>(&self, body: Body, handle: F) -> Response
+impl Gate {
+    fn new(metrics: Metrics, concurrent: usize) -> Self {
+        Self {
+            metrics,
+            permits: Arc::new(Semaphore::new(concurrent)),
+        }
+    }
+
+    /// Reads the body within its limits, has it handled, and records the outcome.
+    async fn pass<F, R>(&self, body: Body, handle: F) -> Response
     where
-        F: FnOnce(Request) -> R,
-        R: Future<Output = (Value, Sample)> + Send + 'static,
+        F: FnOnce(Bytes, Span) -> R,
+        R: Future<Output = (Value, Sample)>,
     {
-        let start = Instant::now();
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            self.metrics.record(Sample::unread("shed"), start.elapsed());
+        let record = Record::begin(&self.metrics);
+        let Ok(_permit) = self.permits.try_acquire() else {
+            record.end(Sample::unread("shed"));
             return (
                 StatusCode::SERVICE_UNAVAILABLE,
                 [("retry-after", "1")],
@@ -138,22 +164,23 @@ impl<C: Cluster> Shared<C> {
                 .into_response();
         };
         let Some(body) = read(body).await else {
-            self.metrics.record(Sample::unread("malformed"), start.elapsed());
+            record.end(Sample::unread("malformed"));
             return (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "the body is too large or incomplete",
             )
                 .into_response();
         };
-        let (answer, sample) = answer::<C, _, _>(&body, handle).await;
-        drop(permit);
-        self.metrics.record(sample, start.elapsed());
+        let (answer, sample) = handle(body, record.span().clone()).await;
+        record.end(sample);
         Json(answer).into_response()
     }
+}
 
+impl<C: Cluster> Shared<C> {
     async fn judged(&self, request: &Request, patience: Duration) -> (Value, Sample) {
         let sample = |verdict, rule| Sample {
-            kind: Some(request.kind),
+            kind: request.kind.as_str(),
             operation: request.operation.as_str(),
             verdict,
             rule,
@@ -171,7 +198,7 @@ impl<C: Cluster> Shared<C> {
         let patch = self.decider.defaults(request);
         let verdict = if patch.0.is_empty() { "allowed" } else { "patched" };
         let sample = Sample {
-            kind: Some(request.kind),
+            kind: request.kind.as_str(),
             operation: "MUTATE",
             verdict,
             rule: "defaults",
@@ -180,49 +207,37 @@ impl<C: Cluster> Shared<C> {
     }
 }
 
-/// Reads the request and has it handled on a task of its own, within its span.
-async fn answer<C, F, R>(body: &[u8], handle: F) -> (Value, Sample)
+/// Reads the request and has it handled on a task of its own, within its span: when the API server gives up and closes
+/// the connection, claims that were taken are still given back.
+async fn answer<F, R>(body: Bytes, span: Span, handle: F) -> (Value, Sample)
 where
-    C: Cluster,
     F: FnOnce(Request) -> R,
     R: Future<Output = (Value, Sample)> + Send + 'static,
 {
-    let request = match Request::read(body) {
+    let request = match Request::read(&body) {
         Ok(request) => request,
         Err(Unusable::NotOurs { uid }) => return (review::allowed(&uid), Sample::unread("foreign")),
         Err(Unusable::Malformed { uid, what }) => {
-            tracing::info!(uid, what, "Review cannot be read");
+            tracing::info!(parent: &span, uid, what, "Review cannot be read");
             return (review::undecodable(&uid, &what), Sample::unread("malformed"));
         }
     };
-    let uid = request.uid.clone();
-    let (kind, key) = Decider::<C>::subject_of(&request);
+    record::about(&span, &request);
+    let (uid, kind) = (request.uid.clone(), request.kind);
     let operation = request.operation.as_str();
-    let span = tracing::info_span!(
-        "admission",
-        kind = kind.as_str(),
-        ns = key.namespace,
-        name = key.name,
-        operation,
-        dry_run = request.dry_run,
-        uid,
-        verdict = tracing::field::Empty,
-        rule = tracing::field::Empty,
-    );
     let task = tokio::spawn(handle(request).instrument(span.clone()));
     let (answer, sample) = task.await.unwrap_or_else(|error| {
         tracing::error!(parent: &span, %error, "Judgement failed");
         (
             review::failed(&uid),
             Sample {
-                kind: Some(kind),
+                kind: kind.as_str(),
                 operation,
                 verdict: "failed",
                 rule: "none",
             },
         )
     });
-    span.record("verdict", sample.verdict).record("rule", sample.rule);
     span.in_scope(|| log(&answer));
     (answer, sample)
 }

@@ -224,3 +224,19 @@ fn t2_an_extension_that_still_waits_takes_no_claim_from_a_live_holder() {
         "nobody is served on it"
     );
 }
+
+#[test]
+fn a_gateway_that_is_being_deleted_counts_as_absent() {
+    let target = ObjectKey::new("infra", "gw");
+    let mut object = serde_json::json!({"metadata": {"namespace": "infra", "name": "gw",
+            "annotations": {"mcp.kuadrant.io/extension-scope": "Listener"}},
+        "spec": {"listeners": [{"name": "mcp", "port": 8080, "protocol": "HTTP"}]}});
+    let key = |object: &serde_json::Value| {
+        let gateway = Gateway::from_value(object).expect("a Gateway");
+        gateway_key(&target, "mcp", Some(&gateway))
+    };
+    assert_eq!(key(&object), ClaimKey::Port(target.clone(), 8080));
+    object["metadata"]["deletionTimestamp"] = serde_json::json!("2026-01-01T00:00:00Z");
+    assert_eq!(key(&object), ClaimKey::Gateway(target.clone()));
+    assert_eq!(gateway_key(&target, "mcp", None), key(&object));
+}

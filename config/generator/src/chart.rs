@@ -29,6 +29,8 @@ pub(crate) fn files() -> anyhow::Result<Files> {
     let controller = "{{- if .Values.controller.enabled }}";
     let webhook = "{{- if and .Values.controller.enabled .Values.webhook.enabled }}";
     let shipped = r#"{{- if and .Values.controller.enabled .Values.webhook.enabled (ne .Values.webhook.certs "managed") }}"#;
+    let advisory =
+        "{{- if and .Values.controller.enabled .Values.webhook.enabled .Values.webhook.advisory }}";
     files.insert(chart("Chart.yaml"), definition()?);
     files.insert(chart("templates/rbac.yaml"), render(controller, rbac_objects())?);
     files.insert(
@@ -42,6 +44,10 @@ pub(crate) fn files() -> anyhow::Result<Files> {
     files.insert(
         chart("templates/webhook-configurations.yaml"),
         render(shipped, configurations()?)?,
+    );
+    files.insert(
+        chart("templates/webhook-advisory.yaml"),
+        render(advisory, advisory_configuration()?)?,
     );
     Ok(files)
 }
@@ -191,11 +197,24 @@ fn configurations() -> anyhow::Result<Vec<Value>> {
         serde_json::to_value(webhooks::validating(&client))?,
         serde_json::to_value(webhooks::mutating(&client))?,
     ];
-    for object in &mut objects {
+    trusted(&mut objects);
+    Ok(objects)
+}
+
+/// With managed certificates the operator adds the certificate authority to what the release brings.
+fn advisory_configuration() -> anyhow::Result<Vec<Value>> {
+    let client = webhooks::WebhookClient::service("TPL-NAMESPACE", None);
+    let mut objects = vec![serde_json::to_value(webhooks::advisory(&client))?];
+    trusted(&mut objects);
+    Ok(objects)
+}
+
+/// Whom the configurations trust: cert-manager's authority, or that of the values.
+fn trusted(objects: &mut [Value]) {
+    for object in objects {
         insert(object, "/metadata", "tpl-inject-ca", Value::Null);
         for webhook in object["webhooks"].as_array_mut().into_iter().flatten() {
             insert(webhook, "/clientConfig", "tpl-ca-bundle", Value::Null);
         }
     }
-    Ok(objects)
 }

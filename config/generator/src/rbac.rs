@@ -133,7 +133,11 @@ const OPERATOR: &[Rule] = &[
         ADMISSION,
         &["delete", "patch", "update"],
     )
-    .only(&[WEBHOOK, "mcp-gateway-webhook-supplementary"]),
+    .only(&[
+        WEBHOOK,
+        mcp_gateway_api::webhooks::ADVISORY_NAME,
+        mcp_gateway_api::webhooks::supplementary::NAME,
+    ]),
 ];
 
 /// What the operator may do in its own namespace: leader lease, claims, the webhook's certificate.

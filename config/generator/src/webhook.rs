@@ -1,5 +1,5 @@
-//! `config/webhook`: the webhook's Deployment, Service, PodDisruptionBudget and the two configurations. Their CA is
-//! injected by the operator (`--webhook-certs=managed`).
+//! `config/webhook`: the webhook's Deployment, Service, PodDisruptionBudget and the two configurations; and the advisory
+//! webhook as a component. Their CA is injected by the operator (`--webhook-certs=managed`).
 
 use mcp_gateway_api::{names, webhooks};
 use serde_json::{Value, json};
@@ -39,6 +39,14 @@ pub(crate) fn files() -> anyhow::Result<Files> {
             "config/webhook/kustomization.yaml".into(),
             kustomization(None, &resources)?,
         ),
+        (
+            "config/components/advisory/configuration.yaml".into(),
+            yaml(&[advisory()?])?,
+        ),
+        (
+            "config/components/advisory/kustomization.yaml".into(),
+            yaml(&[advisory_component()])?,
+        ),
     ]))
 }
 
@@ -48,6 +56,24 @@ fn configurations() -> Result<[Value; 2], serde_json::Error> {
         serde_json::to_value(webhooks::validating(&client))?,
         serde_json::to_value(webhooks::mutating(&client))?,
     ])
+}
+
+fn advisory() -> Result<Value, serde_json::Error> {
+    let client = webhooks::WebhookClient::service(NAMESPACE, None);
+    serde_json::to_value(webhooks::advisory(&client))
+}
+
+/// Adds the advisory webhook to `config/install` or `config/default`.
+fn advisory_component() -> Value {
+    json!({
+        "apiVersion": "kustomize.config.k8s.io/v1alpha1",
+        "kind": "Component",
+        "resources": ["configuration.yaml"],
+        "patches": [{
+            "target": {"kind": "Deployment", "name": webhooks::NAME},
+            "patch": "- op: add\n  path: /spec/template/spec/containers/0/args/-\n  value: --advisory\n",
+        }],
+    })
 }
 
 /// The ServiceAccount of the webhook.

@@ -10,9 +10,9 @@ use kube::{
 };
 use mcp_gateway_api::{
     acceptance::{Rule, missing_grant},
+    admission::exclusivity::keys_of,
     claims::{
         CLAIM_LABEL, Claim, ClaimKey, HolderState, Requester, Upkeep, deletable_at, lease_of, sweep, uphold,
-        wanted_keys,
     },
     extension::MCPGatewayExtension,
     gateway::Gateway,
@@ -209,17 +209,4 @@ impl Upkeeper<'_> {
             .map(|object| object.map(raw))
             .map_err(ReconcileError::request("read holder of claim"))
     }
-}
-
-fn keys_of(
-    extension: &MCPGatewayExtension,
-    gateway: Option<&Gateway>,
-) -> std::collections::BTreeSet<ClaimKey> {
-    let namespace = extension.metadata.namespace.as_deref().unwrap_or_default();
-    wanted_keys(
-        namespace,
-        &gateway_of(extension),
-        &extension.spec.target_ref.section_name,
-        gateway,
-    )
 }

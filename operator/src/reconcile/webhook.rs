@@ -13,7 +13,7 @@ use kube::{
 use mcp_gateway_api::{
     names,
     object_key::ObjectKey,
-    webhooks::{self, WebhookClient},
+    webhooks::{self, WebhookClient, supplementary::ConfigurationKind},
 };
 use serde_json::{Value, json};
 
@@ -38,20 +38,15 @@ pub(crate) async fn reconcile(context: &Context) -> Result<Outcome, ReconcileErr
     let ca = certificate(context).await?;
     let ready = replica_ready(context).await?;
     let client = WebhookClient::service(&context.settings.namespace, Some(ca));
+    let (validating, mutating) = (ConfigurationKind::Validating, ConfigurationKind::Mutating);
     let wanted = [
-        (
-            "ValidatingWebhookConfiguration",
-            "validatingwebhookconfigurations",
-            json!(webhooks::validating(&client)),
-        ),
-        (
-            "MutatingWebhookConfiguration",
-            "mutatingwebhookconfigurations",
-            json!(webhooks::mutating(&client)),
-        ),
+        (validating, json!(webhooks::validating(&client)), ready),
+        (mutating, json!(webhooks::mutating(&client)), ready),
+        // Optional, so never made here: who installed it wants it.
+        (validating, json!(webhooks::advisory(&client)), false),
     ];
-    for (kind, plural, body) in wanted {
-        configure(context, (kind, plural), &body, ready).await?;
+    for (kind, body, may_create) in wanted {
+        configure(context, kind, &body, may_create).await?;
     }
     Ok(Outcome::After(if ready { SETTLED } else { WAITING }))
 }
@@ -139,15 +134,17 @@ async fn replica_ready(context: &Context) -> Result<bool, ReconcileError> {
 /// Applies one configuration object, unless it is settled, or is absent and must not be created yet.
 async fn configure(
     context: &Context,
-    (kind, plural): (&str, &str),
+    kind: ConfigurationKind,
     body: &Value,
     may_create: bool,
 ) -> Result<(), ReconcileError> {
-    let gvk = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
-    let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
-    let api: Api<DynamicObject> = Api::all_with(context.client.clone(), &resource);
+    let api = configurations(context, kind);
+    let name = body
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or(webhooks::NAME);
     let live = api
-        .get_opt(webhooks::NAME)
+        .get_opt(name)
         .await
         .map_err(ReconcileError::request("read webhook configuration"))?
         .map(raw);
@@ -158,9 +155,16 @@ async fn configure(
         return Ok(());
     }
     let patch = Patch::Apply(body);
-    api.patch(webhooks::NAME, &apply_params(), &patch)
+    api.patch(name, &apply_params(), &patch)
         .await
         .map_err(ReconcileError::request("write webhook configuration"))?;
-    tracing::info!(kind, "Webhook configuration applied");
+    tracing::info!(kind = kind.as_str(), name, "Webhook configuration applied");
     Ok(())
+}
+
+/// A client for the configurations of `kind`.
+pub(crate) fn configurations(context: &Context, kind: ConfigurationKind) -> Api<DynamicObject> {
+    let gvk = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind.as_str());
+    let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
+    Api::all_with(context.client.clone(), &resource)
 }

@@ -21,7 +21,7 @@ use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Snapshot;
-use crate::metrics::Metrics;
+use crate::{kube_cluster::envoy_filter_served, metrics::Metrics};
 
 /// Pause before a kind that the cluster does not serve is tried again.
 const RETRY_MISSING: Duration = Duration::from_secs(10);
@@ -184,18 +184,7 @@ fn resources(kind: Watched) -> Vec<ApiResource> {
 
 async fn discover(client: Client, snapshot: watch::Sender<Snapshot>) {
     loop {
-        let served = match client
-            .list_api_group_resources("networking.istio.io/v1alpha3")
-            .await
-        {
-            Ok(list) => Some(
-                list.resources
-                    .iter()
-                    .any(|resource| resource.name == "envoyfilters"),
-            ),
-            Err(kube::Error::Api(status)) if status.code == 404 => Some(false),
-            Err(_) => None,
-        };
+        let served = envoy_filter_served(&client).await.ok();
         snapshot.send_modify(|snapshot| snapshot.envoy_filter_served = served);
         sleep(DISCOVERY).await;
     }

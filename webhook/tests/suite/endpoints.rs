@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Router;
-use mcp_gateway_webhook::{decision::Decider, health, metrics::Metrics, service};
+use mcp_gateway_webhook::{decision::Decider, metrics::Metrics, service};
 use serde_json::{Value, json};
 
 use crate::{
@@ -114,28 +114,6 @@ async fn t61_the_operators_finalizer_passes_while_the_claim_store_is_away() {
 }
 
 #[tokio::test]
-async fn every_decision_is_one_metric_sample() {
-    let metrics = Metrics::default();
-    let router = router(&Memory::default(), &metrics);
-    let object = extension("team-a", "e");
-    post(&router, "/validate", review(None, &object, true).to_string()).await;
-    post(&router, "/mutate", review(None, &object, true).to_string()).await;
-    post(&router, "/validate", "{").await;
-    let (status, _) = post(&health::metrics(metrics.clone()), "/metrics", "").await;
-    assert_eq!(status, 405, "only GET");
-    let text = metrics.text();
-    for (verdict, operation, rule) in [
-        ("warned", "CREATE", "gateway"),
-        ("patched", "MUTATE", "defaults"),
-        ("malformed", "none", "none"),
-    ] {
-        let labels = format!("operation=\"{operation}\",verdict=\"{verdict}\",rule=\"{rule}\"");
-        assert!(text.contains(&labels), "{labels} in {text}");
-    }
-    assert!(text.contains("mcp_gateway_admission_seconds_count 3"), "{text}");
-}
-
-#[tokio::test]
 async fn o2_a_short_deadline_is_kept() {
     let memory = Memory::default();
     memory.hang();
@@ -155,7 +133,7 @@ async fn o2_a_short_deadline_is_kept() {
 async fn deleting_what_an_extension_needs_is_warned_about_and_never_refused() {
     let memory = Memory::with(&[extension("team-a", "e")]);
     let (_writer, world) = memory.world();
-    let router = service::advisory(world);
+    let router = service::advisory(world, Metrics::default());
     let gateway = |namespace: &str| {
         json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u-1",
             "operation": "DELETE", "object": null, "oldObject": {"apiVersion": "gateway.networking.k8s.io/v1",
@@ -170,4 +148,29 @@ async fn deleting_what_an_extension_needs_is_warned_about_and_never_refused() {
     assert_eq!(answer["response"], json!({"uid": "u-1", "allowed": true}));
     let (_, answer) = post(&router, "/advise", "{\"uid\": \"u-2\",").await;
     assert_eq!(answer["response"], json!({"uid": "u-2", "allowed": true}));
+}
+
+#[tokio::test]
+async fn an_envoy_filter_kind_that_has_come_since_is_not_missed() {
+    let memory = Memory::with(&[
+        json!({"kind": "CustomResourceDefinition", "metadata": {"name": "networking.istio.io"}, "served": false}),
+    ]);
+    let (writer, world) = memory.world();
+    writer.send_modify(|snapshot| snapshot.envoy_filter_served = Some(false));
+    let router = service::router(
+        Decider::new(memory.clone(), world, memory::now),
+        Metrics::default(),
+    );
+    let warned = async || {
+        let body = review(None, &extension("team-a", "e"), true).to_string();
+        let (_, answer) = post(&router, "/validate", body).await;
+        answer["response"]["warnings"]
+            .to_string()
+            .contains("EnvoyFilter (networking.istio.io) is not installed")
+    };
+    assert!(warned().await);
+    memory.store(
+        json!({"kind": "CustomResourceDefinition", "metadata": {"name": "networking.istio.io"}, "served": true}),
+    );
+    assert!(!warned().await, "what the watch knew is older");
 }

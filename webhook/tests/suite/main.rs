@@ -12,6 +12,7 @@ mod bytes;
 mod claims;
 mod endpoints;
 mod memory;
+mod records;
 mod table;
 mod tls;
 

@@ -139,6 +139,14 @@ impl Cluster for Memory {
         Ok(Self::fact(self.get("ConfigMap", key).await?.as_ref()))
     }
 
+    async fn envoy_filter_served(&self) -> Result<bool, ClusterError> {
+        let kind = "networking.istio.io";
+        let stored = self
+            .get("CustomResourceDefinition", &ObjectKey::new("", kind))
+            .await?;
+        Ok(stored.is_none_or(|definition| definition["served"] != false))
+    }
+
     async fn claim(&self, key: &ClaimKey) -> Result<Option<Claim>, ClusterError> {
         self.get("", &ObjectKey::new("", "")).await?;
         Ok(self.leases().get(&key.lease_name()).map(Claim::of))

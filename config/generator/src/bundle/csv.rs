@@ -248,6 +248,11 @@ fn definition(webhook: &Value, kind: &str) -> Value {
                 members.insert(name.to_owned(), value.clone());
             }
         }
+        // OLM knows no match conditions. What needs one to fail closed fails open here, and the operator's supplementary
+        // configuration closes it (`mcp_gateway_api::webhooks::supplementary`).
+        if webhook.get("matchConditions").is_some() {
+            members.insert("failurePolicy".to_owned(), json!("Ignore"));
+        }
     }
     definition
 }

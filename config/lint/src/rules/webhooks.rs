@@ -92,17 +92,18 @@ fn rules(file: &str, name: &str, definition: &Value, report: &mut Report) {
     }
 }
 
-/// Fails closed for the exclusivity of extensions, and only there.
+/// Fails closed for the exclusivity of new extensions, and only there: changes need a match condition, which OLM does not
+/// know, so that a deletion does not wait for the webhook. The operator closes them by a supplementary configuration.
 fn policy(place: (&str, &str), definition: &Value, report: &mut Report) {
     let extensions = items(definition, "rules")
         .flat_map(|rule| strings(rule, "resources"))
         .any(|name| name == EXTENSIONS);
-    let closed = extensions && definition["type"] == "ValidatingAdmissionWebhook";
-    let (failure, effects) = if closed {
-        ("Fail", "NoneOnDryRun")
-    } else {
-        ("Ignore", "None")
-    };
+    let exclusive = extensions && definition["type"] == "ValidatingAdmissionWebhook";
+    let updates = items(definition, "rules")
+        .flat_map(|rule| strings(rule, "operations"))
+        .any(|operation| operation == "UPDATE");
+    let failure = if exclusive && !updates { "Fail" } else { "Ignore" };
+    let effects = if exclusive { "NoneOnDryRun" } else { "None" };
     let wanted = [
         ("failurePolicy", json!(failure)),
         ("sideEffects", json!(effects)),

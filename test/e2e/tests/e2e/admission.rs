@@ -110,6 +110,7 @@ fn hide_unseen_namespaces() -> anyhow::Result<()> {
     let patch = json!([
         {"op": "add", "path": "/webhooks/0/namespaceSelector", "value": selector},
         {"op": "add", "path": "/webhooks/1/namespaceSelector", "value": selector},
+        {"op": "add", "path": "/webhooks/2/namespaceSelector", "value": selector},
     ])
     .to_string();
     let words = [

@@ -9,6 +9,7 @@
 )]
 
 mod admission;
+mod admission_fallback;
 mod admission_races;
 mod admission_serving;
 mod healing;

@@ -13,7 +13,7 @@ use serde_json::Value;
 const SOON: Duration = Duration::from_secs(30);
 
 /// The document of a namespace.
-fn document(namespace: &str) -> anyhow::Result<String> {
+pub(crate) fn document(namespace: &str) -> anyhow::Result<String> {
     let template = "go-template={{index .data \"config.yaml\" | base64decode}}";
     kubectl_with(
         &[

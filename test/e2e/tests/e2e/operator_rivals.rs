@@ -24,7 +24,7 @@ fn filters(namespace: &str) -> anyhow::Result<Vec<String>> {
 }
 
 /// Waits until exactly these EnvoyFilters are in a namespace.
-async fn filters_are(namespace: &str, wanted: &[&str]) -> anyhow::Result<()> {
+pub(crate) async fn filters_are(namespace: &str, wanted: &[&str]) -> anyhow::Result<()> {
     eventually(SOON, "the EnvoyFilters", async || {
         let found = filters(namespace).map_err(|error| format!("{error:#}"))?;
         if found == wanted {
@@ -57,7 +57,7 @@ fn programmed(site: &str) -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-async fn programmed_is(site: &str, wanted: &[&str]) -> anyhow::Result<()> {
+pub(crate) async fn programmed_is(site: &str, wanted: &[&str]) -> anyhow::Result<()> {
     eventually(SOON, "the listener conditions", async || {
         let found = programmed(site).map_err(|error| format!("{error:#}"))?;
         if found == wanted {

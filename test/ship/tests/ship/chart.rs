@@ -113,6 +113,10 @@ fn with_managed_certificates_no_configuration_is_shipped_and_otherwise_both_are(
     assert_eq!(configurations(&["webhook.certs=certManager"]), both);
     assert_eq!(configurations(&["webhook.certs=external"]), both);
     assert!(configurations(&["webhook.certs=external", "webhook.enabled=false"]).is_empty());
+    let advisory = "ValidatingWebhookConfiguration/mcp-gateway-webhook-advisory";
+    assert_eq!(configurations(&["webhook.advisory=true"]), [advisory]);
+    let all = configurations(&["webhook.certs=certManager", "webhook.advisory=true"]);
+    assert_eq!(all, [both[0], both[1], advisory]);
     let release = render("mcp-gateway", "ns", &["webhook.certs=certManager"]);
     let operator = release.one("Deployment", "mcp-gateway-controller").unwrap();
     let arguments = operator.pointer("/spec/template/spec/containers/0/args").unwrap();
