@@ -1,10 +1,16 @@
 //! What happens to a request: pure functions from a request, the catalog and known facts to a [`Decision`]
-//! (data-plane.md 7). The header phase is `head`, the message `message`, replies of servers `repair`. No clock, network,
-//! store or randomness; `router` and `front` only translate.
+//! (data-plane.md 7). The header phase is `head`, the message `message`; failed replies of servers are `repair`, what
+//! they say beside their answers `relay` and `rewrite`. No clock, network, store or randomness; `router` and `front`
+//! only translate.
 
+pub mod forward;
 pub mod head;
 pub mod message;
+pub mod relay;
 pub mod repair;
+pub mod resume;
+pub mod returned;
+pub mod rewrite;
 pub mod target;
 
 #[cfg(test)]
@@ -125,11 +131,24 @@ pub enum Decision {
     /// To the broker.
     Broker(Edits),
     /// To an MCP server.
-    Forward(Arc<ServerConfig>, Edits),
+    Forward(Box<Forward>),
     /// Something must be fetched first; then decide again.
     Need(Need),
     /// Answered here.
     Answer(Answer),
+}
+
+/// A request that goes to an MCP server.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// The server.
+    pub server: Arc<ServerConfig>,
+    /// The backend session that is used.
+    pub backend: BackendSession,
+    /// What is done to the request.
+    pub edits: Edits,
+    /// What is done to the reply, when anything.
+    pub reply: Option<rewrite::ReplyPlan>,
 }
 
 /// A missing fact.
@@ -159,8 +178,14 @@ pub struct Facts {
     pub claims: Option<SessionClaims>,
     /// Set once the store was asked.
     pub revoked: Option<bool>,
+    /// The server that the store was asked about; empty text when it was asked about the session only.
+    pub asked: Option<String>,
     /// Backend session with the server concerned.
     pub backend: Option<BackendSession>,
+    /// Log level of the session.
+    pub level: Option<String>,
+    /// Name of the server that the session called last.
+    pub last: Option<String>,
 }
 
 /// What of the process' settings decides.

@@ -6,6 +6,8 @@ pub mod host;
 pub mod json;
 pub mod message;
 pub mod reply;
+pub mod server_message;
 pub mod sse;
+pub mod sse_blocks;
 pub mod uri_template;
 pub mod version;

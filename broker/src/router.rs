@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod facts;
 pub mod machine;
+pub mod reply;
 pub mod server;
 pub mod translate;
 

@@ -10,7 +10,7 @@ use crate::decision::Rules;
 use crate::front::{self, FrontState, Health, streams};
 use crate::kubernetes::secret::{self, ClusterAccess};
 use crate::options::Options;
-use crate::router::facts::RouterState;
+use crate::router::facts::{MAX_ANSWERS, RouterState};
 use crate::sessions::hairpin::Hairpin;
 use crate::sessions::opener::Opener;
 use crate::sessions::store::{MemoryStore, SessionStore};
@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -219,6 +219,7 @@ impl Pieces {
             store: Arc::clone(&self.store) as Arc<dyn SessionStore>,
             opener: Arc::clone(&self.opener),
             uses: UseCounter::default(),
+            answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
             rules: self.rules.clone(),
             open_deadline: OPEN_DEADLINE.min(options.message_timeout.saturating_sub(ROUTER_MARGIN)),
             metrics: Arc::clone(&self.metrics),

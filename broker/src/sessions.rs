@@ -1,6 +1,7 @@
 //! Client sessions and the backend sessions that belong to them: the store (`store`) and the opening, closing and
-//! addressing of hairpin requests (`opener`, `hairpin`). The token of a client session itself is `auth::session`.
+//! addressing of hairpin requests (`opener`, `hairpin`), the watching of sessions (`watchers`). The token of a client session itself is `auth::session`.
 
 pub mod hairpin;
 pub mod opener;
 pub mod store;
+pub mod watchers;

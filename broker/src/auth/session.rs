@@ -104,6 +104,38 @@ pub fn capability_letters(capabilities: &serde_json::Value) -> String {
     letters
 }
 
+/// The capabilities that letters stand for, as `initialize` of this version spells them: the reverse of
+/// [`capability_letters`].
+pub fn capabilities(letters: &str, version: &str) -> serde_json::Value {
+    let has = |letter| letters.contains(letter);
+    let modes = |pairs: &[(char, &str)]| {
+        let named = pairs.iter().filter(|(letter, _)| has(*letter));
+        serde_json::Value::Object(
+            named
+                .map(|(_, name)| ((*name).to_owned(), serde_json::json!({})))
+                .collect(),
+        )
+    };
+    let mut found = serde_json::Map::new();
+    if has('e') || has('u') {
+        // The modes have names since 2025-11-25.
+        let modes = if version >= "2025-11-25" {
+            modes(&[('e', "form"), ('u', "url")])
+        } else {
+            modes(&[])
+        };
+        found.insert("elicitation".to_owned(), modes);
+    }
+    if has('s') {
+        found.insert("sampling".to_owned(), modes(&[('t', "tools"), ('x', "context")]));
+    }
+    if has('r') {
+        let changes = has('l').then(|| ("listChanged".to_owned(), serde_json::Value::Bool(true)));
+        found.insert("roots".to_owned(), changes.into_iter().collect());
+    }
+    found.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,5 +211,13 @@ mod tests {
             "u"
         );
         assert_eq!(capability_letters(&serde_json::json!({})), "");
+        for letters in ["estrl", "u", "eu", "sx", "r", ""] {
+            let named = capabilities(letters, "2025-11-25");
+            assert_eq!(capability_letters(&named), letters);
+        }
+        assert_eq!(
+            capabilities("erl", "2025-06-18"),
+            serde_json::json!({"elicitation": {}, "roots": {"listChanged": true}})
+        );
     }
 }

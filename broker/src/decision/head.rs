@@ -1,7 +1,7 @@
 //! The header phase (data-plane.md 8.3, 8.4, 4.2): whose request it is, what is refused without reading the body, what
 //! goes to the broker without one, and which edits every request on an owned host gets.
 
-use super::{Edits, Guard, Head, Metadata, Rules, internal_headers};
+use super::{Edits, Facts, Guard, Head, Metadata, Rules, forward, internal_headers, resume};
 use crate::aggregation::catalog::Catalog;
 use crate::auth::hairpin::HairpinClaims;
 use crate::protocol::header;
@@ -15,8 +15,15 @@ pub enum HeadDecision {
     Ignore,
     /// Goes on without its body being read.
     Pass(Edits),
+    /// A stream of a server is taken up again; these are the edits when none can be led there.
+    Resume(Edits),
     /// The body decides; these edits are made at once.
-    Body(Edits),
+    Body {
+        /// Edits.
+        edits: Edits,
+        /// The reply may have to be rewritten.
+        reply: bool,
+    },
     /// Answered with a JSON-RPC error without id.
     Refuse(Refusal),
     /// Answered with plain text.
@@ -50,7 +57,12 @@ fn under(path: &str, prefix: &str) -> bool {
 }
 
 /// Judges the headers.
-pub fn judge(head: &Head, catalog: &Catalog, rules: &Rules, hairpin: &HairpinCheck) -> HeadDecision {
+pub fn judge(
+    head: &Head,
+    catalog: &Catalog,
+    rules: &Rules,
+    (hairpin, facts): (&HairpinCheck, &Facts),
+) -> HeadDecision {
     let (name, path) = (head.host(), head.path_only());
     let shared_path = under(path, MCP) || under(path, TOKENS) || under(path, METADATA);
     let loopback = (host::is_loopback(&name) || host::is_ip_literal(&name)) && shared_path;
@@ -74,7 +86,7 @@ pub fn judge(head: &Head, catalog: &Catalog, rules: &Rules, hairpin: &HairpinChe
         edits.set.push((":authority", catalog.hosts.public.clone()));
     }
     if under(path, MCP) {
-        return of_mcp(head, catalog, rules, edits);
+        return of_mcp(head, catalog, (rules, facts), edits);
     }
     if OWN_PATHS.iter().any(|own| under(path, own)) {
         edits.set.push((THROUGH_GATEWAY, "1".to_owned()));
@@ -82,7 +94,7 @@ pub fn judge(head: &Head, catalog: &Catalog, rules: &Rules, hairpin: &HairpinChe
     HeadDecision::Pass(edits)
 }
 
-fn of_mcp(head: &Head, catalog: &Catalog, rules: &Rules, edits: Edits) -> HeadDecision {
+fn of_mcp(head: &Head, catalog: &Catalog, (rules, facts): (&Rules, &Facts), edits: Edits) -> HeadDecision {
     if GATEWAY_ONLY.iter().any(|path| under(head.path_only(), path)) {
         return HeadDecision::Text(404, "not found");
     }
@@ -92,8 +104,17 @@ fn of_mcp(head: &Head, catalog: &Catalog, rules: &Rules, edits: Edits) -> HeadDe
     match head.method() {
         "POST" if ENDPOINTS.contains(&head.path_only()) => match refuse_post(head, rules) {
             Some(refusal) => refusal,
-            None => HeadDecision::Body(edits),
+            None => HeadDecision::Body {
+                edits,
+                reply: facts
+                    .claims
+                    .as_ref()
+                    .is_some_and(|claims| forward::may_rewrite(head, claims)),
+            },
         },
+        method if resume::is_resumption(head) && ENDPOINTS.contains(&head.path_only()) => {
+            HeadDecision::Resume(broker_edits(head, edits, method))
+        }
         method => HeadDecision::Pass(broker_edits(head, edits, method)),
     }
 }

@@ -1,18 +1,16 @@
 //! The message (data-plane.md 4.5, 7, 8.6): which server a call goes to, with which edits. Everything that names an item
 //! (`tools/call`, `prompts/get`, `resources/…`) is one code.
 
-use super::head::{broker_edits, credentials};
-use super::target::{self, Target};
-use super::{Answer, Decision, Edits, Facts, Guard, Head, Metadata, Need, Rules, repair, selection};
+use super::forward::{Call, call};
+use super::head::broker_edits;
+use super::{Answer, Decision, Edits, Facts, Head, Need, Rules, returned, selection, target};
 use crate::aggregation::catalog::Catalog;
-use crate::aggregation::view::{Permit, View};
+use crate::aggregation::view::View;
+use crate::auth::keys::Keys;
 use crate::auth::session::SessionClaims;
-use crate::protocol::json::quoted;
 use crate::protocol::message::{Message, MessageError, MessageKind};
 use crate::protocol::reply::{INVALID_REQUEST, PARSE_ERROR, Refusal, SESSION};
 use crate::protocol::{header, version};
-use crate::sessions::store::BackendSession;
-use crate::upstreams::items::{Hints, ItemKind};
 
 /// A request with its message.
 pub struct Request<'a> {
@@ -20,6 +18,8 @@ pub struct Request<'a> {
     pub head: &'a Head,
     /// Edits of the header phase, not yet repeated here.
     pub rules: &'a Rules,
+    /// Keys that open what the gateway sealed.
+    pub keys: &'a Keys,
     /// The message, or why there is none.
     pub message: &'a Result<Message<'a>, MessageError>,
 }
@@ -37,6 +37,9 @@ pub fn judge(request: &Request<'_>, catalog: &Catalog, facts: &Facts) -> Decisio
             .is_some_and(version::is_modern);
     if message.kind == MessageKind::Request && !modern && target::is_routed(&message.method) {
         return routed(request, message, (catalog, facts));
+    }
+    if !modern && let Some(sealed) = returned::sealed(message) {
+        return returned::judge(request, message, &sealed, (catalog, facts));
     }
     // Everything else is the broker's, which also refuses what no era knows.
     Decision::Broker(to_broker(request, message, catalog))
@@ -74,7 +77,7 @@ fn to_broker(request: &Request<'_>, message: &Message<'_>, catalog: &Catalog) ->
     edits
 }
 
-fn answer(message: &Message<'_>, token: Option<&str>, refusal: Refusal) -> Decision {
+pub(super) fn answer(message: &Message<'_>, token: Option<&str>, refusal: Refusal) -> Decision {
     Decision::Answer(Answer {
         refusal,
         id: message.id.map(str::to_owned),
@@ -82,16 +85,18 @@ fn answer(message: &Message<'_>, token: Option<&str>, refusal: Refusal) -> Decis
     })
 }
 
-fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Catalog, &Facts)) -> Decision {
+/// The session of a message; the error is the answer to a missing, bad or ended one, or to an unknown version.
+pub(super) fn session<'a>(
+    request: &Request<'a>,
+    message: &Message<'_>,
+    facts: &'a Facts,
+) -> Result<(&'a str, &'a SessionClaims), Box<Decision>> {
     let Some(token) = request.head.get(header::SESSION) else {
-        return answer(
-            message,
-            None,
-            Refusal::new(400, INVALID_REQUEST, "missing Mcp-Session-Id", "session_missing"),
-        );
+        let refusal = Refusal::new(400, INVALID_REQUEST, "missing Mcp-Session-Id", "session_missing");
+        return Err(Box::new(answer(message, None, refusal)));
     };
     let (Some(claims), false) = (&facts.claims, facts.revoked == Some(true)) else {
-        return answer(message, None, session_not_found());
+        return Err(Box::new(answer(message, None, session_not_found())));
     };
     let unserved = |version: &str| version::served(version).is_none();
     if request.head.get(header::PROTOCOL_VERSION).is_some_and(unserved) {
@@ -101,8 +106,16 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
             "unsupported MCP-Protocol-Version",
             "version",
         );
-        return answer(message, Some(token), refusal);
+        return Err(Box::new(answer(message, Some(token), refusal)));
     }
+    Ok((token, claims))
+}
+
+fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Catalog, &Facts)) -> Decision {
+    let (token, claims) = match session(request, message, facts) {
+        Ok(session) => session,
+        Err(answer) => return *answer,
+    };
     let target = match target::target(message) {
         Ok(target) => target,
         Err(refusal) => return answer(message, Some(token), refusal),
@@ -125,122 +138,20 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
     let Some(backend) = &facts.backend else {
         return Decision::Need(Need::Backend(claims.clone(), server.config.clone()));
     };
-    let call = Call {
+    let facts_of_call = Call {
+        head: request.head,
         message,
         target,
         token,
         claims,
         backend,
+        level: facts.level.as_ref(),
+        virtual_server: selection.virtual_server.first(),
     };
-    Decision::Forward(
-        server.config.clone(),
-        forward(request, &call, &permit, selection.virtual_server.first()),
-    )
+    Decision::Forward(Box::new(call(&facts_of_call, &permit)))
 }
 
 /// The answer to a bad, expired, revoked or foreign session.
 pub fn session_not_found() -> Refusal {
     Refusal::new(404, SESSION, "session not found", "session")
-}
-
-struct Call<'a> {
-    message: &'a Message<'a>,
-    target: Target<'a>,
-    token: &'a str,
-    claims: &'a SessionClaims,
-    backend: &'a BackendSession,
-}
-
-/// Edits of a call to a legacy server. It takes the permit: nothing unpermitted is forwarded.
-fn forward(
-    request: &Request<'_>,
-    call: &Call<'_>,
-    permit: &Permit<'_>,
-    virtual_server: Option<&String>,
-) -> Edits {
-    let (entry, config) = (permit.entry(), &permit.server().config);
-    let mut set = vec![
-        (":authority", config.hostname.clone()),
-        (":path", config.path.clone()),
-        (header::METHOD, header::encode(&call.message.method)),
-        (header::SERVER_NAME, header::encode(&config.name)),
-        (call.target.name_header, header::encode(permit.target())),
-    ];
-    let mut remove: Vec<String> = ["mcp-method", "mcp-name", "last-event-id"]
-        .map(str::to_owned)
-        .to_vec();
-    remove.extend(
-        request
-            .head
-            .fields
-            .iter()
-            .map(|(name, _)| name)
-            .filter(|name| name.starts_with("mcp-param-"))
-            .cloned(),
-    );
-    match &call.backend.id {
-        Some(id) => set.push((header::SESSION, id.clone())),
-        None => remove.push(header::SESSION.to_owned()),
-    }
-    if call.backend.version.as_str() >= "2025-06-18" {
-        set.push((header::PROTOCOL_VERSION, call.backend.version.clone()));
-    } else {
-        remove.push(header::PROTOCOL_VERSION.to_owned());
-    }
-    if call.target.kind == ItemKind::Tool {
-        set.push((header::HINTS, hints_value(entry.hints)));
-    }
-    if let Some(timeout) = config.call_timeout {
-        set.push((header::UPSTREAM_TIMEOUT, timeout.as_millis().to_string()));
-    }
-    Edits {
-        set,
-        remove,
-        splice: (permit.target() != call.target.name.value)
-            .then(|| (call.target.name.range.clone(), quoted(permit.target()))),
-        metadata: metadata(call, permit, virtual_server),
-        guard: Some(Guard {
-            session: Some(call.token.to_owned()),
-            credentials: credentials(request.head, &config.forward_headers),
-            repair: Some(repair::Context::new(
-                call.message.id,
-                call.claims,
-                &config.name,
-                call.backend,
-            )),
-            hairpin: false,
-            pass_challenge: config.forward_headers.iter().any(|name| name == "authorization"),
-        }),
-    }
-}
-
-fn metadata(call: &Call<'_>, permit: &Permit<'_>, virtual_server: Option<&String>) -> Metadata {
-    let (entry, config) = (permit.entry(), &permit.server().config);
-    let mut text = vec![
-        ("method", call.message.method.to_string()),
-        ("era", "legacy".to_owned()),
-        ("server", config.name.clone()),
-        (call.target.member, permit.target().to_owned()),
-        ("published_name", call.target.name.value.to_string()),
-        ("session", call.claims.jti.to_string()),
-        ("route", call.target.route.to_owned()),
-    ];
-    text.extend(call.message.id.map(|id| ("request_id", id.to_owned())));
-    text.extend(virtual_server.map(|name| ("virtual_server", name.clone())));
-    Metadata {
-        text,
-        hints: (call.target.kind == ItemKind::Tool).then_some(entry.hints),
-    }
-}
-
-/// `readOnly=…,destructive=…,idempotent=…,openWorld=…`
-fn hints_value(hints: Hints) -> String {
-    let word = |hint: Option<bool>| hint.map_or("unspecified", |hint| if hint { "true" } else { "false" });
-    format!(
-        "readOnly={},destructive={},idempotent={},openWorld={}",
-        word(hints.read_only),
-        word(hints.destructive),
-        word(hints.idempotent),
-        word(hints.open_world)
-    )
 }

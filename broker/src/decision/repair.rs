@@ -8,9 +8,24 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+/// What the failed reply was to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Subject {
+    /// A call with an id.
+    #[default]
+    Call,
+    /// Something that a client sent back for a server.
+    Answer,
+    /// A stream that was to be taken up again.
+    Stream,
+}
+
 /// What the router knew when it forwarded the call. It travels sealed; it holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
+    /// What was sent.
+    #[serde(default)]
+    pub subject: Subject,
     /// Raw id of the request.
     pub id: Option<String>,
     /// Client session.
@@ -22,9 +37,15 @@ pub struct Context {
 }
 
 impl Context {
-    /// The context of one call.
-    pub fn new(id: Option<&str>, claims: &SessionClaims, server: &str, backend: &BackendSession) -> Self {
+    /// The context of one request.
+    pub fn new(
+        (subject, id): (Subject, Option<&str>),
+        claims: &SessionClaims,
+        server: &str,
+        backend: &BackendSession,
+    ) -> Self {
         Self {
+            subject,
             id: id.map(str::to_owned),
             jti: claims.jti,
             server: server.to_owned(),
@@ -78,7 +99,13 @@ pub fn judge(context: &Context, reply: &FailedReply<'_>, may_challenge: bool) ->
     };
     match reply.status {
         404 if via_upstream && context.backend.is_some() => {
-            replace(200, "session with the MCP server ended, call again", true)
+            // Only a call has an answer with status 200; a client that sees 404 would give its own session up.
+            let status = if context.subject == Subject::Call {
+                200
+            } else {
+                400
+            };
+            replace(status, "session with the MCP server ended, call again", true)
         }
         404 if !via_upstream => replace(503, "MCP server unavailable", false),
         401 | 403 if via_upstream && !may_challenge => replace(502, "MCP server refused the request", false),
@@ -96,6 +123,7 @@ mod tests {
 
     fn context() -> Context {
         Context {
+            subject: Subject::Call,
             id: Some("9007199254740993".into()),
             jti: Uuid::nil(),
             server: "a/b".into(),

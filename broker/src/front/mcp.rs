@@ -183,13 +183,11 @@ async fn on_message(
     };
     match message.kind {
         MessageKind::Request if message.method == "logging/setLevel" => {
-            relay::set_level(state, &caller, message).await
+            relay::set_level(state, (&caller, head), message).await
         }
         MessageKind::Request => methods::request(state, &caller, message),
         MessageKind::Notification => {
-            if message.method == "notifications/cancelled" {
-                relay::cancelled(state, &caller, body).await;
-            }
+            relay::notify_all(state, (&caller, head), (message, body)).await;
             respond(StatusCode::ACCEPTED, "text/plain; charset=utf-8", Body::empty())
         }
         MessageKind::Response => refuse(

@@ -4,8 +4,11 @@
 use super::FrontState;
 use super::mcp::{Caller, refuse};
 use super::methods::{invalid_params, ok};
+use crate::decision::Head;
+use crate::decision::relay::LEVELS;
 use crate::protocol::message::Message;
 use crate::protocol::reply::{INTERNAL, Refusal};
+use crate::sessions::hairpin::forwarded;
 use crate::sessions::opener::set_level_body;
 use crate::sessions::store::{BackendSession, StoreError};
 use axum::response::Response;
@@ -16,19 +19,13 @@ use tokio::time::timeout;
 
 const STORE: Duration = Duration::from_secs(1);
 const RELAY: Duration = Duration::from_secs(10);
-const LEVELS: [&str; 8] = [
-    "debug",
-    "info",
-    "notice",
-    "warning",
-    "error",
-    "critical",
-    "alert",
-    "emergency",
-];
 
 /// `logging/setLevel`: kept for the session, told to its open backend sessions, and to later ones when they open.
-pub async fn set_level(state: &Arc<FrontState>, caller: &Caller, message: &Message<'_>) -> Response {
+pub async fn set_level(
+    state: &Arc<FrontState>,
+    (caller, head): (&Caller, &Head),
+    message: &Message<'_>,
+) -> Response {
     #[derive(Deserialize)]
     struct LevelParams {
         level: String,
@@ -53,7 +50,10 @@ pub async fn set_level(state: &Arc<FrontState>, caller: &Caller, message: &Messa
                 .into_iter()
                 .filter(|(_, backend)| backend.logging)
                 .collect();
-            fan_out(state, logging, "logging/setLevel", body);
+            fan_out(state, logging, head, ("logging/setLevel", body));
+            if let Some(opener) = &state.opener {
+                opener.watchers.touch(caller.claims.jti);
+            }
             ok(message, "{}")
         }
         Err(_) => refuse(
@@ -63,31 +63,43 @@ pub async fn set_level(state: &Arc<FrontState>, caller: &Caller, message: &Messa
     }
 }
 
-/// `notifications/cancelled`: to all backend sessions of the session; those that do not know the request ignore it.
-/// Nobody else's sessions are touched.
-pub async fn cancelled(state: &Arc<FrontState>, caller: &Caller, body: &[u8]) {
+/// A notification that concerns every server of the session: `notifications/cancelled`, because those that do not know the
+/// request ignore it, and `notifications/roots/list_changed` when the client has roots. Nobody else's sessions are touched.
+pub async fn notify_all(
+    state: &Arc<FrontState>,
+    (caller, head): (&Caller, &Head),
+    (message, body): (&Message<'_>, &[u8]),
+) {
+    let method = match message.method.as_ref() {
+        "notifications/cancelled" => "notifications/cancelled",
+        "notifications/roots/list_changed" if caller.claims.cap.contains('r') => {
+            "notifications/roots/list_changed"
+        }
+        _ => return,
+    };
     let Ok(body) = std::str::from_utf8(body) else {
         return;
     };
     if let Ok(Ok(backends)) = timeout(STORE, state.store.backends(caller.claims.jti)).await {
-        fan_out(state, backends, "notifications/cancelled", body.to_owned());
+        fan_out(state, backends, head, (method, body.to_owned()));
     }
 }
 
 fn fan_out(
     state: &Arc<FrontState>,
     backends: Vec<(String, BackendSession)>,
-    method: &'static str,
-    body: String,
+    head: &Head,
+    (method, body): (&'static str, String),
 ) {
     let Some(opener) = state.opener.clone().filter(|_| !backends.is_empty()) else {
         return;
     };
     let catalog = state.published.load();
+    let headers = forwarded(&head.fields);
     tokio::spawn(async move {
         let sends = backends.iter().filter_map(|(server, backend)| {
             let server = &catalog.server(server)?.config;
-            Some(opener.relay(server, backend, method, body.clone()))
+            Some(opener.relay((server, backend), headers.clone(), (method, body.clone())))
         });
         let _ = timeout(RELAY, futures::future::join_all(sends)).await;
     });

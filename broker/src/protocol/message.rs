@@ -57,6 +57,8 @@ pub struct Message<'a> {
     pub kind: MessageKind,
     /// The id's bytes as received; absent for notifications.
     pub id: Option<&'a str>,
+    /// Where they stand in the body.
+    pub id_range: Option<Range<usize>>,
     /// `method`; empty for responses.
     pub method: Cow<'a, str>,
     /// `params` as received.
@@ -67,6 +69,8 @@ pub struct Message<'a> {
     pub uri: Option<Routed<'a>>,
     /// `params.ref`.
     pub reference: Option<Reference<'a>>,
+    /// `params.progressToken` when it is a string.
+    pub progress_token: Option<Routed<'a>>,
     /// `params._meta["io.modelcontextprotocol/protocolVersion"]` when it is a string.
     pub meta_version: Option<Cow<'a, str>>,
 }
@@ -111,7 +115,7 @@ struct Draft<'a> {
     seen: Vec<String>,
     flawed: bool,
     version_ok: bool,
-    id: Option<(&'a str, Kind)>,
+    id: Option<(Range<usize>, &'a str, Kind)>,
     method: Option<Cow<'a, str>>,
     result: bool,
     params: Option<(&'a str, Kind)>,
@@ -124,6 +128,7 @@ struct Params<'a> {
     name: Option<Routed<'a>>,
     uri: Option<Routed<'a>>,
     reference: Option<Reference<'a>>,
+    progress_token: Option<Routed<'a>>,
     flawed: bool,
     meta_version: Option<Cow<'a, str>>,
 }
@@ -138,9 +143,11 @@ fn seen_before(seen: &mut Vec<String>, name: &str) -> bool {
     false
 }
 
-const PARAMS_ROUTED: [&str; 4] = ["name", "uri", "ref", "_meta"];
-/// Longest id, bytes: it travels in sealed strings.
+const PARAMS_ROUTED: [&str; 5] = ["name", "uri", "ref", "progressToken", "_meta"];
+/// Longest id of a client's request, bytes: it travels in sealed strings.
 const MAX_ID: usize = 1024;
+/// Longest id of an answer, bytes: it is a sealed string.
+const MAX_ANSWER_ID: usize = 4096;
 const TOP_LEVEL_LIMIT: usize = 64;
 
 impl<'a> Draft<'a> {
@@ -157,7 +164,7 @@ impl<'a> Draft<'a> {
             }
             "id" => {
                 let range = reader.value()?;
-                self.id = Some((reader.slice(range), kind));
+                self.id = Some((range.clone(), reader.slice(range), kind));
             }
             "method" => {
                 let range = reader.value()?;
@@ -205,12 +212,14 @@ impl<'a> Draft<'a> {
     }
 
     fn finish(self) -> Result<Message<'a>, MessageError> {
-        let id_text = self.id.and_then(|(text, kind)| match kind {
-            _ if text.len() > MAX_ID => None,
-            Kind::String => Some(text),
-            Kind::Number if !text.contains(['.', 'e', 'E']) => Some(text),
-            _ => None,
+        let longest = if self.result { MAX_ANSWER_ID } else { MAX_ID };
+        let id = self.id.clone().filter(|(_, text, kind)| match kind {
+            _ if text.len() > longest => false,
+            Kind::String => true,
+            Kind::Number => !text.contains(['.', 'e', 'E']),
+            _ => false,
         });
+        let id_text = id.as_ref().map(|(_, text, _)| *text);
         let invalid = || MessageError::Invalid(id_text.map(str::to_owned));
         let params_ok = self.params.is_none_or(|(_, kind)| matches!(kind, Kind::Object));
         if self.flawed
@@ -230,11 +239,13 @@ impl<'a> Draft<'a> {
         Ok(Message {
             kind,
             id: id_text,
+            id_range: id.map(|(range, ..)| range),
             method: self.method.unwrap_or_default(),
             params: self.params.map(|(text, _)| text),
             name: self.inner.name,
             uri: self.inner.uri,
             reference: self.inner.reference,
+            progress_token: self.inner.progress_token,
             meta_version: self.inner.meta_version,
         })
     }
@@ -244,13 +255,13 @@ impl<'a> Params<'a> {
     fn member(&mut self, reader: &mut Reader<'a>, name: &str) -> Result<(), JsonError> {
         let kind = reader.kind()?;
         match name {
-            "name" | "uri" if kind == Kind::String => {
+            "name" | "uri" | "progressToken" if kind == Kind::String => {
                 let range = reader.value()?;
                 let value = reader.unescaped(range.clone())?;
-                let slot = if name == "name" {
-                    &mut self.name
-                } else {
-                    &mut self.uri
+                let slot = match name {
+                    "name" => &mut self.name,
+                    "uri" => &mut self.uri,
+                    _ => &mut self.progress_token,
                 };
                 *slot = Some(Routed { range, value });
                 Ok(())

@@ -5,16 +5,20 @@ use crate::aggregation::federation::Published;
 use crate::auth::hairpin::{self, UseCounter};
 use crate::auth::keys::Keys;
 use crate::auth::{clock, identity, session};
+use crate::config::model::ServerConfig;
 use crate::decision::head::HairpinCheck;
-use crate::decision::{Answer, Facts, Head, Need, Rules};
+use crate::decision::{Answer, Facts, Forward, Head, Need, Rules};
 use crate::protocol::header;
+use crate::protocol::message::{Message, MessageKind};
 use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::sessions::hairpin::forwarded;
 use crate::sessions::opener::{OpenError, Opener};
-use crate::sessions::store::{SessionStore, StoreError};
+use crate::sessions::store::{BackendSession, SessionStore, StoreError};
 use crate::transport::exchange::Failure;
+use http::HeaderMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// One store operation.
@@ -36,8 +40,24 @@ pub struct RouterState {
     pub rules: Rules,
     /// Longest wait for a backend session.
     pub open_deadline: Duration,
+    /// Answers of the gateway to servers that may be under way; past it they are not sent.
+    pub answers: Arc<Semaphore>,
     /// Metrics.
     pub metrics: Arc<crate::telemetry::metrics::Metrics>,
+}
+
+/// Answers to servers under way at once in this process.
+pub const MAX_ANSWERS: usize = 1024;
+
+/// A backend session, and the headers of the client that its requests carry.
+#[derive(Clone)]
+pub struct ServerLeg {
+    /// Server.
+    pub server: Arc<ServerConfig>,
+    /// Backend session.
+    pub backend: BackendSession,
+    /// Headers.
+    pub headers: HeaderMap,
 }
 
 /// Why a fact could not be had.
@@ -78,6 +98,53 @@ impl RouterState {
         }
     }
 
+    /// Remembers what later requests of the session need: the server that was called last, and subscriptions.
+    pub fn remember(self: &Arc<Self>, facts: &Facts, message: Option<&Message<'_>>, forward: &Forward) {
+        let (Some(claims), Some(message)) = (&facts.claims, message) else {
+            return;
+        };
+        if message.kind != MessageKind::Request {
+            return;
+        }
+        let (jti, expires, server) = (claims.jti, claims.exp, forward.server.name.clone());
+        if facts.last.as_ref() != Some(&server) {
+            let (router, server) = (Arc::clone(self), server.clone());
+            tokio::spawn(async move {
+                let _ = timeout(STORE, router.store.set_last(jti, expires, &server)).await;
+            });
+        }
+        let on = message.method == "resources/subscribe";
+        if !on && message.method != "resources/unsubscribe" {
+            return;
+        }
+        let named = forward.edits.metadata.text.iter();
+        let uri = named.clone().find(|(name, _)| *name == "resource");
+        let Some(uri) = uri.map(|(_, uri)| uri.clone()) else {
+            return;
+        };
+        let router = Arc::clone(self);
+        tokio::spawn(async move {
+            let write = router.store.subscribe(jti, expires, (server, uri), on);
+            let _ = timeout(STORE, write).await;
+            router.opener.watchers.touch(jti);
+        });
+    }
+
+    /// Sends an answer of the gateway to a request that a server made on the stream of a reply.
+    pub fn answer_server(self: &Arc<Self>, to: &ServerLeg, body: String) {
+        let Ok(permit) = Arc::clone(&self.answers).try_acquire_owned() else {
+            return;
+        };
+        let (router, to) = (Arc::clone(self), to.clone());
+        tokio::spawn(async move {
+            router
+                .opener
+                .relay((&to.server, &to.backend), to.headers, ("response", body))
+                .await;
+            drop(permit);
+        });
+    }
+
     /// Fetches one fact.
     ///
     /// # Errors
@@ -91,6 +158,9 @@ impl RouterState {
                 let found = found.map_err(|error| FactError::Refused(store_refusal(error)))?;
                 facts.revoked = Some(found.revoked);
                 facts.backend = found.backend;
+                facts.level = found.level;
+                facts.last = found.last;
+                facts.asked = Some(server);
                 Ok(())
             }
             Need::Backend(claims, server) => {

@@ -3,10 +3,11 @@
 
 use super::audit::{self, Outcome};
 use super::facts::{FactError, RouterState, refused};
+use super::reply::{Reply, ReplyStream};
 use super::translate;
 use crate::decision::head::{self, HeadDecision};
 use crate::decision::message::{Request, judge};
-use crate::decision::{Answer, Decision, Facts, Head};
+use crate::decision::{Answer, Decision, Facts, Forward, Head, resume};
 use crate::protocol::message;
 use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::transport::exchange::Failure;
@@ -15,12 +16,14 @@ use envoy_types::pb::envoy::service::ext_proc::v3::{HttpBody, HttpHeaders, Proce
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A decision asks at most for the store's facts and for a backend session.
+/// A decision asks at most for the store's facts, about two servers, and for a backend session.
 const MAX_NEEDS: usize = 3;
 
 enum State {
     AwaitHeaders,
-    AwaitBody(Box<Head>),
+    AwaitBody(Box<(Head, Facts)>),
+    AwaitReply(Box<Reply>),
+    AwaitReplyBody(Box<ReplyStream>),
     Done,
 }
 
@@ -49,8 +52,14 @@ impl Machine {
     /// One message in, one reply out.
     pub async fn step(&mut self, phase: Option<Phase>) -> ProcessingResponse {
         match (std::mem::replace(&mut self.state, State::Done), phase) {
-            (State::AwaitHeaders, Some(Phase::RequestHeaders(headers))) => self.on_headers(headers),
-            (State::AwaitBody(head), Some(Phase::RequestBody(body))) => self.on_body(&head, body).await,
+            (State::AwaitHeaders, Some(Phase::RequestHeaders(headers))) => self.on_headers(headers).await,
+            (State::AwaitBody(known), Some(Phase::RequestBody(body))) => self.on_body(*known, body).await,
+            (State::AwaitReply(reply), Some(Phase::ResponseHeaders(headers))) => {
+                self.on_reply(*reply, &headers)
+            }
+            (State::AwaitReplyBody(stream), Some(Phase::ResponseBody(body))) => {
+                self.on_reply_body(stream, &body)
+            }
             _ => {
                 tracing::warn!(component = "router", "Message out of order from Envoy");
                 let fault = Refusal::new(500, INTERNAL, "internal error", "protocol");
@@ -59,20 +68,22 @@ impl Machine {
         }
     }
 
-    fn on_headers(&mut self, headers: HttpHeaders) -> ProcessingResponse {
+    async fn on_headers(&mut self, headers: HttpHeaders) -> ProcessingResponse {
         let head = translate::head(headers);
         let catalog = self.router.published.load();
         let hairpin = self.router.hairpin(&head);
-        match head::judge(&head, &catalog, &self.router.rules, &hairpin) {
+        let facts = self.router.first_facts(&head);
+        match head::judge(&head, &catalog, &self.router.rules, (&hairpin, &facts)) {
             HeadDecision::Ignore => translate::untouched(),
             HeadDecision::Pass(edits) => {
                 self.router.metrics.request(head.method(), "pass", "ok");
                 translate::headers_pass(&edits)
             }
-            HeadDecision::Body(edits) => {
-                let reply = translate::headers_then_body(&edits);
-                self.state = State::AwaitBody(Box::new(head));
-                reply
+            HeadDecision::Resume(otherwise) => self.on_resume(head, facts, &otherwise).await,
+            HeadDecision::Body { edits, reply } => {
+                let answer = translate::headers_then_body(&edits, reply);
+                self.state = State::AwaitBody(Box::new((head, facts)));
+                answer
             }
             HeadDecision::Refuse(refusal) => {
                 // A session header is repeated only when the session is known to be good; here nobody asked.
@@ -85,7 +96,55 @@ impl Machine {
         }
     }
 
-    async fn on_body(&mut self, head: &Head, body: HttpBody) -> ProcessingResponse {
+    /// A client takes up a stream of a server again.
+    async fn on_resume(
+        &mut self,
+        head: Head,
+        mut facts: Facts,
+        otherwise: &crate::decision::Edits,
+    ) -> ProcessingResponse {
+        let catalog = self.router.published.load();
+        let decide = |facts: &Facts| resume::judge(&head, &catalog, facts, otherwise);
+        match self.settle(&decide, (&head, None), &mut facts).await {
+            Ok(Decision::Forward(forward)) => {
+                self.count("GET", "forward", "ok");
+                let keys = Arc::clone(&self.router.keys);
+                let answer = translate::headers_forward(&forward.edits, &keys, forward.reply.is_some());
+                self.await_reply(&head, *forward);
+                answer
+            }
+            Ok(Decision::Answer(answer)) => self.answer("GET", &answer),
+            // A policy is asked only when a session is opened, which a resumption never does.
+            Ok(Decision::Broker(_) | Decision::Need(_)) | Err(_) => translate::headers_pass(otherwise),
+        }
+    }
+
+    fn on_reply(&mut self, reply: Reply, headers: &HttpHeaders) -> ProcessingResponse {
+        match reply.begin(headers) {
+            Some((stream, json)) => {
+                self.state = State::AwaitReplyBody(Box::new(stream));
+                translate::reply_rewrite(json)
+            }
+            None => translate::reply_pass(),
+        }
+    }
+
+    fn on_reply_body(&mut self, mut stream: Box<ReplyStream>, body: &HttpBody) -> ProcessingResponse {
+        let bytes = stream.push(&self.router, &body.body, body.end_of_stream);
+        if !body.end_of_stream {
+            self.state = State::AwaitReplyBody(stream);
+        }
+        translate::reply_chunk(bytes)
+    }
+
+    fn await_reply(&mut self, head: &Head, forward: Forward) {
+        if let Some(reply) = Reply::new(head, forward) {
+            self.state = State::AwaitReply(Box::new(reply));
+        }
+    }
+
+    async fn on_body(&mut self, (head, mut facts): (Head, Facts), body: HttpBody) -> ProcessingResponse {
+        let head = &head;
         if body.body.len() > self.router.rules.max_body {
             return self.answer("none", &refused(head::too_large(), None, None));
         }
@@ -94,12 +153,15 @@ impl Machine {
         let request = Request {
             head,
             rules: &self.router.rules,
+            keys: &self.router.keys,
             message: &read,
         };
-        let mut facts = self.router.first_facts(head);
-        let settled = self.settle(&request, &mut facts).await;
+        let catalog = self.router.published.load();
+        let id = read.as_ref().ok().and_then(|message| message.id);
+        let decide = |facts: &Facts| judge(&request, &catalog, facts);
+        let settled = self.settle(&decide, (head, id), &mut facts).await;
         let outcome = match &settled {
-            Ok(Decision::Forward(_, edits)) => Some(Outcome::Forwarded(edits)),
+            Ok(Decision::Forward(forward)) => Some(Outcome::Forwarded(&forward.edits)),
             Ok(Decision::Answer(answer)) => Some(Outcome::Answered(answer)),
             _ => None,
         };
@@ -111,9 +173,12 @@ impl Machine {
                 self.count(method, "broker", "ok");
                 translate::body_pass(&edits, &self.router.keys, None)
             }
-            Ok(Decision::Forward(_, edits)) => {
+            Ok(Decision::Forward(forward)) => {
                 self.count(method, "forward", "ok");
-                translate::body_pass(&edits, &self.router.keys, Some(&body.body))
+                self.router.remember(&facts, read.as_ref().ok(), &forward);
+                let answer = translate::body_pass(&forward.edits, &self.router.keys, Some(&body.body));
+                self.await_reply(head, *forward);
+                answer
             }
             Ok(Decision::Answer(answer)) => self.answer(method, &answer),
             Ok(Decision::Need(_)) => {
@@ -128,20 +193,23 @@ impl Machine {
     }
 
     /// Decides, fetching what the decision asks for. The error is a policy's answer, which passes as it is.
-    async fn settle(&self, request: &Request<'_>, facts: &mut Facts) -> Result<Decision, Failure> {
-        let catalog = self.router.published.load();
-        let mut decision = judge(request, &catalog, facts);
+    async fn settle(
+        &self,
+        decide: &(dyn Fn(&Facts) -> Decision + Sync),
+        (head, id): (&Head, Option<&str>),
+        facts: &mut Facts,
+    ) -> Result<Decision, Failure> {
+        let mut decision = decide(facts);
         for _ in 0..MAX_NEEDS {
             let Decision::Need(need) = decision else { break };
-            match self.router.fetch(need, request.head, facts).await {
+            match self.router.fetch(need, head, facts).await {
                 Ok(()) => {}
                 Err(FactError::Policy(failure)) => return Err(failure),
                 Err(FactError::Refused(refusal)) => {
-                    let id = request.message.as_ref().ok().and_then(|message| message.id);
                     return Ok(Decision::Answer(refused(refusal, id, None)));
                 }
             }
-            decision = judge(request, &catalog, facts);
+            decision = decide(facts);
         }
         Ok(decision)
     }

@@ -43,12 +43,30 @@ pub fn head(headers: HttpHeaders) -> Head {
     }
 }
 
-fn mode(body: BodySendMode) -> ProcessingMode {
+/// Which phases follow: the request's body, the response's headers, the response's body.
+#[derive(Clone, Copy, Default)]
+struct Phases {
+    body: bool,
+    reply_headers: bool,
+    reply_body: bool,
+}
+
+fn mode(phases: Phases) -> ProcessingMode {
+    let (header_mode, body_mode) = (
+        |wanted| {
+            if wanted {
+                HeaderSendMode::Send
+            } else {
+                HeaderSendMode::Skip
+            }
+        },
+        |wanted, mode| if wanted { mode } else { BodySendMode::None },
+    );
     ProcessingMode {
         request_header_mode: HeaderSendMode::Send.into(),
-        response_header_mode: HeaderSendMode::Skip.into(),
-        request_body_mode: body.into(),
-        response_body_mode: BodySendMode::None.into(),
+        response_header_mode: header_mode(phases.reply_headers).into(),
+        request_body_mode: body_mode(phases.body, BodySendMode::Buffered).into(),
+        response_body_mode: body_mode(phases.reply_body, BodySendMode::Streamed).into(),
         request_trailer_mode: HeaderSendMode::Skip.into(),
         response_trailer_mode: HeaderSendMode::Skip.into(),
     }
@@ -90,12 +108,12 @@ pub fn untouched() -> ProcessingResponse {
         response: Some(Response::RequestHeaders(HeadersResponse {
             response: Some(CommonResponse::default()),
         })),
-        mode_override: Some(mode(BodySendMode::None)),
+        mode_override: Some(mode(Phases::default())),
         ..ProcessingResponse::default()
     }
 }
 
-fn headers(edits: &Edits, body: BodySendMode) -> ProcessingResponse {
+fn headers(edits: &Edits, phases: Phases, keys: Option<&Keys>) -> ProcessingResponse {
     let common = CommonResponse {
         header_mutation: Some(mutation(edits)),
         clear_route_cache: routes_anew(edits),
@@ -105,20 +123,85 @@ fn headers(edits: &Edits, body: BodySendMode) -> ProcessingResponse {
         response: Some(Response::RequestHeaders(HeadersResponse {
             response: Some(common),
         })),
-        mode_override: Some(mode(body)),
-        dynamic_metadata: dynamic(edits, None),
+        mode_override: Some(mode(phases)),
+        dynamic_metadata: dynamic(edits, keys),
         ..ProcessingResponse::default()
     }
 }
 
 /// The request goes on without its body being read.
 pub fn headers_pass(edits: &Edits) -> ProcessingResponse {
-    headers(edits, BodySendMode::None)
+    headers(edits, Phases::default(), None)
 }
 
-/// The body is wanted; the request waits for it.
-pub fn headers_then_body(edits: &Edits) -> ProcessingResponse {
-    headers(edits, BodySendMode::Buffered)
+/// The request goes to a server without its body being read; with `reply` the response's headers are wanted.
+pub fn headers_forward(edits: &Edits, keys: &Keys, reply: bool) -> ProcessingResponse {
+    let phases = Phases {
+        reply_headers: reply,
+        ..Phases::default()
+    };
+    headers(edits, phases, Some(keys))
+}
+
+/// The body is wanted; the request waits for it. With `reply` the response's headers may be wanted too: they come unless
+/// the stream is closed before.
+pub fn headers_then_body(edits: &Edits, reply: bool) -> ProcessingResponse {
+    let phases = Phases {
+        body: true,
+        reply_headers: reply,
+        reply_body: false,
+    };
+    headers(edits, phases, None)
+}
+
+/// The reply passes as it is.
+pub fn reply_pass() -> ProcessingResponse {
+    ProcessingResponse {
+        response: Some(Response::ResponseHeaders(HeadersResponse {
+            response: Some(CommonResponse::default()),
+        })),
+        ..ProcessingResponse::default()
+    }
+}
+
+/// The reply's body comes chunk by chunk; `json` makes it a JSON answer.
+pub fn reply_rewrite(json: bool) -> ProcessingResponse {
+    let content_type = json.then(|| set_header(("content-type", "application/json")));
+    let common = CommonResponse {
+        header_mutation: Some(HeaderMutation {
+            set_headers: content_type.into_iter().collect(),
+            remove_headers: vec!["content-length".to_owned()],
+        }),
+        ..CommonResponse::default()
+    };
+    let phases = Phases {
+        reply_headers: true,
+        reply_body: true,
+        body: false,
+    };
+    ProcessingResponse {
+        response: Some(Response::ResponseHeaders(HeadersResponse {
+            response: Some(common),
+        })),
+        mode_override: Some(mode(phases)),
+        ..ProcessingResponse::default()
+    }
+}
+
+/// What a chunk of the reply becomes.
+pub fn reply_chunk(bytes: Vec<u8>) -> ProcessingResponse {
+    let common = CommonResponse {
+        body_mutation: Some(BodyMutation {
+            mutation: Some(body_mutation::Mutation::Body(bytes)),
+        }),
+        ..CommonResponse::default()
+    };
+    ProcessingResponse {
+        response: Some(Response::ResponseBody(BodyResponse {
+            response: Some(common),
+        })),
+        ..ProcessingResponse::default()
+    }
 }
 
 /// The request goes on after its body was read; `body` is given when it is spliced.

@@ -3,8 +3,9 @@
 
 use super::hairpin::{Hairpin, HairpinRequest};
 use super::store::{BackendSession, SessionStore, StoreError};
+use super::watchers::Watchers;
 use crate::auth::hairpin::Purpose;
-use crate::auth::session::SessionClaims;
+use crate::auth::session::{SessionClaims, capabilities};
 use crate::config::model::ServerConfig;
 use crate::protocol::{header, reply, version};
 use crate::transport::exchange::{self, ExchangeError, Failure};
@@ -64,6 +65,8 @@ pub struct Opener {
     store: Arc<dyn SessionStore>,
     flights: Arc<Flights>,
     missing_routes: Arc<Mutex<BTreeSet<String>>>,
+    /// Told of every backend session that is opened.
+    pub watchers: Arc<Watchers>,
 }
 
 #[derive(Deserialize)]
@@ -101,6 +104,7 @@ impl Opener {
             store,
             flights: Arc::default(),
             missing_routes: Arc::default(),
+            watchers: Arc::default(),
         }
     }
 
@@ -148,6 +152,7 @@ impl Opener {
         let (hairpin, store) = (Arc::clone(&self.hairpin), Arc::clone(&self.store));
         let (claims, server) = (claims.clone(), Arc::clone(server));
         let missing_routes = Arc::clone(&self.missing_routes);
+        let watchers = Arc::clone(&self.watchers);
         tokio::spawn(async move {
             let outcome = timeout(
                 BACKGROUND,
@@ -172,6 +177,7 @@ impl Opener {
             // The result is in the store before the flight is gone, so nobody starts a second one in between.
             done.send_replace(Some(outcome));
             drop(landing);
+            watchers.touch(claims.jti);
         });
         Ok(flight)
     }
@@ -184,8 +190,13 @@ impl Opener {
     }
 
     /// Sends a message of the client on a backend session and drops the answer.
-    pub async fn relay(&self, server: &ServerConfig, backend: &BackendSession, method: &str, body: String) {
-        relay(&self.hairpin, server, backend, (method, body)).await;
+    pub async fn relay(
+        &self,
+        (server, backend): (&ServerConfig, &BackendSession),
+        headers: HeaderMap,
+        (method, body): (&str, String),
+    ) {
+        relay(&self.hairpin, (server, backend), headers, (method, body)).await;
     }
 
     /// Sends DELETE for a backend session; a server that refuses (405) keeps it, which is its right.
@@ -210,11 +221,11 @@ async fn close(hairpin: &Hairpin, server: &ServerConfig, backend: &BackendSessio
 
 async fn relay(
     hairpin: &Hairpin,
-    server: &ServerConfig,
-    backend: &BackendSession,
+    (server, backend): (&ServerConfig, &BackendSession),
+    headers: HeaderMap,
     (method, body): (&str, String),
 ) {
-    let headers = session_headers(HeaderMap::new(), backend).unwrap_or_default();
+    let headers = session_headers(headers.clone(), backend).unwrap_or(headers);
     let request = HairpinRequest {
         server,
         purpose: Purpose::BackendCall,
@@ -258,15 +269,10 @@ async fn opened(
         return Ok(backend);
     }
     let backend = initialize(hairpin, claims, server, headers.clone()).await?;
-    initialized(hairpin, server, headers, &backend).await?;
+    initialized(hairpin, server, headers.clone(), &backend).await?;
     if let Some(level) = facts.level.filter(|_| backend.logging) {
-        relay(
-            hairpin,
-            server,
-            &backend,
-            ("logging/setLevel", set_level_body(&level)),
-        )
-        .await;
+        let message = ("logging/setLevel", set_level_body(&level));
+        relay(hairpin, (server, &backend), headers, message).await;
     }
     match store
         .put(claims.jti, claims.exp, &server.name, backend.clone())
@@ -287,10 +293,11 @@ pub fn set_level_body(level: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{OPEN_ID},"method":"logging/setLevel","params":{{"level":{level}}}}}"#)
 }
 
-/// The gateway relays no server requests yet, so the backend session offers no client capabilities.
-fn initialize_body(protocol_version: &str) -> String {
+/// The backend session offers what the client declared and the gateway relays.
+fn initialize_body(protocol_version: &str, letters: &str) -> String {
+    let capabilities = capabilities(letters, protocol_version);
     format!(
-        r#"{{"jsonrpc":"2.0","id":{OPEN_ID},"method":"initialize","params":{{"protocolVersion":"{protocol_version}","capabilities":{{}},"clientInfo":{{"name":"mcp-gateway","version":"{}"}}}}}}"#,
+        r#"{{"jsonrpc":"2.0","id":{OPEN_ID},"method":"initialize","params":{{"protocolVersion":"{protocol_version}","capabilities":{capabilities},"clientInfo":{{"name":"mcp-gateway","version":"{}"}}}}}}"#,
         crate::VERSION
     )
 }
@@ -301,9 +308,8 @@ async fn initialize(
     server: &ServerConfig,
     headers: HeaderMap,
 ) -> Outcome {
-    let body = Some(initialize_body(
-        version::served(&claims.ver).unwrap_or(version::LATEST_LEGACY),
-    ));
+    let version = version::served(&claims.ver).unwrap_or(version::LATEST_LEGACY);
+    let body = Some(initialize_body(version, &claims.cap));
     let request = HairpinRequest {
         server,
         purpose: Purpose::BackendInit,

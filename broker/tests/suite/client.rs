@@ -115,8 +115,18 @@ impl Client {
             .await
     }
 
-    pub async fn initialized(mut self) -> Self {
-        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}});
+    pub async fn initialized(self) -> Self {
+        self.able(json!({})).await
+    }
+
+    /// A session of a client with these capabilities.
+    pub async fn able(self, capabilities: Value) -> Self {
+        self.opened("2025-11-25", capabilities).await
+    }
+
+    /// A session of this version and these capabilities.
+    pub async fn opened(mut self, version: &str, capabilities: Value) -> Self {
+        let params = json!({"protocolVersion": version, "capabilities": capabilities, "clientInfo": {"name": "test", "version": "1"}});
         let reply = self.rpc("initialize", params).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
         self.session = Some(reply.header("mcp-session-id").expect("session id").to_owned());

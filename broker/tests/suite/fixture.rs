@@ -8,13 +8,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 
 /// One request that the server saw.
 #[derive(Clone)]
@@ -66,6 +66,8 @@ pub struct Server {
     pub seen: Mutex<Vec<Seen>>,
     live: Mutex<HashSet<String>>,
     counter: AtomicUsize,
+    /// Questions to clients: session and raw id, and who waits for the answer.
+    asked: Mutex<HashMap<(String, String), oneshot::Sender<Value>>>,
 }
 
 pub fn tool(name: &str) -> Value {
@@ -100,6 +102,7 @@ impl Server {
             seen: Mutex::default(),
             live: Mutex::default(),
             counter: AtomicUsize::default(),
+            asked: Mutex::default(),
         });
         let app = Router::new()
             .fallback(any(handle))
@@ -169,6 +172,7 @@ async fn handle(
         .and_then(|value| value.to_str().ok())
         .map(str::to_owned);
     match verb {
+        Method::GET if headers.contains_key("last-event-id") => return resumed(&server, &headers),
         Method::GET => return stream(&server),
         Method::DELETE => {
             server.live.lock().unwrap().remove(&session.unwrap_or_default());
@@ -183,6 +187,17 @@ async fn handle(
     if method == "initialize" {
         return initialize(&server, &message).await;
     }
+    if message.get("method").is_none() {
+        let key = (session.unwrap_or_default(), message["id"].to_string());
+        let asked = server.asked.lock().unwrap().remove(&key);
+        return match asked {
+            Some(waiting) => {
+                let _ = waiting.send(message);
+                StatusCode::ACCEPTED.into_response()
+            }
+            None => (StatusCode::BAD_REQUEST, "nobody asked").into_response(),
+        };
+    }
     let known = session
         .as_ref()
         .is_some_and(|session| server.live.lock().unwrap().contains(session));
@@ -192,7 +207,40 @@ async fn handle(
     if message.get("id").is_none() {
         return StatusCode::ACCEPTED.into_response();
     }
+    if method == "tools/call" && message["params"]["name"] == "ask" {
+        return ask(&server, session.unwrap_or_default(), message);
+    }
     answer(&server, &method, &message, &headers, &body)
+}
+
+/// A tool whose reply is an event stream: it sends the messages `arguments.say`, asks the client `arguments.ask`, and its
+/// result is the client's answer.
+fn ask(server: &Arc<Server>, session: String, message: Value) -> Response {
+    let arguments = message["params"]["arguments"].clone();
+    let (sender, answer) = oneshot::channel();
+    let question = arguments["ask"].clone();
+    if question.is_null() {
+        let _ = sender.send(Value::Null);
+    } else {
+        let key = (session, question["id"].to_string());
+        server.asked.lock().unwrap().insert(key, sender);
+    }
+    let said = arguments["say"].as_array().cloned().unwrap_or_default();
+    let first: Vec<String> = said
+        .iter()
+        .chain((!question.is_null()).then_some(&question))
+        .map(|message| format!("event: message\ndata: {message}\n\n"))
+        .collect();
+    let last = async move {
+        let answer = answer.await.unwrap_or_default();
+        let result = json!({"content": [{"type": "text", "text": "asked"}], "answer": answer});
+        let message = json!({"jsonrpc": "2.0", "id": message["id"], "result": result});
+        format!("event: message\ndata: {message}\n\n")
+    };
+    let events = futures::stream::iter(first)
+        .chain(futures::stream::once(last))
+        .map(Ok::<_, std::convert::Infallible>);
+    ([("content-type", "text/event-stream")], Body::from_stream(events)).into_response()
 }
 
 async fn initialize(server: &Server, message: &Value) -> Response {
@@ -230,6 +278,27 @@ fn stream(server: &Server) -> Response {
     ([("content-type", "text/event-stream")], Body::from_stream(body)).into_response()
 }
 
+/// The rest of a stream that was cut: a question, and the result.
+fn resumed(server: &Server, headers: &HeaderMap) -> Response {
+    let last = headers["last-event-id"].to_str().unwrap();
+    let status = server.get_status.load(Ordering::Relaxed);
+    if status != 0 {
+        return (StatusCode::from_u16(status).unwrap(), "gone").into_response();
+    }
+    if !last.starts_with(server.name) {
+        return (StatusCode::BAD_REQUEST, "not my stream").into_response();
+    }
+    let messages = [
+        json!({"jsonrpc": "2.0", "id": 9, "method": "roots/list"}),
+        json!({"jsonrpc": "2.0", "id": 7, "result": {"after": last}}),
+    ];
+    let events: String = messages
+        .iter()
+        .map(|message| format!("id: {last}-next\ndata: {message}\n\n"))
+        .collect();
+    ([("content-type", "text/event-stream")], events).into_response()
+}
+
 fn answer(server: &Server, method: &str, message: &Value, headers: &HeaderMap, body: &Bytes) -> Response {
     let list =
         |member: &str, items: &Mutex<Vec<Value>>| page(server, member, &items.lock().unwrap(), message);
@@ -263,8 +332,7 @@ fn answer(server: &Server, method: &str, message: &Value, headers: &HeaderMap, b
         }
     };
     // The id goes back as it stands in the body, digit for digit.
-    let raw: std::collections::HashMap<&str, &serde_json::value::RawValue> =
-        serde_json::from_slice(body).unwrap();
+    let raw: HashMap<&str, &serde_json::value::RawValue> = serde_json::from_slice(body).unwrap();
     let text = format!(
         r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#,
         raw["id"].get()

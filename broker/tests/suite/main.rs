@@ -21,6 +21,7 @@ mod flow;
 mod layers;
 mod messages;
 mod process;
+mod relays;
 mod secret_watch;
 mod security;
 mod servers;

@@ -1,0 +1,216 @@
+//! The edits of requests that go to an MCP server, and the plan for its reply (data-plane.md 8.6, 8.10).
+
+use super::head::credentials;
+use super::relay::{Place, Relay};
+use super::repair::{self, Subject};
+use super::rewrite::{Form, ReplyPlan};
+use super::target::Target;
+use super::{Edits, Forward, Guard, Head, Metadata};
+use crate::aggregation::view::Permit;
+use crate::auth::session::SessionClaims;
+use crate::config::model::ServerConfig;
+use crate::protocol::header;
+use crate::protocol::json::quoted;
+use crate::protocol::message::Message;
+use crate::sessions::store::BackendSession;
+use crate::upstreams::items::{Hints, ItemKind};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What servers of streamable HTTP insist on.
+const BOTH: &str = "application/json, text/event-stream";
+
+/// A call of an item.
+pub struct Call<'a> {
+    /// Headers.
+    pub head: &'a Head,
+    /// Message.
+    pub message: &'a Message<'a>,
+    /// What is called.
+    pub target: Target<'a>,
+    /// The client's session token.
+    pub token: &'a str,
+    /// Its claims.
+    pub claims: &'a SessionClaims,
+    /// Backend session.
+    pub backend: &'a BackendSession,
+    /// Log level of the session.
+    pub level: Option<&'a String>,
+    /// Virtual server of the request.
+    pub virtual_server: Option<&'a String>,
+}
+
+/// The session on whose behalf something goes to a server.
+pub struct OnBehalf<'a> {
+    /// Headers.
+    pub head: &'a Head,
+    /// The client's session token.
+    pub token: &'a str,
+    /// Its claims.
+    pub claims: &'a SessionClaims,
+    /// Server.
+    pub server: &'a Arc<ServerConfig>,
+    /// Backend session.
+    pub backend: &'a BackendSession,
+}
+
+/// True when a reply of a server may have to be rewritten: the client can be asked something, or takes only JSON.
+pub fn may_rewrite(head: &Head, claims: &SessionClaims) -> bool {
+    !header::accepts(head.get("accept")).sse || can_be_asked(&claims.cap)
+}
+
+/// True when the client declared a capability that a server can use.
+pub fn can_be_asked(capabilities: &str) -> bool {
+    capabilities.contains(['e', 'u', 's', 'r'])
+}
+
+/// The forwarding of a call. It takes the permit: nothing unpermitted is forwarded.
+pub fn call(call: &Call<'_>, permit: &Permit<'_>) -> Forward {
+    let (entry, config) = (permit.entry(), &permit.server().config);
+    let session = OnBehalf {
+        head: call.head,
+        token: call.token,
+        claims: call.claims,
+        server: config,
+        backend: call.backend,
+    };
+    let mut edits = session.towards(&call.message.method, (Subject::Call, call.message.id));
+    edits
+        .set
+        .push((call.target.name_header, header::encode(permit.target())));
+    if call.target.kind == ItemKind::Tool {
+        edits.set.push((header::HINTS, hints_value(entry.hints)));
+    }
+    if let Some(timeout) = config.call_timeout {
+        edits
+            .set
+            .push((header::UPSTREAM_TIMEOUT, timeout.as_millis().to_string()));
+    }
+    edits.splice = (permit.target() != call.target.name.value)
+        .then(|| (call.target.name.range.clone(), quoted(permit.target())));
+    edits.metadata = metadata(call, permit);
+    let reply = session.reply(call.message.id, call.level);
+    session.forward(edits, reply)
+}
+
+impl OnBehalf<'_> {
+    /// The edits that every request to a server has.
+    pub fn towards(&self, method: &str, (subject, id): (Subject, Option<&str>)) -> Edits {
+        let config = self.server;
+        let mut set = vec![
+            (":authority", config.hostname.clone()),
+            (":path", config.path.clone()),
+            (header::METHOD, header::encode(method)),
+            (header::SERVER_NAME, header::encode(&config.name)),
+        ];
+        let mut remove: Vec<String> = ["mcp-method", "mcp-name"].map(str::to_owned).to_vec();
+        let parameters = self.head.fields.iter().map(|(name, _)| name);
+        remove.extend(parameters.filter(|name| name.starts_with("mcp-param-")).cloned());
+        if subject != Subject::Stream {
+            remove.push(LAST_EVENT_ID.to_owned());
+            set.push(("accept", BOTH.to_owned()));
+        }
+        match &self.backend.id {
+            Some(id) => set.push((header::SESSION, id.clone())),
+            None => remove.push(header::SESSION.to_owned()),
+        }
+        if self.backend.version.as_str() >= "2025-06-18" {
+            set.push((header::PROTOCOL_VERSION, self.backend.version.clone()));
+        } else {
+            remove.push(header::PROTOCOL_VERSION.to_owned());
+        }
+        let context = repair::Context::new((subject, id), self.claims, &config.name, self.backend);
+        Edits {
+            set,
+            remove,
+            guard: Some(Guard {
+                session: Some(self.token.to_owned()),
+                credentials: credentials(self.head, &config.forward_headers),
+                repair: Some(context),
+                hairpin: false,
+                pass_challenge: config.forward_headers.iter().any(|name| name == "authorization"),
+            }),
+            ..Edits::default()
+        }
+    }
+
+    /// The plan for the reply to the request with this id, or for a stream.
+    pub fn reply(&self, id: Option<&str>, level: Option<&String>) -> Option<ReplyPlan> {
+        let takes_events = header::accepts(self.head.get("accept")).sse;
+        let form = match (takes_events, id) {
+            (true, _) if can_be_asked(&self.claims.cap) => Form::Events,
+            (false, Some(id)) => Form::Json(id.to_owned()),
+            _ => return None,
+        };
+        let to = (self.server.name.as_str(), self.backend);
+        let relay = Relay::new(self.claims, to, Place::Call, takes_events);
+        Some(ReplyPlan {
+            relay: relay.with_level(level.cloned()),
+            form,
+        })
+    }
+
+    /// The forwarding with these edits and this plan.
+    pub fn forward(&self, mut edits: Edits, reply: Option<ReplyPlan>) -> Forward {
+        if reply.is_some() {
+            edits.set.push(("accept-encoding", "identity".to_owned()));
+        }
+        Forward {
+            server: Arc::clone(self.server),
+            backend: self.backend.clone(),
+            edits,
+            reply,
+        }
+    }
+
+    /// The forwarding of a message that calls nothing, with one value of its body put back.
+    pub fn forward_back(&self, method: &str, route: &'static str, splice: (Range<usize>, String)) -> Forward {
+        let mut edits = self.towards(method, (Subject::Answer, None));
+        edits.splice = Some(splice);
+        edits.metadata = Metadata {
+            text: vec![
+                ("method", method.to_owned()),
+                ("era", "legacy".to_owned()),
+                ("server", self.server.name.clone()),
+                ("session", self.claims.jti.to_string()),
+                ("route", route.to_owned()),
+            ],
+            hints: None,
+        };
+        self.forward(edits, None)
+    }
+}
+
+/// Header by which a client takes up a stream again.
+pub const LAST_EVENT_ID: &str = "last-event-id";
+
+fn metadata(call: &Call<'_>, permit: &Permit<'_>) -> Metadata {
+    let (entry, config) = (permit.entry(), &permit.server().config);
+    let mut text = vec![
+        ("method", call.message.method.to_string()),
+        ("era", "legacy".to_owned()),
+        ("server", config.name.clone()),
+        (call.target.member, permit.target().to_owned()),
+        ("published_name", call.target.name.value.to_string()),
+        ("session", call.claims.jti.to_string()),
+        ("route", call.target.route.to_owned()),
+    ];
+    text.extend(call.message.id.map(|id| ("request_id", id.to_owned())));
+    text.extend(call.virtual_server.map(|name| ("virtual_server", name.clone())));
+    Metadata {
+        text,
+        hints: (call.target.kind == ItemKind::Tool).then_some(entry.hints),
+    }
+}
+
+/// `readOnly=…,destructive=…,idempotent=…,openWorld=…`
+fn hints_value(hints: Hints) -> String {
+    let word = |hint: Option<bool>| hint.map_or("unspecified", |hint| if hint { "true" } else { "false" });
+    format!(
+        "readOnly={},destructive={},idempotent={},openWorld={}",
+        word(hints.read_only),
+        word(hints.destructive),
+        word(hints.idempotent),
+        word(hints.open_world)
+    )
+}

@@ -1,0 +1,266 @@
+//! What becomes of the messages that a server sends beside its answers (data-plane.md 10): its requests get ids that
+//! lead the client's answer back, notices that the gateway answers for end here. Pure: one message in, one passage out.
+
+use super::repair::fingerprint;
+use crate::auth::keys::Keys;
+use crate::auth::seal;
+use crate::auth::session::SessionClaims;
+use crate::protocol::json::quoted;
+use crate::protocol::reply::{INVALID_REQUEST, METHOD_NOT_FOUND, error, result};
+use crate::protocol::server_message::{ServerMessage, read, replace};
+use crate::sessions::store::BackendSession;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Begins every id, token and event id that the gateway makes.
+pub const OURS: &str = "g1.";
+/// Log levels, the lowest first.
+pub const LEVELS: [&str; 8] = [
+    "debug",
+    "info",
+    "notice",
+    "warning",
+    "error",
+    "critical",
+    "alert",
+    "emergency",
+];
+const PURPOSE: &str = "server-request";
+/// Longest id or token of a server, bytes: sealed it must fit into an id that a client sends back.
+const MAX_ID: usize = 512;
+
+/// Where an answer of a client goes; it travels sealed, in place of the id or progress token of the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// Server name.
+    #[serde(rename = "s")]
+    pub server: String,
+    /// Fingerprint of the backend session.
+    #[serde(rename = "f")]
+    pub backend: Option<String>,
+    /// The id or token as the server wrote it.
+    #[serde(rename = "i")]
+    pub original: String,
+    /// The client session that was asked.
+    #[serde(rename = "j")]
+    pub jti: Uuid,
+    /// End of that session, Unix seconds.
+    #[serde(rename = "e")]
+    pub expires: u64,
+}
+
+impl Ticket {
+    /// The ticket that the gateway sealed into this id or token; `None` for everything else.
+    pub fn open(keys: &Keys, text: &str) -> Option<Self> {
+        seal::open(keys, PURPOSE, text.strip_prefix(OURS)?)
+    }
+}
+
+/// On which stream a message came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The stream of a call.
+    Call,
+    /// The stream for messages that belong to no call.
+    Notices,
+}
+
+/// What of one backend session decides about its messages.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// Server name.
+    pub server: String,
+    backend: Option<String>,
+    jti: Uuid,
+    expires: u64,
+    /// Capability letters of the client; none when it cannot be asked.
+    capabilities: String,
+    place: Place,
+    /// Log level of the session.
+    level: Option<String>,
+    /// The server's own URIs that the session subscribed to; only asked for in [`Place::Notices`].
+    pub subscribed: Arc<Vec<String>>,
+}
+
+/// What becomes of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// Passes byte for byte.
+    Same,
+    /// Passes as this text.
+    Changed(String),
+    /// Ends here.
+    Drop,
+    /// Ends here, and the server gets this answer.
+    Reply(String),
+}
+
+impl Relay {
+    /// The relay of a session's messages. `may_ask`: the client takes event streams, so that it can be asked.
+    pub fn new(
+        claims: &SessionClaims,
+        (server, backend): (&str, &BackendSession),
+        place: Place,
+        may_ask: bool,
+    ) -> Self {
+        Self {
+            server: server.to_owned(),
+            backend: fingerprint(backend),
+            jti: claims.jti,
+            expires: claims.exp,
+            capabilities: if may_ask {
+                claims.cap.clone()
+            } else {
+                String::new()
+            },
+            place,
+            level: None,
+            subscribed: Arc::default(),
+        }
+    }
+
+    /// Drops log messages below this level.
+    #[must_use]
+    pub fn with_level(mut self, level: Option<String>) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// Decides about one message.
+    pub fn judge(&self, keys: &Keys, text: &str) -> Passage {
+        let Some(message) = read(text) else {
+            return Passage::Same;
+        };
+        match (message.method.as_deref(), &message.id) {
+            (None, _) if self.place == Place::Call => Passage::Same,
+            (None, _) => Passage::Drop,
+            (Some(method), Some(id)) => self.request(keys, (text, &message), method, id),
+            (Some(method), None) => self.notification(keys, (text, &message), method),
+        }
+    }
+
+    fn request(
+        &self,
+        keys: &Keys,
+        (text, message): (&str, &ServerMessage<'_>),
+        method: &str,
+        id: &Range<usize>,
+    ) -> Passage {
+        let raw = text.get(id.clone()).unwrap_or("null");
+        if method == "ping" {
+            return Passage::Reply(result(raw, "{}"));
+        }
+        if !self.declared(method, message) {
+            let what = format!("Method not found: {method}");
+            return Passage::Reply(error(Some(raw), METHOD_NOT_FOUND, &what, None));
+        }
+        let Some(id_text) = self.sealed(keys, raw) else {
+            return Passage::Reply(error(Some(raw), INVALID_REQUEST, "id too long", None));
+        };
+        let mut edits = vec![(id.clone(), id_text)];
+        if let Some(token) = &message.progress_token
+            && let Some(sealed) = text.get(token.clone()).and_then(|raw| self.sealed(keys, raw))
+        {
+            edits.push((token.clone(), sealed));
+        }
+        if method == "elicitation/create"
+            && let Some(shown) = &message.message
+        {
+            let named = quoted(&format!("[{}] {}", self.server, shown.value));
+            edits.push((shown.range.clone(), named));
+        }
+        replace(text, edits).map_or(Passage::Drop, Passage::Changed)
+    }
+
+    /// Whether the client said at its `initialize` that it can be asked this.
+    fn declared(&self, method: &str, message: &ServerMessage<'_>) -> bool {
+        let has = |letter| self.capabilities.contains(letter);
+        match method {
+            "sampling/createMessage" => has('s') && (!message.tools || has('t')),
+            "elicitation/create" if message.mode.as_deref() == Some("url") => has('u'),
+            "elicitation/create" => has('e'),
+            "roots/list" => has('r'),
+            _ => false,
+        }
+    }
+
+    fn notification(
+        &self,
+        keys: &Keys,
+        (text, message): (&str, &ServerMessage<'_>),
+        method: &str,
+    ) -> Passage {
+        match (method, self.place) {
+            (
+                "notifications/tools/list_changed"
+                | "notifications/prompts/list_changed"
+                | "notifications/resources/list_changed",
+                _,
+            ) => Passage::Drop,
+            ("notifications/cancelled", _) => self.cancelled(keys, (text, message)),
+            ("notifications/message", _) if self.is_quiet(message) => Passage::Drop,
+            ("notifications/message", Place::Notices) => self.named_log(text, message),
+            ("notifications/elicitation/complete", _) => Passage::Same,
+            ("notifications/resources/updated", Place::Notices) => {
+                let known = |uri: &str| self.subscribed.iter().any(|known| known == uri);
+                match &message.uri {
+                    Some(uri) if known(&uri.value) => Passage::Same,
+                    _ => Passage::Drop,
+                }
+            }
+            (_, Place::Call) => Passage::Same,
+            (_, Place::Notices) => Passage::Drop,
+        }
+    }
+
+    /// The server takes a request back: its id is the one that the client knows.
+    fn cancelled(&self, keys: &Keys, (text, message): (&str, &ServerMessage<'_>)) -> Passage {
+        let sealed = message
+            .request_id
+            .clone()
+            .and_then(|range| Some((range.clone(), self.sealed(keys, text.get(range)?)?)));
+        sealed
+            .and_then(|edit| replace(text, vec![edit]))
+            .map_or(Passage::Drop, Passage::Changed)
+    }
+
+    fn is_quiet(&self, message: &ServerMessage<'_>) -> bool {
+        let rank = |level: Option<&str>| LEVELS.iter().position(|known| Some(*known) == level);
+        match (rank(message.level.as_deref()), rank(self.level.as_deref())) {
+            (Some(level), Some(wanted)) => level < wanted,
+            _ => false,
+        }
+    }
+
+    fn named_log(&self, text: &str, message: &ServerMessage<'_>) -> Passage {
+        let edit = match (&message.logger, message.params) {
+            (Some(logger), _) => (
+                logger.range.clone(),
+                quoted(&format!("{}/{}", self.server, logger.value)),
+            ),
+            (None, Some(start)) if message.level.is_some() => {
+                let after = start + 1;
+                (after..after, format!(r#""logger":{},"#, quoted(&self.server)))
+            }
+            _ => return Passage::Same,
+        };
+        replace(text, vec![edit]).map_or(Passage::Drop, Passage::Changed)
+    }
+
+    /// The id or token that the client sees in place of this one. The same one gives the same text.
+    fn sealed(&self, keys: &Keys, raw: &str) -> Option<String> {
+        let ticket = Ticket {
+            server: self.server.clone(),
+            backend: self.backend.clone(),
+            original: raw.to_owned(),
+            jti: self.jti,
+            expires: self.expires,
+        };
+        (raw.len() <= MAX_ID).then(|| format!("\"{OURS}{}\"", seal::seal(keys, PURPOSE, &ticket)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

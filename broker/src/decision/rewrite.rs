@@ -1,0 +1,206 @@
+//! What is done to the reply of a server on its way to the client (data-plane.md 8.10): the messages of its event stream
+//! pass the relay, or become the one JSON answer of a client that takes nothing else. No I/O: chunks in, chunks out.
+
+use super::relay::{Passage, Relay};
+use crate::auth::keys::Keys;
+use crate::protocol::reply::{INTERNAL, error};
+use crate::protocol::server_message;
+use crate::protocol::sse::MAX_EVENT;
+use crate::protocol::sse_blocks::{Blocks, Piece, event, with_data};
+
+/// A larger event passes unread (data-plane.md 15.1).
+const MAX_READ: usize = 1024 * 1024;
+/// Every message but an answer has this member.
+const METHOD: &[u8] = b"\"method\"";
+
+/// What the client gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The event stream.
+    Events,
+    /// One JSON answer to the request with this raw id (D37).
+    Json(String),
+}
+
+/// The plan for one reply.
+#[derive(Clone, Debug)]
+pub struct ReplyPlan {
+    /// What becomes of the server's messages.
+    pub relay: Relay,
+    /// What the client gets.
+    pub form: Form,
+}
+
+/// The bytes for the client, and the answers for the server.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Rewritten {
+    /// In place of the chunk.
+    pub bytes: Vec<u8>,
+    /// Bodies to be posted to the server.
+    pub replies: Vec<String>,
+}
+
+/// Carries out a plan on the chunks of an event stream.
+pub struct Rewriter {
+    plan: ReplyPlan,
+    blocks: Blocks,
+    answered: bool,
+}
+
+impl Rewriter {
+    /// A rewriter at the beginning of a stream.
+    pub fn new(plan: ReplyPlan) -> Self {
+        let limit = match plan.form {
+            Form::Events => MAX_READ,
+            Form::Json(_) => MAX_EVENT,
+        };
+        Self {
+            plan,
+            blocks: Blocks::new(limit),
+            answered: false,
+        }
+    }
+
+    /// Takes a chunk; `end` says that it is the last one.
+    pub fn push(&mut self, keys: &Keys, chunk: &[u8], end: bool) -> Rewritten {
+        let mut out = Rewritten::default();
+        for piece in self.blocks.push(chunk, end) {
+            match self.plan.form.clone() {
+                Form::Events => self.passed(keys, piece, &mut out),
+                Form::Json(id) => self.gathered(keys, piece, &id, &mut out),
+            }
+        }
+        if let (Form::Json(id), true, false) = (&self.plan.form, end, self.answered) {
+            let text = error(Some(id), INTERNAL, "MCP server unavailable", None);
+            self.answer(&text, &mut out);
+        }
+        out
+    }
+
+    fn passed(&self, keys: &Keys, piece: Piece, out: &mut Rewritten) {
+        let block = match piece {
+            Piece::Part(bytes) => return out.bytes.extend_from_slice(&bytes),
+            Piece::Whole(block) => block,
+        };
+        let read = memchr::memmem::find(&block, METHOD).and_then(|_| event(&block));
+        let passage = read.map_or(Passage::Same, |event| self.plan.relay.judge(keys, &event.data));
+        match passage {
+            Passage::Same => out.bytes.extend_from_slice(&block),
+            Passage::Changed(data) => out.bytes.extend(with_data(&block, &data)),
+            Passage::Drop => {}
+            Passage::Reply(body) => out.replies.push(body),
+        }
+    }
+
+    fn gathered(&mut self, keys: &Keys, piece: Piece, id: &str, out: &mut Rewritten) {
+        let Piece::Whole(block) = piece else {
+            let text = error(Some(id), INTERNAL, "answer of the MCP server is too large", None);
+            return self.answer(&text, out);
+        };
+        let Some(event) = event(&block) else { return };
+        let Some(message) = server_message::read(&event.data) else {
+            return;
+        };
+        if message.method.is_none() {
+            self.answer(&event.data, out);
+        } else if let Passage::Reply(body) = self.plan.relay.judge(keys, &event.data) {
+            out.replies.push(body);
+        }
+    }
+
+    fn answer(&mut self, text: &str, out: &mut Rewritten) {
+        if !std::mem::replace(&mut self.answered, true) {
+            out.bytes.extend_from_slice(text.as_bytes());
+            out.bytes.push(b'\n');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::session::{NewSession, mint};
+    use crate::decision::relay::Place;
+    use crate::secret::Secret;
+    use crate::sessions::store::BackendSession;
+
+    fn rewriter(form: Form) -> (Rewriter, Keys) {
+        let keys = Keys::new(Secret::new("0123456789abcdef0123456789abcdef"), None);
+        let new = NewSession {
+            version: "2025-11-25",
+            capabilities: "r".to_owned(),
+            binding: None,
+            length: std::time::Duration::from_secs(60),
+        };
+        let backend = BackendSession {
+            id: None,
+            version: "2025-11-25".to_owned(),
+            logging: false,
+        };
+        let may_ask = form == Form::Events;
+        let relay = Relay::new(&mint(&keys, new, 1).1, ("a/one", &backend), Place::Call, may_ask);
+        (Rewriter::new(ReplyPlan { relay, form }), keys)
+    }
+
+    const STREAM: &[u8] = b"id: s-0\nretry: 5\ndata:\n\n\
+        data: {\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"ping\"}\n\n\
+        id: s-1\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"roots/list\"}\n\n\
+        data: { \"jsonrpc\":\"2.0\", \"method\":\"notifications/progress\",\"params\":{}}\n\n\
+        event: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n\n";
+
+    #[test]
+    fn events_pass_byte_for_byte_but_those_that_are_relayed() {
+        let (mut whole, keys) = rewriter(Form::Events);
+        let all = whole.push(&keys, STREAM, true);
+        assert_eq!(all.replies, [r#"{"jsonrpc":"2.0","id":0,"result":{}}"#]);
+        let text = String::from_utf8(all.bytes.clone()).unwrap();
+        let blocks: Vec<&str> = text.split_terminator("\n\n").collect();
+        assert_eq!(blocks.len(), 4, "{text}");
+        assert_eq!(blocks[0], "id: s-0\nretry: 5\ndata:");
+        assert!(
+            blocks[1].starts_with("id: s-1\ndata: {\"jsonrpc\":\"2.0\",\"id\":\"g1."),
+            "{text}"
+        );
+        assert_eq!(
+            blocks[2],
+            "data: { \"jsonrpc\":\"2.0\", \"method\":\"notifications/progress\",\"params\":{}}"
+        );
+        assert_eq!(
+            blocks[3],
+            "event: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}"
+        );
+        let mut bytewise = Rewriter::new(whole.plan.clone());
+        let mut bytes = Vec::new();
+        for (at, byte) in STREAM.iter().enumerate() {
+            bytes.extend(bytewise.push(&keys, &[*byte], at + 1 == STREAM.len()).bytes);
+        }
+        assert_eq!(bytes, all.bytes);
+    }
+
+    #[test]
+    fn d37_a_stream_becomes_the_one_json_answer() {
+        let (mut rewriter, keys) = rewriter(Form::Json("7".to_owned()));
+        let out = rewriter.push(&keys, STREAM, false);
+        assert_eq!(out.bytes, b"{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n");
+        assert_eq!(out.replies.len(), 2, "who cannot be asked is not asked");
+        assert_eq!(rewriter.push(&keys, STREAM, true).bytes, b"");
+    }
+
+    #[test]
+    fn d37_a_stream_that_ends_without_an_answer_is_an_error_with_the_id() {
+        let (mut rewriter, keys) = rewriter_that_saw_half();
+        assert_eq!(
+            rewriter.push(&keys, b"", true).bytes,
+            b"{\"jsonrpc\":\"2.0\",\"id\":\"x\",\"error\":{\"code\":-32603,\"message\":\"MCP server unavailable\"}}\n"
+        );
+    }
+
+    fn rewriter_that_saw_half() -> (Rewriter, Keys) {
+        let (mut half, keys) = rewriter(Form::Json("\"x\"".to_owned()));
+        assert_eq!(
+            half.push(&keys, b"id: 1\nretry: 3\ndata:\n\n", false),
+            Rewritten::default()
+        );
+        (half, keys)
+    }
+}
