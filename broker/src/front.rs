@@ -36,7 +36,7 @@ pub struct FrontState {
     /// Keys.
     pub keys: Arc<Keys>,
     /// Sessions.
-    pub store: Arc<dyn SessionStore>,
+    pub store: Arc<SessionStore>,
     /// Backend sessions; `None` without a hairpin.
     pub opener: Option<Arc<Opener>>,
     /// Metrics.

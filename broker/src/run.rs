@@ -1,8 +1,9 @@
 //! The process: pieces in their start order (data-plane.md 2.7), their wiring, and the orderly end.
 
+mod upkeep;
+
 use crate::aggregation::catalog::OwnHosts;
 use crate::aggregation::federation::{Federation, Published};
-use crate::auth::clock;
 use crate::auth::hairpin::UseCounter;
 use crate::auth::keys::Keys;
 use crate::config::{sources, watch};
@@ -12,27 +13,30 @@ use crate::kubernetes::secret::{self, ClusterAccess};
 use crate::options::Options;
 use crate::router::facts::{MAX_ANSWERS, RouterState};
 use crate::sessions::hairpin::Hairpin;
+use crate::sessions::memory::MemoryStore;
 use crate::sessions::opener::Opener;
-use crate::sessions::store::{MemoryStore, SessionStore};
+use crate::sessions::shared::SharedStore;
+use crate::sessions::store::SessionStore;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::address::AddressPolicy;
 use crate::transport::client::install_crypto;
 use crate::upstreams::connection::ConnectionSettings;
 use anyhow::Context as _;
+use futures::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use upkeep::Upkeep;
 
 /// Endpoints are removed from load balancers in this time.
 const ENDPOINT_REMOVAL: Duration = Duration::from_secs(5);
 /// Running calls may finish in this time.
 const IN_FLIGHT: Duration = Duration::from_secs(12);
-const SWEEP: Duration = Duration::from_secs(30);
 /// The router answers this much before Envoy gives up.
 const ROUTER_MARGIN: Duration = Duration::from_secs(2);
 /// Longest wait for a backend session within a request.
@@ -86,6 +90,7 @@ pub struct Running {
     /// Address of the admin listener.
     pub admin: Option<SocketAddr>,
     state: Arc<FrontState>,
+    upkeep: Upkeep,
     endpoint_removal: Duration,
     stop_listening: CancellationToken,
     stop_background: CancellationToken,
@@ -104,13 +109,9 @@ pub async fn start(options: Options, environment: Environment) -> anyhow::Result
         !options.standalone,
         "standalone mode is not in this build; give --mcp-gateway-public-host"
     );
-    anyhow::ensure!(
-        options.cache_connection.is_empty(),
-        "a shared session store is not in this build; unset the cache connection string"
-    );
     let signing = options.keys.signing.clone().context("no signing key")?;
     let keys = Arc::new(Keys::new(signing, options.keys.previous.clone()));
-    let pieces = Pieces::new(&options, &keys)?;
+    let pieces = Pieces::new(&options, &keys).await?;
     let broker = bind(&options.broker_address).await?;
     let router = match &options.router_address {
         Some(address) => Some(bind(address).await?),
@@ -120,11 +121,13 @@ pub async fn start(options: Options, environment: Environment) -> anyhow::Result
         Some(address) => Some(bind(address).await?),
         None => None,
     };
+    let state = pieces.front_state(&options, &keys);
     let running = Running {
         broker: broker.local_addr()?,
         router: router.as_ref().map(TcpListener::local_addr).transpose()?,
         admin: admin.as_ref().map(TcpListener::local_addr).transpose()?,
-        state: pieces.front_state(&options, &keys),
+        upkeep: pieces.upkeep(&state),
+        state,
         endpoint_removal: environment.endpoint_removal,
         stop_listening: CancellationToken::new(),
         stop_background: CancellationToken::new(),
@@ -160,7 +163,7 @@ async fn bind(address: &str) -> anyhow::Result<TcpListener> {
 /// What router and front share.
 struct Pieces {
     published: Arc<Published>,
-    store: Arc<MemoryStore>,
+    store: Arc<SessionStore>,
     hairpin: Arc<Hairpin>,
     opener: Arc<Opener>,
     metrics: Arc<Metrics>,
@@ -168,8 +171,15 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(options: &Options, keys: &Arc<Keys>) -> anyhow::Result<Self> {
-        let store = Arc::new(MemoryStore::default());
+    async fn new(options: &Options, keys: &Arc<Keys>) -> anyhow::Result<Self> {
+        let metrics = Arc::<Metrics>::default();
+        let store = if options.cache_connection.is_empty() {
+            SessionStore::memory(MemoryStore::default(), Arc::clone(&metrics))
+        } else {
+            let shared = SharedStore::connect(&options.cache_connection).await?;
+            SessionStore::shared(shared, Arc::clone(&metrics))
+        };
+        let store = Arc::new(store);
         let hairpin = Hairpin::new(
             options.private_host.clone(),
             options.public_host.clone(),
@@ -177,10 +187,7 @@ impl Pieces {
             &[],
         )?;
         let hairpin = Arc::new(hairpin);
-        let opener = Arc::new(Opener::new(
-            Arc::clone(&hairpin),
-            Arc::clone(&store) as Arc<dyn SessionStore>,
-        ));
+        let opener = Arc::new(Opener::new(Arc::clone(&hairpin), Arc::clone(&store)));
         let rules = Rules {
             max_body: options.max_request_body,
             enforce_capabilities: options.enforce_capability_filtering,
@@ -190,7 +197,7 @@ impl Pieces {
             store,
             hairpin,
             opener,
-            metrics: Arc::default(),
+            metrics,
             rules,
         })
     }
@@ -199,7 +206,7 @@ impl Pieces {
         Arc::new(FrontState {
             published: Arc::clone(&self.published),
             keys: Arc::clone(keys),
-            store: Arc::clone(&self.store) as Arc<dyn SessionStore>,
+            store: Arc::clone(&self.store),
             opener: Some(Arc::clone(&self.opener)),
             metrics: Arc::clone(&self.metrics),
             streams: streams::Streams::default(),
@@ -212,11 +219,20 @@ impl Pieces {
         })
     }
 
+    fn upkeep(&self, state: &Arc<FrontState>) -> Upkeep {
+        Upkeep {
+            state: Arc::clone(state),
+            store: Arc::clone(&self.store),
+            opener: Arc::clone(&self.opener),
+            published: Arc::clone(&self.published),
+        }
+    }
+
     fn router_state(&self, options: &Options, keys: &Arc<Keys>) -> RouterState {
         RouterState {
             published: Arc::clone(&self.published),
             keys: Arc::clone(keys),
-            store: Arc::clone(&self.store) as Arc<dyn SessionStore>,
+            store: Arc::clone(&self.store),
             opener: Arc::clone(&self.opener),
             uses: UseCounter::default(),
             answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
@@ -284,23 +300,18 @@ impl Running {
                 () = streams::announce_changes(state) => {}
             }
         });
-        let (stop, pieces) = (
-            self.stop_background.clone(),
-            (
-                Arc::clone(&pieces.store),
-                Arc::clone(&pieces.opener),
-                Arc::clone(&pieces.published),
-            ),
-        );
-        self.background.spawn(async move {
-            let mut tick = interval(SWEEP);
-            loop {
+        for task in [
+            Box::pin(self.upkeep.clone().sweep()) as BoxFuture<'static, ()>,
+            Box::pin(self.upkeep.clone().follow()),
+        ] {
+            let stop = self.stop_background.clone();
+            self.background.spawn(async move {
                 tokio::select! {
-                    () = stop.cancelled() => return,
-                    _ = tick.tick() => sweep(&pieces).await,
+                    () = stop.cancelled() => {}
+                    () = task => {}
                 }
-            }
-        });
+            });
+        }
     }
 
     /// The file, and beside it the Secret when a cluster is at hand.
@@ -345,20 +356,10 @@ impl Running {
         if timeout(IN_FLIGHT, self.listeners.wait()).await.is_err() {
             tracing::warn!(component = "broker", "Calls still running are cut");
         }
+        self.upkeep.close_own().await;
         self.stop_background.cancel();
         self.background.close();
         let _ = timeout(Duration::from_secs(3), self.background.wait()).await;
         tracing::info!(component = "broker", "Stopped");
-    }
-}
-
-/// Ends what has expired, and the backend sessions with it.
-async fn sweep((store, opener, published): &(Arc<MemoryStore>, Arc<Opener>, Arc<Published>)) {
-    let ended = store.sweep(clock::now());
-    let catalog = published.load();
-    for (_, server, backend) in ended {
-        if let Some(server) = catalog.server(&server) {
-            opener.close(&server.config, &backend).await;
-        }
     }
 }

@@ -1,7 +1,12 @@
-//! Client sessions and the backend sessions that belong to them: the store (`store`) and the opening, closing and
-//! addressing of hairpin requests (`opener`, `hairpin`), the watching of sessions (`watchers`). The token of a client session itself is `auth::session`.
+//! Client sessions and the backend sessions that belong to them: the store (`store` over `memory` or `shared`), the opening,
+//! closing and addressing of hairpin requests (`opener`, `hairpin`), the watching of sessions (`watchers`). The token of a
+//! client session itself is `auth::session`.
 
 pub mod hairpin;
+pub mod memory;
 pub mod opener;
+mod recent;
+mod record;
+pub mod shared;
 pub mod store;
 pub mod watchers;

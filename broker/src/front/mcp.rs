@@ -9,7 +9,6 @@ use crate::decision::{Head, head, message as decision, selection};
 use crate::protocol::message::{self, Message, MessageError, MessageKind};
 use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, PARSE_ERROR, Refusal, UNSUPPORTED_VERSION};
 use crate::protocol::{header, version};
-use crate::sessions::store::StoreError;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
@@ -19,7 +18,6 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 const BODY_READ: Duration = Duration::from_secs(30);
-const STORE: Duration = Duration::from_secs(1);
 const CLOSE_ALL: Duration = Duration::from_secs(10);
 
 /// One request on `/mcp`.
@@ -257,11 +255,8 @@ pub async fn session_of(state: &FrontState, head: &Head) -> Result<SessionClaims
     let binding = identity::binding(&state.keys, head.get("authorization"));
     let claims = session::verify(&state.keys, token, binding.as_deref(), clock::now())
         .ok_or_else(decision::session_not_found)?;
-    let facts = timeout(STORE, state.store.facts(claims.jti, ""))
-        .await
-        .unwrap_or(Err(StoreError::Unavailable));
-    match facts {
-        Ok(facts) if facts.revoked => Err(decision::session_not_found()),
+    match state.store.record(claims.jti).await {
+        Ok(record) if record.revoked => Err(decision::session_not_found()),
         Ok(_) => Ok(claims),
         Err(_) => Err(Refusal::new(503, INTERNAL, "session store unavailable", "store").retry_after(1)),
     }
@@ -307,10 +302,7 @@ async fn delete(state: &Arc<FrontState>, head: &Head) -> Response {
         Ok(claims) => claims,
         Err(refusal) => return refuse(&refusal, None),
     };
-    let ended = timeout(STORE, state.store.revoke(claims.jti, claims.exp))
-        .await
-        .unwrap_or(Err(StoreError::Unavailable));
-    let backends = match ended {
+    let backends = match state.store.revoke(claims.jti, claims.exp).await {
         Ok(Some(backends)) => backends,
         Ok(None) => return refuse(&decision::session_not_found(), None),
         Err(_) => {

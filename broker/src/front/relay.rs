@@ -10,14 +10,13 @@ use crate::protocol::message::Message;
 use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::sessions::hairpin::forwarded;
 use crate::sessions::opener::set_level_body;
-use crate::sessions::store::{BackendSession, StoreError};
+use crate::sessions::store::{BackendSession, Change};
 use axum::response::Response;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-const STORE: Duration = Duration::from_secs(1);
 const RELAY: Duration = Duration::from_secs(10);
 
 /// `logging/setLevel`: kept for the session, told to its open backend sessions, and to later ones when they open.
@@ -39,16 +38,14 @@ pub async fn set_level(
         return refuse(&invalid_params("level"), message.id);
     };
     let body = set_level_body(&level);
-    let set = timeout(
-        STORE,
-        state.store.set_level(caller.claims.jti, caller.claims.exp, level),
-    )
-    .await;
-    match set.unwrap_or(Err(StoreError::Unavailable)) {
-        Ok(backends) => {
-            let logging = backends
-                .into_iter()
+    let (jti, expires) = (caller.claims.jti, caller.claims.exp);
+    match state.store.change(jti, expires, Change::Level(level)).await {
+        Ok(record) => {
+            let logging = record
+                .backends
+                .iter()
                 .filter(|(_, backend)| backend.logging)
+                .map(|(server, backend)| (server.clone(), backend.clone()))
                 .collect();
             fan_out(state, logging, head, ("logging/setLevel", body));
             if let Some(opener) = &state.opener {
@@ -80,7 +77,7 @@ pub async fn notify_all(
     let Ok(body) = std::str::from_utf8(body) else {
         return;
     };
-    if let Ok(Ok(backends)) = timeout(STORE, state.store.backends(caller.claims.jti)).await {
+    if let Ok(backends) = state.store.backends(caller.claims.jti).await {
         fan_out(state, backends, head, (method, body.to_owned()));
     }
 }

@@ -82,6 +82,21 @@ impl Streams {
         }
     }
 
+    /// Puts a message on the stream of a session; false when it has none here, or one that cannot take it.
+    pub fn tell(&self, jti: Uuid, message: &str) -> bool {
+        let Ok(mut open) = self.open.lock() else {
+            return false;
+        };
+        let Some(stream) = open.1.get(&jti) else {
+            return false;
+        };
+        let told = stream.sender.try_send(message.to_owned()).is_ok();
+        if !told {
+            open.1.remove(&jti);
+        }
+        told
+    }
+
     /// Ends all streams.
     pub fn close_all(&self) {
         if let Ok(mut open) = self.open.lock() {

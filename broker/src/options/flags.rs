@@ -92,10 +92,10 @@ pub(super) const FLAGS: &[Flag] = &[
         "HMAC key, at least 32 bytes (env GATEWAY_SIGNING_KEY)",
     ),
     flag("session-length", "minutes that a client session lives (1440)"),
-    not_built(flag(
+    flag(
         "cache-connection-string",
-        "redis:// or rediss:// URL (env CACHE_CONNECTION_STRING)",
-    )),
+        "redis:// or rediss:// URL of the shared session store (env CACHE_CONNECTION_STRING)",
+    ),
     flag("mcp-check-interval", "seconds between checks of a server (60)"),
     flag(
         "mcp-broker-write-timeout",

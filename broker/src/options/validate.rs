@@ -92,11 +92,6 @@ fn not_built(raw: &Raw<'_>, standalone: bool) -> Vec<&'static str> {
         .map(|row| row.name)
         .filter(given)
         .collect();
-    if raw.text("cache-connection-string").is_none()
-        && (raw.env)("CACHE_CONNECTION_STRING").is_some_and(|v| !v.is_empty())
-    {
-        names.push("cache-connection-string");
-    }
     if raw.text("data-path") == Some("direct") {
         names.push("data-path=direct");
     }

@@ -19,10 +19,6 @@ use http::HeaderMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
-
-/// One store operation.
-const STORE: Duration = Duration::from_secs(1);
 
 /// Everything that the router works with.
 pub struct RouterState {
@@ -31,7 +27,7 @@ pub struct RouterState {
     /// Keys.
     pub keys: Arc<Keys>,
     /// Sessions.
-    pub store: Arc<dyn SessionStore>,
+    pub store: Arc<SessionStore>,
     /// Backend sessions.
     pub opener: Arc<Opener>,
     /// Uses of hairpin tokens.
@@ -110,7 +106,7 @@ impl RouterState {
         if facts.last.as_ref() != Some(&server) {
             let (router, server) = (Arc::clone(self), server.clone());
             tokio::spawn(async move {
-                let _ = timeout(STORE, router.store.set_last(jti, expires, &server)).await;
+                let _ = router.store.set_last(jti, expires, &server).await;
             });
         }
         let on = message.method == "resources/subscribe";
@@ -124,8 +120,7 @@ impl RouterState {
         };
         let router = Arc::clone(self);
         tokio::spawn(async move {
-            let write = router.store.subscribe(jti, expires, (server, uri), on);
-            let _ = timeout(STORE, write).await;
+            let _ = router.store.subscribe(jti, expires, (server, uri), on).await;
             router.opener.watchers.touch(jti);
         });
     }
@@ -152,9 +147,7 @@ impl RouterState {
     pub async fn fetch(&self, need: Need, head: &Head, facts: &mut Facts) -> Result<(), FactError> {
         match need {
             Need::Facts(claims, server) => {
-                let found = timeout(STORE, self.store.facts(claims.jti, &server))
-                    .await
-                    .unwrap_or(Err(StoreError::Unavailable));
+                let found = self.store.facts(claims.jti, &server).await;
                 let found = found.map_err(|error| FactError::Refused(store_refusal(error)))?;
                 facts.revoked = Some(found.revoked);
                 facts.backend = found.backend;

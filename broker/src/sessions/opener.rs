@@ -2,7 +2,7 @@
 //! a slow server's session is ready for the next call (data-plane.md 8.9, 9; D19, D20, D24).
 
 use super::hairpin::{Hairpin, HairpinRequest};
-use super::store::{BackendSession, SessionStore, StoreError};
+use super::store::{BackendSession, Put, SessionStore, StoreError};
 use super::watchers::Watchers;
 use crate::auth::hairpin::Purpose;
 use crate::auth::session::{SessionClaims, capabilities};
@@ -16,7 +16,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 /// An opening ends after this time, whoever waits.
@@ -25,6 +25,8 @@ const BACKGROUND: Duration = Duration::from_secs(30);
 const CLOSE: Duration = Duration::from_secs(5);
 /// Openings under way at once in this process.
 const MAX_OPENINGS: usize = 4096;
+/// How often a replica looks whether another one has opened.
+const LOCK_POLL: Duration = Duration::from_millis(100);
 const OPEN_ID: &str = "1";
 
 /// Why there is no backend session.
@@ -62,7 +64,7 @@ type Flights = Mutex<HashMap<(Uuid, String), watch::Receiver<Option<Outcome>>>>;
 /// Opens and closes backend sessions.
 pub struct Opener {
     hairpin: Arc<Hairpin>,
-    store: Arc<dyn SessionStore>,
+    store: Arc<SessionStore>,
     flights: Arc<Flights>,
     missing_routes: Arc<Mutex<BTreeSet<String>>>,
     /// Told of every backend session that is opened.
@@ -98,7 +100,7 @@ impl Drop for Landing {
 
 impl Opener {
     /// An opener over a hairpin and a store.
-    pub fn new(hairpin: Arc<Hairpin>, store: Arc<dyn SessionStore>) -> Self {
+    pub fn new(hairpin: Arc<Hairpin>, store: Arc<SessionStore>) -> Self {
         Self {
             hairpin,
             store,
@@ -154,11 +156,7 @@ impl Opener {
         let missing_routes = Arc::clone(&self.missing_routes);
         let watchers = Arc::clone(&self.watchers);
         tokio::spawn(async move {
-            let outcome = timeout(
-                BACKGROUND,
-                opened(&hairpin, store.as_ref(), &claims, &server, headers),
-            )
-            .await;
+            let outcome = timeout(BACKGROUND, locked(&hairpin, &store, &claims, &server, headers)).await;
             let outcome = outcome.unwrap_or(Err(OpenError::Unavailable(ExchangeError::Timeout("session"))));
             if let Err(error) = &outcome {
                 tracing::info!(component = "router", server = server.name, session = %claims.jti, %error, "Backend session not opened");
@@ -253,9 +251,32 @@ fn session_headers(mut headers: HeaderMap, backend: &BackendSession) -> Option<H
     Some(headers)
 }
 
+/// Opens when no other replica does; otherwise waits for what that one finds.
+async fn locked(
+    hairpin: &Hairpin,
+    store: &SessionStore,
+    claims: &SessionClaims,
+    server: &ServerConfig,
+    headers: HeaderMap,
+) -> Outcome {
+    loop {
+        if let Some(lock) = store.lock(claims.jti, &server.name).await? {
+            let outcome = opened(hairpin, store, claims, server, headers).await;
+            store.unlock(claims.jti, &server.name, lock).await;
+            return outcome;
+        }
+        let facts = store.facts(claims.jti, &server.name).await?;
+        match facts.backend {
+            _ if facts.revoked => return Err(OpenError::Ended),
+            Some(backend) => return Ok(backend),
+            None => sleep(LOCK_POLL).await,
+        }
+    }
+}
+
 async fn opened(
     hairpin: &Hairpin,
-    store: &dyn SessionStore,
+    store: &SessionStore,
     claims: &SessionClaims,
     server: &ServerConfig,
     headers: HeaderMap,
@@ -274,16 +295,14 @@ async fn opened(
         let message = ("logging/setLevel", set_level_body(&level));
         relay(hairpin, (server, &backend), headers, message).await;
     }
-    match store
-        .put(claims.jti, claims.exp, &server.name, backend.clone())
-        .await
-    {
-        Ok(true) => Ok(backend),
-        other => {
-            close(hairpin, server, &backend).await;
-            other?;
-            Err(OpenError::Ended)
-        }
+    let put = store.put(claims.jti, claims.exp, &server.name, &backend).await;
+    if put == Ok(Put::Stored) {
+        return Ok(backend);
+    }
+    close(hairpin, server, &backend).await;
+    match put? {
+        Put::Taken(earlier) => Ok(earlier),
+        Put::Stored | Put::Ended => Err(OpenError::Ended),
     }
 }
 

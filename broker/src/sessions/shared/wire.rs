@@ -1,0 +1,192 @@
+//! How a session stands in the store: keys, fields, events, and the scripts that write them (data-plane.md 12).
+
+use crate::sessions::record::{BackendSession, Record, SessionEvent, StoreError};
+use redis::Script;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Channel of all replicas.
+pub(super) const CHANNEL: &str = "mcpgw:ev";
+
+/// KEYS: session, revocation. ARGV: end, channel, event, field, value. Sets a field unless the session was ended.
+const SET: &str = r"
+if redis.call('EXISTS', KEYS[2]) == 1 then return false end
+redis.call('HSET', KEYS[1], ARGV[4], ARGV[5])
+redis.call('EXPIREAT', KEYS[1], ARGV[1])
+if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[2], ARGV[3]) end
+return redis.call('HGETALL', KEYS[1])";
+/// As above, but removes the field.
+const UNSET: &str = r"
+if redis.call('EXISTS', KEYS[2]) == 1 then return false end
+redis.call('HDEL', KEYS[1], ARGV[4])
+redis.call('PUBLISH', ARGV[2], ARGV[3])
+return redis.call('HGETALL', KEYS[1])";
+/// As `SET`, but keeps a value that is there and returns the one that is there afterwards.
+const SET_ONCE: &str = r"
+if redis.call('EXISTS', KEYS[2]) == 1 then return false end
+if redis.call('HSETNX', KEYS[1], ARGV[4], ARGV[5]) == 1 then redis.call('PUBLISH', ARGV[2], ARGV[3]) end
+redis.call('EXPIREAT', KEYS[1], ARGV[1])
+return redis.call('HGET', KEYS[1], ARGV[4])";
+/// KEYS: session. ARGV: channel, event, field, value. Removes a field that still has this value.
+const FORGET: &str = r"
+if redis.call('HGET', KEYS[1], ARGV[3]) ~= ARGV[4] then return 0 end
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return redis.call('HDEL', KEYS[1], ARGV[3])";
+/// KEYS: session, revocation. ARGV: end, channel, event. Ends a session and returns what it was.
+const REVOKE: &str = r"
+if redis.call('EXISTS', KEYS[2]) == 1 then return false end
+redis.call('SET', KEYS[2], '1')
+redis.call('EXPIREAT', KEYS[2], ARGV[1])
+local fields = redis.call('HGETALL', KEYS[1])
+redis.call('DEL', KEYS[1])
+redis.call('PUBLISH', ARGV[2], ARGV[3])
+return fields";
+/// KEYS: lock. ARGV: owner.
+const UNLOCK: &str = r"
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0";
+
+/// Writes that are one step for everybody.
+pub(super) struct Scripts {
+    pub(super) set: Script,
+    pub(super) unset: Script,
+    pub(super) set_once: Script,
+    pub(super) forget: Script,
+    pub(super) revoke: Script,
+    pub(super) unlock: Script,
+}
+
+impl Default for Scripts {
+    fn default() -> Self {
+        Self {
+            set: Script::new(SET),
+            unset: Script::new(UNSET),
+            set_once: Script::new(SET_ONCE),
+            forget: Script::new(FORGET),
+            revoke: Script::new(REVOKE),
+            unlock: Script::new(UNLOCK),
+        }
+    }
+}
+
+pub(super) fn session_key(jti: Uuid) -> String {
+    format!("mcpgw:s:{jti}")
+}
+
+pub(super) fn revoked_key(jti: Uuid) -> String {
+    format!("mcpgw:revoked:{jti}")
+}
+
+pub(super) fn lock_key(jti: Uuid, server: &str) -> String {
+    format!("mcpgw:lock:{jti}:{server}")
+}
+
+pub(super) fn elicitation_key(id: Uuid) -> String {
+    format!("mcpgw:elic:{id}")
+}
+
+pub(super) fn backend_field(server: &str) -> String {
+    format!("b:{server}")
+}
+
+pub(super) fn token_field(server: &str) -> String {
+    format!("token:{server}")
+}
+
+pub(super) fn encoded(backend: &BackendSession) -> Result<String, StoreError> {
+    serde_json::to_string(backend).map_err(|_| StoreError::Unavailable)
+}
+
+/// A hash as a record; what does not parse is not there.
+pub(super) fn read(fields: BTreeMap<String, String>) -> Record {
+    let mut record = Record::default();
+    for (name, value) in fields {
+        match (name.split_once(':'), name.as_str()) {
+            (Some(("b", server)), _) => {
+                if let Ok(backend) = serde_json::from_str(&value) {
+                    record.backends.insert(server.to_owned(), backend);
+                }
+            }
+            (Some(("token", server)), _) => drop(record.tokens.insert(server.to_owned(), value)),
+            (Some(("subs", subscription)), _) => {
+                if let Ok(subscription) = serde_json::from_str(subscription) {
+                    record.subscriptions.insert(subscription);
+                }
+            }
+            (None, "last") => record.last = Some(value),
+            (None, "level") => record.level = Some(value),
+            (None, "scope") => record.scope = serde_json::from_str(&value).ok().map(Arc::new),
+            _ => {}
+        }
+    }
+    record
+}
+
+pub(super) fn text_of(event: SessionEvent) -> String {
+    match event {
+        SessionEvent::Ended(jti) => format!("ended {jti}"),
+        SessionEvent::Scope(jti) => format!("scope {jti}"),
+        SessionEvent::Changed(jti) => format!("changed {jti}"),
+    }
+}
+
+pub(super) fn event_of(text: &str) -> Option<SessionEvent> {
+    let (word, jti) = text.split_once(' ')?;
+    let jti = jti.parse().ok()?;
+    match word {
+        "ended" => Some(SessionEvent::Ended(jti)),
+        "scope" => Some(SessionEvent::Scope(jti)),
+        "changed" => Some(SessionEvent::Changed(jti)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_as_they_are_written() {
+        let jti = Uuid::new_v4();
+        for event in [
+            SessionEvent::Ended(jti),
+            SessionEvent::Scope(jti),
+            SessionEvent::Changed(jti),
+        ] {
+            assert_eq!(event_of(&text_of(event)), Some(event));
+        }
+        assert_eq!(event_of("ended x"), None);
+        assert_eq!(event_of(&format!("other {jti}")), None);
+    }
+
+    #[test]
+    fn a_record_is_read_field_by_field() {
+        let fields = [
+            ("b:ns/a", r#"{"id":"1","version":"2025-11-25","logging":true}"#),
+            ("b:ns/bad", "{"),
+            ("token:ns/a", "c2VhbGVk"),
+            ("level", "debug"),
+            ("scope", r#"["x"]"#),
+            (r#"subs:["ns/a","file:///a:b"]"#, "1"),
+            ("last", "ns/a"),
+            ("later", "?"),
+        ];
+        let record = read(
+            fields
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        );
+        assert_eq!(record.backends.keys().collect::<Vec<_>>(), ["ns/a"]);
+        assert_eq!(record.tokens.get("ns/a").map(String::as_str), Some("c2VhbGVk"));
+        assert_eq!(record.level.as_deref(), Some("debug"));
+        assert_eq!(record.last.as_deref(), Some("ns/a"));
+        assert!(
+            record
+                .subscriptions
+                .contains(&("ns/a".to_owned(), "file:///a:b".to_owned()))
+        );
+        assert_eq!(record.scope.as_deref(), Some(&vec!["x".to_owned()]));
+    }
+}
