@@ -1,13 +1,17 @@
 //! May this caller use this item? The one decision table of `MCPAuthPolicy` (operator.md 10.2, 10.4, 10.5), asked by
 //! router, broker and standalone front for lists and for calls, and by `mcpgw explain`. Pure: claims come in verified.
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 
-use crate::config::{AuthPolicyEntry, PolicyAction, PolicyRule};
+use crate::config::{AuthPolicyEntry, PolicyAction, PolicyTarget};
 
 mod pattern;
+mod rules;
 
 use pattern::ResourcePattern;
+use rules::RuleSet;
 
 /// The claims of a verified token.
 pub type Claims = Map<String, Value>;
@@ -67,6 +71,28 @@ impl Outcome {
     }
 }
 
+impl fmt::Display for Outcome {
+    /// What decided, for audit records and explanations: `<namespace>/<policy> <rule>`; empty when no policy was asked.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open => Ok(()),
+            Self::Allowed { policy, rule } => write!(f, "{policy} {rule}"),
+            Self::Denied(denial) => denial.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPolicy => f.write_str("authorization is required and no policy concerns it"),
+            Self::InvalidPolicy { policy } => write!(f, "{policy} is not accepted"),
+            Self::Rule { policy, rule } => write!(f, "{policy} {rule}"),
+            Self::NoMatch => f.write_str("no rule allows it"),
+        }
+    }
+}
+
 /// Why something does not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
@@ -92,6 +118,7 @@ pub enum Denial {
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
     policies: Vec<Policy>,
+    rules: RuleSet,
     required: bool,
 }
 
@@ -101,7 +128,6 @@ struct Policy {
     valid: bool,
     closes: Vec<Scope>,
     default_action: PolicyAction,
-    rules: Vec<Rule>,
 }
 
 #[derive(Clone, Debug)]
@@ -111,110 +137,82 @@ enum Scope {
     VirtualServer(String),
 }
 
-#[derive(Clone, Debug)]
-struct Rule {
-    name: String,
-    effect: PolicyAction,
-    matches: Vec<(String, Vec<String>)>,
-    kind: Option<ItemKind>,
-    resource: ResourcePattern,
-}
-
 impl Policies {
     /// The policies of a config document. `required` is its `authRequired`.
     #[must_use]
     pub fn new(entries: &[AuthPolicyEntry], required: bool) -> Self {
+        let mut rules = RuleSet::default();
+        let policies = entries
+            .iter()
+            .enumerate()
+            .map(|(position, entry)| Policy {
+                name: entry.name.clone(),
+                // A rule that cannot be understood makes its policy one that denies.
+                valid: rules.add(position, &entry.rules) && entry.valid,
+                closes: Scope::of(entry),
+                default_action: entry.default_action,
+            })
+            .collect();
         Self {
-            policies: entries.iter().map(Policy::new).collect(),
+            policies,
+            rules,
             required,
         }
     }
 
     /// Decides about one item (operator.md 10.4): an unaccepted policy denies what it concerns, then any matching Deny,
-    /// then any matching Allow, else Allow only when every concerned policy says so.
+    /// then any matching Allow, else Allow only when every concerned policy says so. The work grows with the rules that
+    /// could name the item, not with all rules.
     #[must_use]
     pub fn decide(&self, request: &Request<'_>, item: &Item<'_>) -> Outcome {
-        let concerned: Vec<&Policy> = self
-            .policies
-            .iter()
-            .filter(|policy| policy.concerns(request, item))
-            .collect();
-        if concerned.is_empty() {
+        let concerned = || {
+            self.policies
+                .iter()
+                .filter(|policy| policy.concerns(request, item))
+        };
+        let Some(first) = concerned().next() else {
             return if self.required {
                 Outcome::Denied(Denial::NoPolicy)
             } else {
                 Outcome::Open
             };
-        }
-        if let Some(invalid) = concerned.iter().find(|policy| !policy.valid) {
+        };
+        if let Some(invalid) = concerned().find(|policy| !policy.valid) {
             return Outcome::Denied(Denial::InvalidPolicy {
                 policy: invalid.name.clone(),
             });
         }
-        let matching = |effect: PolicyAction| {
-            concerned.iter().find_map(|policy| {
-                let rule = policy
-                    .rules
-                    .iter()
-                    .find(|rule| rule.effect == effect && rule.matches(request, item))?;
-                Some((policy.name.clone(), rule.name.clone()))
-            })
+        let decisive = self.rules.decisive(request.claims, item, |policy| {
+            self.policies
+                .get(policy)
+                .is_some_and(|policy| policy.concerns(request, item))
+        });
+        let named = |rule: &rules::Rule| {
+            let policy = self.policies.get(rule.policy);
+            let policy = policy.map(|policy| policy.name.clone()).unwrap_or_default();
+            (policy, rule.name.clone())
         };
-        if let Some((policy, rule)) = matching(PolicyAction::Deny) {
-            return Outcome::Denied(Denial::Rule { policy, rule });
-        }
-        if let Some((policy, rule)) = matching(PolicyAction::Allow) {
-            return Outcome::Allowed { policy, rule };
-        }
-        match concerned.first() {
-            Some(first)
-                if concerned
-                    .iter()
-                    .all(|policy| policy.default_action == PolicyAction::Allow) =>
-            {
+        match decisive {
+            Some(rule) if rule.effect == PolicyAction::Deny => {
+                let (policy, rule) = named(rule);
+                Outcome::Denied(Denial::Rule { policy, rule })
+            }
+            Some(rule) => {
+                let (policy, rule) = named(rule);
+                Outcome::Allowed { policy, rule }
+            }
+            None if concerned().all(|policy| policy.default_action == PolicyAction::Allow) => {
                 Outcome::Allowed {
                     policy: first.name.clone(),
                     rule: "defaultAction".to_owned(),
                 }
             }
-            _ => Outcome::Denied(Denial::NoMatch),
+            None => Outcome::Denied(Denial::NoMatch),
         }
     }
 }
 
 impl Policy {
-    fn new(entry: &AuthPolicyEntry) -> Self {
-        let scope = |kind: &str, name: &str| match kind {
-            "MCPServerRegistration" => Scope::Server(name.to_owned()),
-            "MCPVirtualServer" => Scope::VirtualServer(name.to_owned()),
-            // Gateway, extension, and whatever a newer operator may add: the wider reading closes more.
-            _ => Scope::Gateway,
-        };
-        let mut rules = Vec::with_capacity(entry.rules.len());
-        let mut understood = true;
-        for (index, rule) in entry.rules.iter().enumerate() {
-            match Rule::new(index, rule) {
-                Some(rule) => rules.push(rule),
-                None => understood = false,
-            }
-        }
-        Self {
-            name: entry.name.clone(),
-            valid: entry.valid && understood,
-            closes: if entry.targets.is_empty() {
-                vec![Scope::Gateway]
-            } else {
-                entry
-                    .targets
-                    .iter()
-                    .map(|target| scope(&target.kind, &target.name))
-                    .collect()
-            },
-            default_action: entry.default_action,
-            rules,
-        }
-    }
-
     fn concerns(&self, request: &Request<'_>, item: &Item<'_>) -> bool {
         self.closes.iter().any(|scope| match scope {
             Scope::Gateway => true,
@@ -224,48 +222,18 @@ impl Policy {
     }
 }
 
-impl Rule {
-    /// `None` for a rule whose kind or resource cannot be understood; its policy then denies.
-    fn new(index: usize, rule: &PolicyRule) -> Option<Self> {
-        let kind = match rule.kind.to_ascii_lowercase().as_str() {
-            "tool" => Some(ItemKind::Tool),
-            "prompt" => Some(ItemKind::Prompt),
-            "resource" => Some(ItemKind::Resource),
-            "*" => None,
-            _ => return None,
-        };
-        Some(Self {
-            name: if rule.name.is_empty() {
-                format!("rule-{index}")
-            } else {
-                rule.name.clone()
-            },
-            effect: rule.effect,
-            matches: rule
-                .matches
-                .iter()
-                .map(|m| (m.claim.clone(), m.values.clone()))
-                .collect(),
-            kind,
-            resource: ResourcePattern::parse(&rule.resource)?,
-        })
-    }
-
-    fn matches(&self, request: &Request<'_>, item: &Item<'_>) -> bool {
-        self.kind.is_none_or(|kind| kind == item.kind)
-            && self.resource.matches(item.server, item.name)
-            && self.holds_for(request.claims)
-    }
-
-    fn holds_for(&self, claims: Option<&Claims>) -> bool {
-        match claims {
-            Some(claims) => self
-                .matches
-                .iter()
-                .all(|(claim, values)| claim_matches(claims, claim, values)),
-            // Without a verified token only a Deny rule for everybody can hold.
-            None => self.effect == PolicyAction::Deny && self.matches.is_empty(),
+impl Scope {
+    fn of(entry: &AuthPolicyEntry) -> Vec<Self> {
+        if entry.targets.is_empty() {
+            return vec![Self::Gateway];
         }
+        let scope = |target: &PolicyTarget| match target.kind.as_str() {
+            "MCPServerRegistration" => Self::Server(target.name.clone()),
+            "MCPVirtualServer" => Self::VirtualServer(target.name.clone()),
+            // Gateway, extension, and whatever a newer operator may add: the wider reading closes more.
+            _ => Self::Gateway,
+        };
+        entry.targets.iter().map(scope).collect()
     }
 }
 

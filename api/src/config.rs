@@ -204,6 +204,9 @@ pub struct PolicyProvider {
     /// Clock leeway in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leeway_seconds: Option<u32>,
+    /// Scopes that a token must have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub required_scopes: Vec<String>,
 }
 
 /// `authPolicies[].rules[]`.

@@ -4,6 +4,8 @@
 pub mod clock;
 pub mod hairpin;
 pub mod identity;
+pub mod jwks;
+pub mod jwt;
 pub mod keys;
 pub mod origin;
 pub mod seal;

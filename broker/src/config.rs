@@ -1,6 +1,7 @@
 //! The config: its validated form (`model`), the reading of a document item by item (`document`) and the watching of
 //! its file (`watch`). Invariant: only a [`model::Snapshot`] leaves this layer, and it is immutable.
 
+mod access;
 pub mod document;
 pub mod model;
 mod server;

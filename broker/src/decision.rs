@@ -3,6 +3,7 @@
 //! they say beside their answers `relay` and `rewrite`. No clock, network, store or randomness; `router` and `front`
 //! only translate.
 
+pub mod access;
 pub mod forward;
 pub mod head;
 pub mod message;
@@ -16,6 +17,9 @@ pub mod target;
 #[cfg(test)]
 mod tests;
 
+use crate::auth::identity;
+use crate::auth::jwt::Verified;
+use crate::auth::keys::Keys;
 use crate::auth::session::SessionClaims;
 use crate::config::model::ServerConfig;
 use crate::protocol::header;
@@ -33,6 +37,8 @@ pub struct Head {
     pub fields: Vec<(String, Vec<u8>)>,
     /// No body follows.
     pub end_of_stream: bool,
+    /// Who sent it, when the token of this request was verified.
+    pub caller: Option<Arc<Verified>>,
 }
 
 impl Head {
@@ -66,6 +72,15 @@ impl Head {
     /// `:path` without its query.
     pub fn path_only(&self) -> &str {
         self.path().split(['?', '#']).next().unwrap_or_default()
+    }
+
+    /// What a session of this caller is bound to (data-plane.md 11.1): the verified identity, else the one that the token
+    /// names; `None` for the anonymous caller.
+    pub fn binding(&self, keys: &Keys) -> Option<String> {
+        match &self.caller {
+            Some(caller) => Some(identity::binding_of(keys, caller.subject())),
+            None => identity::binding(keys, self.get("authorization")),
+        }
     }
 
     /// `:authority` in comparable form.
@@ -149,6 +164,8 @@ pub struct Forward {
     pub edits: Edits,
     /// What is done to the reply, when anything.
     pub reply: Option<rewrite::ReplyPlan>,
+    /// What let it pass, for the audit record: policy and rule, or nothing where no policy is asked.
+    pub rule: String,
 }
 
 /// A missing fact.
@@ -169,6 +186,8 @@ pub struct Answer {
     pub id: Option<String>,
     /// The client's session token, when it was valid.
     pub session: Option<String>,
+    /// What decided against the caller, for the audit record.
+    pub rule: String,
 }
 
 /// What is known about a request beside its bytes.
@@ -201,6 +220,7 @@ pub struct Rules {
 pub fn selection(head: &Head, rules: &Rules) -> crate::aggregation::view::Selection {
     crate::aggregation::view::Selection {
         virtual_server: head.all(header::VIRTUAL_SERVER),
+        caller: head.caller.clone(),
         capabilities: rules.enforce_capabilities
             || head.get(header::AUTHORIZED).is_some()
             || !head.all(header::AUTHORIZED).is_empty(),

@@ -17,6 +17,7 @@ mod tests;
 
 use crate::aggregation::federation::Published;
 use crate::auth::keys::Keys;
+use crate::authn::Authenticator;
 use crate::decision::Rules;
 use crate::options::OauthOptions;
 use crate::sessions::opener::Opener;
@@ -35,6 +36,8 @@ pub struct FrontState {
     pub published: Arc<Published>,
     /// Keys.
     pub keys: Arc<Keys>,
+    /// Check of the callers' tokens.
+    pub authenticator: Arc<Authenticator>,
     /// Sessions.
     pub store: Arc<SessionStore>,
     /// Backend sessions; `None` without a hairpin.

@@ -1,10 +1,11 @@
 //! The data plane of the MCP gateway: broker, router and their shared catalog. Layers, upper may import lower:
-//! `protocol ← options ← telemetry ← config ← auth ← transport ← sessions, upstreams, kubernetes ← aggregation ←
-//! decision ← router | front ← run`.
+//! `protocol ← options ← telemetry ← config ← auth ← transport ← authn, sessions, upstreams, kubernetes ←
+//! aggregation ← decision ← router | front ← run`.
 //! `router` and `front` never import each other.
 
 pub mod aggregation;
 pub mod auth;
+pub mod authn;
 pub mod config;
 pub mod decision;
 pub mod front;

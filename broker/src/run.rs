@@ -6,6 +6,7 @@ use crate::aggregation::catalog::OwnHosts;
 use crate::aggregation::federation::{Federation, Published};
 use crate::auth::hairpin::UseCounter;
 use crate::auth::keys::Keys;
+use crate::authn::Authenticator;
 use crate::config::{sources, watch};
 use crate::decision::Rules;
 use crate::front::{self, FrontState, Health, streams};
@@ -111,7 +112,7 @@ pub async fn start(options: Options, environment: Environment) -> anyhow::Result
     );
     let signing = options.keys.signing.clone().context("no signing key")?;
     let keys = Arc::new(Keys::new(signing, options.keys.previous.clone()));
-    let pieces = Pieces::new(&options, &keys).await?;
+    let pieces = Pieces::new(&options, &keys, environment.addresses).await?;
     let broker = bind(&options.broker_address).await?;
     let router = match &options.router_address {
         Some(address) => Some(bind(address).await?),
@@ -167,11 +168,22 @@ struct Pieces {
     hairpin: Arc<Hairpin>,
     opener: Arc<Opener>,
     metrics: Arc<Metrics>,
+    authenticator: Arc<Authenticator>,
     rules: Rules,
 }
 
+/// The canonical URL of the MCP endpoint, which tokens are for unless their provider says otherwise.
+fn resource(options: &Options) -> String {
+    let resource = options.oauth.resource.trim_end_matches('/');
+    if options.oauth.resource.starts_with('/') {
+        format!("https://{}{resource}", options.public_host)
+    } else {
+        resource.to_owned()
+    }
+}
+
 impl Pieces {
-    async fn new(options: &Options, keys: &Arc<Keys>) -> anyhow::Result<Self> {
+    async fn new(options: &Options, keys: &Arc<Keys>, addresses: AddressPolicy) -> anyhow::Result<Self> {
         let metrics = Arc::<Metrics>::default();
         let store = if options.cache_connection.is_empty() {
             SessionStore::memory(MemoryStore::default(), Arc::clone(&metrics))
@@ -198,6 +210,7 @@ impl Pieces {
             hairpin,
             opener,
             metrics,
+            authenticator: Arc::new(Authenticator::new(addresses, resource(options))),
             rules,
         })
     }
@@ -206,6 +219,7 @@ impl Pieces {
         Arc::new(FrontState {
             published: Arc::clone(&self.published),
             keys: Arc::clone(keys),
+            authenticator: Arc::clone(&self.authenticator),
             store: Arc::clone(&self.store),
             opener: Some(Arc::clone(&self.opener)),
             metrics: Arc::clone(&self.metrics),
@@ -232,6 +246,7 @@ impl Pieces {
         RouterState {
             published: Arc::clone(&self.published),
             keys: Arc::clone(keys),
+            authenticator: Arc::clone(&self.authenticator),
             store: Arc::clone(&self.store),
             opener: Arc::clone(&self.opener),
             uses: UseCounter::default(),
@@ -257,6 +272,7 @@ impl Pieces {
             allowed_origins: options.allowed_origins.clone(),
             hairpin: Some(Arc::clone(&self.hairpin)),
             ca_file: options.gateway_ca_cert.clone(),
+            authenticator: Arc::clone(&self.authenticator),
             published: Arc::clone(&self.published),
         }
     }

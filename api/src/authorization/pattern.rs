@@ -31,6 +31,24 @@ impl ResourcePattern {
         })
     }
 
+    /// `<namespace>/<server>` when the pattern names one server without `*`.
+    pub(super) fn server(&self) -> Option<String> {
+        match self {
+            Self::Named {
+                namespace, server, ..
+            } if !namespace.contains('*') && !server.contains('*') => Some(format!("{namespace}/{server}")),
+            _ => None,
+        }
+    }
+
+    /// The item when the pattern names one without `*`.
+    pub(super) fn item(&self) -> Option<&str> {
+        match self {
+            Self::Named { item, .. } if !item.contains('*') => Some(item),
+            _ => None,
+        }
+    }
+
     /// True when the pattern covers item `item` of server `<namespace>/<name>`.
     pub(super) fn matches(&self, server: &str, item: &str) -> bool {
         match self {

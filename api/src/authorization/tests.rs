@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::config::{PolicyMatch, PolicyTarget};
+use crate::config::{PolicyMatch, PolicyRule, PolicyTarget};
 
 fn rule(effect: PolicyAction, claim: Option<(&str, &str)>, resource: &str) -> PolicyRule {
     let matches = claim
@@ -188,4 +188,122 @@ fn a_deny_rule_without_matches_refuses_also_callers_without_a_token() {
     let mut open = policy("a/open", GATEWAY, vec![rule(PolicyAction::Deny, None, CONVERT)]);
     open.default_action = PolicyAction::Allow;
     assert!(!outcome(&[open], None).permits());
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_rule() -> impl Strategy<Value = PolicyRule> {
+        let resource = prop::sample::select(vec![
+            "*", "a/s:t", "a/s:u", "a/s:*", "a/*:t", "*/s:t", "b/s:t", "a/r:*", "*/*:*", "a/s:t*",
+        ]);
+        let claim = prop::option::of(prop::sample::select(vec![
+            ("sub", "me"),
+            ("sub", "you"),
+            ("g", "x"),
+        ]));
+        let effect = prop::sample::select(vec![PolicyAction::Allow, PolicyAction::Deny]);
+        (effect, claim, resource).prop_map(|(effect, claim, resource)| rule(effect, claim, resource))
+    }
+
+    fn any_policies() -> impl Strategy<Value = Vec<AuthPolicyEntry>> {
+        let target = prop::sample::select(vec![
+            ("Gateway", "i/gw"),
+            ("MCPServerRegistration", "a/s"),
+            ("MCPServerRegistration", "a/r"),
+            ("MCPVirtualServer", "v/v"),
+        ]);
+        let default = prop::sample::select(vec![PolicyAction::Allow, PolicyAction::Deny]);
+        let one = (target, default, prop::collection::vec(any_rule(), 0..6)).prop_map(
+            |(target, default, rules)| AuthPolicyEntry {
+                default_action: default,
+                ..policy("n/p", target, rules)
+            },
+        );
+        prop::collection::vec(one, 0..4)
+    }
+
+    fn any_item() -> impl Strategy<Value = (&'static str, &'static str)> {
+        prop::sample::select(vec![
+            ("a/s", "t"),
+            ("a/s", "u"),
+            ("a/r", "t"),
+            ("b/s", "t"),
+            ("c/c", "tt"),
+        ])
+    }
+
+    fn permitted(entries: &[AuthPolicyEntry], item: (&str, &str), sub: &str) -> bool {
+        let claims = claims(&json!({"sub": sub, "g": ["x", "y"]}));
+        let request = Request {
+            claims: Some(&claims),
+            virtual_server: Some("v/v"),
+        };
+        let item = Item {
+            kind: ItemKind::Tool,
+            server: item.0,
+            name: item.1,
+        };
+        Policies::new(entries, false).decide(&request, &item).permits()
+    }
+
+    /// The decision table read word by word, rule by rule, without index.
+    fn plainly(entries: &[AuthPolicyEntry], item: (&str, &str), sub: &str) -> bool {
+        let held = claims(&json!({"sub": sub, "g": ["x", "y"]}));
+        let concerned: Vec<_> = entries
+            .iter()
+            .filter(|entry| {
+                entry.targets.iter().any(|target| match target.kind.as_str() {
+                    "Gateway" => true,
+                    "MCPServerRegistration" => target.name == item.0,
+                    _ => target.name == "v/v",
+                })
+            })
+            .collect();
+        let any = |effect| {
+            concerned.iter().flat_map(|entry| &entry.rules).any(|rule| {
+                rule.effect == effect
+                    && ResourcePattern::parse(&rule.resource).is_some_and(|name| name.matches(item.0, item.1))
+                    && rule
+                        .matches
+                        .iter()
+                        .all(|m| claim_matches(&held, &m.claim, &m.values))
+            })
+        };
+        let open = concerned
+            .iter()
+            .all(|entry| entry.default_action == PolicyAction::Allow);
+        concerned.is_empty() || (!any(PolicyAction::Deny) && (any(PolicyAction::Allow) || open))
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_decides_as_the_table_read_plainly(entries in any_policies(), item in any_item(), sub in "me|you|they") {
+            prop_assert_eq!(permitted(&entries, item, &sub), plainly(&entries, item, &sub));
+        }
+
+        #[test]
+        fn one_more_deny_rule_never_allows_more(
+            entries in any_policies(), item in any_item(), at in any::<prop::sample::Index>(), added in any_rule(),
+        ) {
+            prop_assume!(!entries.is_empty());
+            let mut more = entries.clone();
+            let place = at.index(more.len());
+            more[place].rules.push(PolicyRule { effect: PolicyAction::Deny, ..added });
+            prop_assert!(permitted(&entries, item, "me") || !permitted(&more, item, "me"));
+        }
+
+        #[test]
+        fn one_more_allow_rule_never_denies(
+            entries in any_policies(), item in any_item(), at in any::<prop::sample::Index>(), added in any_rule(),
+        ) {
+            prop_assume!(!entries.is_empty());
+            let mut more = entries.clone();
+            let place = at.index(more.len());
+            more[place].rules.push(PolicyRule { effect: PolicyAction::Allow, ..added });
+            prop_assert!(!permitted(&entries, item, "me") || permitted(&more, item, "me"));
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 use super::catalog::{Catalog, ConfigFacts, OwnHosts, Sources};
 use crate::auth::clock;
+use crate::authn::Authenticator;
 use crate::config::model::Snapshot;
 use crate::config::watch::{Source, Update};
 use crate::sessions::hairpin::Hairpin;
@@ -85,6 +86,8 @@ pub struct Federation {
     pub hairpin: Option<Arc<Hairpin>>,
     /// CA file of the hairpin.
     pub ca_file: Option<PathBuf>,
+    /// Check of the callers' tokens, which follows the config.
+    pub authenticator: Arc<Authenticator>,
     /// Where catalogs are published.
     pub published: Arc<Published>,
 }
@@ -156,6 +159,8 @@ impl Running {
         self.facts.source = Some(source);
         self.facts.loaded_at = clock::rfc3339();
         self.facts.error = None;
+        // Before the catalog with its policies is published: whoever is not verified by then is let in nowhere.
+        self.federation.authenticator.apply(&snapshot);
         self.reconnect(&snapshot, bundle_changed && before.is_some());
         if bundle_changed {
             self.ca_seen = None;

@@ -89,8 +89,13 @@ fn open(text: &str, kind: ItemKind, filter: &str, paging: &Paging<'_>) -> Result
 }
 
 fn fingerprint(selection: &Selection) -> String {
+    // Who asks, not with which token: a token that is renewed between two pages changes nothing.
+    let (issuer, subject) = selection
+        .caller
+        .as_ref()
+        .map_or(("", ""), |caller| caller.subject());
     let text = format!(
-        "{}\0{}",
+        "{}\0{issuer}\0{subject}\0{}",
         selection.capabilities,
         selection.virtual_server.join("\0")
     );

@@ -2,15 +2,20 @@
 //! Only a view hands out a [`Permit`], and only with a permit is anything forwarded.
 
 use super::catalog::{Catalog, Entry, Server};
+use crate::auth::jwt::Verified;
 use crate::config::model::VirtualServer;
 use crate::protocol::uri_template;
 use crate::upstreams::items::ItemKind;
+use mcp_gateway_api::authorization::{self, Denial, Outcome};
+use std::sync::Arc;
 
 /// The inputs of the stages, as they came with the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selection {
     /// Values of `x-mcp-virtualserver`.
     pub virtual_server: Vec<String>,
+    /// The caller, when the token of this request was verified.
+    pub caller: Option<Arc<Verified>>,
     /// `x-mcp-authorized` is present, or its use is enforced. This build cannot verify it, so nothing is visible then.
     pub capabilities: bool,
 }
@@ -25,6 +30,7 @@ enum Scope<'a> {
 pub struct View<'a> {
     catalog: &'a Catalog,
     scope: Scope<'a>,
+    selection: &'a Selection,
 }
 
 /// Proof that the pipeline lets this caller use this item.
@@ -32,6 +38,7 @@ pub struct Permit<'a> {
     entry: &'a Entry,
     server: &'a Server,
     target: String,
+    outcome: Outcome,
 }
 
 impl<'a> Permit<'a> {
@@ -45,6 +52,11 @@ impl<'a> Permit<'a> {
         &self.target
     }
 
+    /// What let it pass: a rule of a policy, or that no policy concerns it.
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
     /// Its server.
     pub fn server(&self) -> &'a Server {
         self.server
@@ -53,24 +65,24 @@ impl<'a> Permit<'a> {
 
 impl<'a> View<'a> {
     /// The view of a caller with these inputs.
-    pub fn new(catalog: &'a Catalog, selection: &Selection) -> Self {
-        let Some(config) = catalog.config.snapshot.as_deref() else {
-            return Self {
-                catalog,
-                scope: Scope::Nothing,
-            };
-        };
-        let scope = match selection.virtual_server.as_slice() {
-            _ if config.closed.everything || selection.capabilities => Scope::Nothing,
-            [] => Scope::All,
-            [name] if config.closed.virtual_servers.contains(name) => Scope::Nothing,
-            [name] => config
-                .virtual_servers
-                .get(name)
-                .map_or(Scope::Nothing, Scope::Only),
+    pub fn new(catalog: &'a Catalog, selection: &'a Selection) -> Self {
+        let servers = catalog
+            .config
+            .snapshot
+            .as_deref()
+            .map(|config| &config.virtual_servers);
+        let scope = match (servers, selection.virtual_server.as_slice()) {
+            (None, _) => Scope::Nothing,
+            _ if selection.capabilities => Scope::Nothing,
+            (Some(_), []) => Scope::All,
+            (Some(servers), [name]) => servers.get(name).map_or(Scope::Nothing, Scope::Only),
             _ => Scope::Nothing,
         };
-        Self { catalog, scope }
+        Self {
+            catalog,
+            scope,
+            selection,
+        }
     }
 
     /// The catalog behind it.
@@ -78,34 +90,56 @@ impl<'a> View<'a> {
         self.catalog
     }
 
-    fn allows(&self, kind: ItemKind, entry: &Entry) -> bool {
-        let listed = match (&self.scope, kind) {
+    fn in_scope(&self, kind: ItemKind, published: &String) -> bool {
+        match (&self.scope, kind) {
             (Scope::All, _) => true,
             (Scope::Nothing, _) => false,
-            (Scope::Only(server), ItemKind::Tool) => server.tools.contains(&entry.published),
+            (Scope::Only(server), ItemKind::Tool) => server.tools.contains(published),
             (Scope::Only(server), ItemKind::Prompt) => server
                 .prompts
                 .as_ref()
-                .is_none_or(|names| names.contains(&entry.published)),
+                .is_none_or(|names| names.contains(published)),
             (Scope::Only(server), ItemKind::Resource | ItemKind::Template) => server
                 .resources
                 .as_ref()
-                .is_none_or(|names| names.contains(&entry.published)),
-        };
-        listed && !self.is_closed(entry)
+                .is_none_or(|names| names.contains(published)),
+        }
     }
 
-    fn is_closed(&self, entry: &Entry) -> bool {
-        let closed = self
-            .catalog
-            .config
-            .snapshot
-            .as_deref()
-            .map(|config| &config.closed.servers);
-        let server = self.catalog.server_of(entry);
-        closed
-            .zip(server)
-            .is_none_or(|(closed, server)| closed.contains(&server.config.name))
+    /// What the policies say about the server's own name or URI `name` of this entry.
+    fn judged(&self, kind: ItemKind, entry: &Entry, name: &str) -> Option<Outcome> {
+        let config = self.catalog.config.snapshot.as_deref()?;
+        let item = authorization::Item {
+            kind: match kind {
+                ItemKind::Tool => authorization::ItemKind::Tool,
+                ItemKind::Prompt => authorization::ItemKind::Prompt,
+                ItemKind::Resource | ItemKind::Template => authorization::ItemKind::Resource,
+            },
+            server: &self.catalog.server_of(entry)?.config.name,
+            name,
+        };
+        let request = authorization::Request {
+            claims: self.selection.caller.as_ref().map(|caller| &*caller.claims),
+            virtual_server: self.selection.virtual_server.first().map(String::as_str),
+        };
+        Some(config.policies.decide(&request, &item))
+    }
+
+    fn allows(&self, kind: ItemKind, entry: &Entry) -> bool {
+        self.in_scope(kind, &entry.published)
+            && self
+                .judged(kind, entry, &entry.original)
+                .is_some_and(|outcome| outcome.permits())
+    }
+
+    fn permit_entry(&self, kind: ItemKind, entry: &'a Entry, target: &str) -> Option<Permit<'a>> {
+        let outcome = self.judged(kind, entry, target)?;
+        Some(Permit {
+            entry,
+            server: self.catalog.server_of(entry)?,
+            target: target.to_owned(),
+            outcome: outcome.permits().then_some(outcome)?,
+        })
     }
 
     /// Visible entries in list order, after `last`.
@@ -118,20 +152,23 @@ impl<'a> View<'a> {
 
     /// Permission to use a published name; a hidden one is answered as an unknown one.
     pub fn permit(&self, kind: ItemKind, published: &str) -> Option<Permit<'a>> {
-        let entry = self
-            .catalog
-            .table(kind)
-            .get(published)
-            .filter(|entry| self.allows(kind, entry))?;
-        Some(Permit {
-            entry,
-            server: self.catalog.server_of(entry)?,
-            target: entry.original.clone(),
-        })
+        let entry = self.catalog.table(kind).get(published)?;
+        self.in_scope(kind, &entry.published).then_some(())?;
+        self.permit_entry(kind, entry, &entry.original)
+    }
+
+    /// Why the policies hide an item that exists and is in scope: for the audit record, never for the caller.
+    pub fn denial(&self, kind: ItemKind, published: &str) -> Option<Denial> {
+        let entry = self.catalog.table(kind).get(published)?;
+        self.in_scope(kind, &entry.published).then_some(())?;
+        match self.judged(kind, entry, &entry.original)? {
+            Outcome::Denied(denial) => Some(denial),
+            Outcome::Open | Outcome::Allowed { .. } => None,
+        }
     }
 
     /// Permission to use a URI (data-plane.md 5.5): the resource itself, else the template with the most literal
-    /// characters. Two servers whose templates are equally good give none.
+    /// characters. Two servers whose templates are equally good give none. Policies judge the URI, not the template.
     pub fn permit_uri(&self, uri: &str) -> Option<Permit<'a>> {
         if let Some(permit) = self.permit(ItemKind::Resource, uri) {
             return Some(permit);
@@ -140,19 +177,18 @@ impl<'a> View<'a> {
         if self.catalog.table(ItemKind::Resource).get(uri).is_some() {
             return None;
         }
-        let matching = self
-            .list(ItemKind::Template, None)
-            .filter_map(|entry| uri_template::covers(&entry.original, uri).map(|literals| (literals, entry)));
-        let matching: Vec<(usize, &'a Entry)> = matching.collect();
+        let templates = self.catalog.table(ItemKind::Template).iter();
+        let matching: Vec<(usize, &'a Entry)> = templates
+            .filter(|entry| self.in_scope(ItemKind::Template, &entry.published))
+            .filter_map(|entry| uri_template::covers(&entry.original, uri).map(|literals| (literals, entry)))
+            .collect();
         let (best, entry) = matching.iter().max_by_key(|(literals, _)| *literals)?;
         let rivals = matching
             .iter()
             .any(|(literals, rival)| literals == best && rival.server != entry.server);
-        let server = self.catalog.server_of(entry).filter(|_| !rivals)?;
-        Some(Permit {
-            entry,
-            server,
-            target: uri.to_owned(),
-        })
+        if rivals {
+            return None;
+        }
+        self.permit_entry(ItemKind::Template, entry, uri)
     }
 }

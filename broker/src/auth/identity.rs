@@ -17,11 +17,20 @@ struct Subject {
 /// The binding of the caller with this `Authorization` value; `None` is the anonymous caller.
 pub fn binding(keys: &Keys, authorization: Option<&str>) -> Option<String> {
     let subject = subject(authorization?)?;
-    let mut message = subject.iss.into_bytes();
-    message.push(0);
-    message.extend_from_slice(subject.sub.as_bytes());
+    Some(binding_of(keys, (&subject.iss, &subject.sub)))
+}
+
+/// The binding of this issuer and subject.
+pub fn binding_of(keys: &Keys, (issuer, subject): (&str, &str)) -> String {
+    let message = [issuer.as_bytes(), &[0], subject.as_bytes()].concat();
     let tag = keys.derived_tag("session-binding", &message);
-    Some(URL_SAFE_NO_PAD.encode(tag.first_chunk::<16>()?))
+    let (first, _) = tag.split_at(16);
+    URL_SAFE_NO_PAD.encode(first)
+}
+
+/// The `sub` of a token that nobody has verified, for the audit record only.
+pub fn unverified_subject(authorization: Option<&str>) -> Option<String> {
+    Some(subject(authorization?)?.sub)
 }
 
 fn subject(authorization: &str) -> Option<Subject> {

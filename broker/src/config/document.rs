@@ -1,10 +1,11 @@
 //! Config document → [`Snapshot`], item by item (data-plane.md 3.2, 3.3): an item that does not validate is left out
 //! and reported, the rest is served. Keys are found without regard to case; unknown ones are reported and ignored.
 
-use super::model::{Closed, ServerConfig, Snapshot, VirtualServer};
+use super::access;
+use super::model::{ServerConfig, Snapshot, VirtualServer};
 use super::server::{FileMembers, validated};
 use crate::protocol::host;
-use mcp_gateway_api::config::{self, AuthPolicyEntry, ServerEntry, VirtualServerEntry};
+use mcp_gateway_api::config::{self, ServerEntry, VirtualServerEntry};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
@@ -72,9 +73,9 @@ const VIRTUAL: &[&str] = &["name", "tools", "prompts", "resources"];
 
 /// What reading collects beside the items.
 #[derive(Default)]
-struct Notes {
-    errors: Vec<String>,
-    warnings: Vec<String>,
+pub(super) struct Notes {
+    pub(super) errors: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 /// Reads a document.
@@ -96,7 +97,7 @@ pub fn read(bytes: &[u8]) -> Result<Snapshot, DocumentError> {
     };
     let servers = servers(list(&mut top, "servers")?, &mut notes);
     let virtual_servers = virtual_servers(list(&mut top, "virtualServers")?, &mut notes);
-    let closed = closed(&mut top, &mut notes)?;
+    let access = access::read(&mut top, &mut notes)?;
     Ok(Snapshot {
         hash: text_of(&top, "hash")
             .filter(|hash| !hash.is_empty())
@@ -109,7 +110,8 @@ pub fn read(bytes: &[u8]) -> Result<Snapshot, DocumentError> {
             .map(|name| host::comparable(name))
             .collect(),
         allowed_origins: strings(&mut top, "allowedOrigins", &mut notes)?,
-        closed,
+        policies: access.policies,
+        providers: access.providers,
         errors: notes.errors,
         warnings: notes.warnings,
     })
@@ -135,7 +137,7 @@ fn canonical(map: Map<String, Value>, known: &[&str], place: &str, notes: &mut N
     renamed
 }
 
-fn list(top: &mut Map<String, Value>, key: &'static str) -> Result<Vec<Value>, DocumentError> {
+pub(super) fn list(top: &mut Map<String, Value>, key: &'static str) -> Result<Vec<Value>, DocumentError> {
     match top.remove(key) {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::Array(items)) => Ok(items),
@@ -242,27 +244,4 @@ fn virtual_servers(items: Vec<Value>, notes: &mut Notes) -> HashMap<String, Virt
         found.insert(entry.name, server);
     }
     found
-}
-
-fn closed(top: &mut Map<String, Value>, notes: &mut Notes) -> Result<Closed, DocumentError> {
-    let mut policies = Vec::new();
-    let mut required = top.get("authRequired").and_then(Value::as_bool).unwrap_or(false);
-    for item in list(top, "authPolicies")? {
-        match AuthPolicyEntry::deserialize(&item) {
-            Ok(policy) => policies.push(policy),
-            Err(_) => {
-                notes
-                    .errors
-                    .push("authPolicies: a policy does not validate; everything is denied".to_owned());
-                required = true;
-            }
-        }
-    }
-    required |= top.contains_key("authn");
-    if required || !policies.is_empty() {
-        notes
-            .warnings
-            .push("authPolicies: this build evaluates no policies, what they name is denied".to_owned());
-    }
-    Ok(Closed::of(&policies, required))
 }

@@ -1,7 +1,8 @@
 //! The validated config. Values are parsed once here; later layers trust them.
 
 use crate::secret::Secret;
-use mcp_gateway_api::config::AuthPolicyEntry;
+use mcp_gateway_api::authorization::Policies;
+use mcp_gateway_api::config::PolicyProvider;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,46 +22,14 @@ pub struct Snapshot {
     pub public_hosts: Vec<String>,
     /// Further origins; `*` allows all.
     pub allowed_origins: Vec<String>,
-    /// What policies close.
-    pub closed: Closed,
+    /// Who may use what.
+    pub policies: Policies,
+    /// Issuers of tokens; with one of them every caller needs a token.
+    pub providers: Vec<PolicyProvider>,
     /// Items that were left out, with the reason.
     pub errors: Vec<String>,
     /// What was ignored.
     pub warnings: Vec<String>,
-}
-
-/// What is denied because a policy names it and this build evaluates no policies yet (data-plane.md 3.3, S10).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Closed {
-    /// The whole gateway.
-    pub everything: bool,
-    /// These servers.
-    pub servers: HashSet<String>,
-    /// These virtual servers.
-    pub virtual_servers: HashSet<String>,
-}
-
-impl Closed {
-    /// What a set of policies closes.
-    pub fn of(policies: &[AuthPolicyEntry], required: bool) -> Self {
-        let mut closed = Self {
-            everything: required,
-            ..Self::default()
-        };
-        for policy in policies {
-            if policy.targets.is_empty() {
-                closed.everything = true;
-            }
-            for target in &policy.targets {
-                match target.kind.as_str() {
-                    "MCPServerRegistration" => drop(closed.servers.insert(target.name.clone())),
-                    "MCPVirtualServer" => drop(closed.virtual_servers.insert(target.name.clone())),
-                    _ => closed.everything = true,
-                }
-            }
-        }
-        closed
-    }
 }
 
 /// One virtual server: sets of published names.

@@ -1,4 +1,5 @@
 use super::document::{DocumentError, read};
+use super::model::Snapshot;
 use super::watch::{self, Update};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -77,12 +78,95 @@ fn s13_errors_repeat_no_value_of_the_document() {
     assert!(!config.errors.concat().contains("hunter2"), "{:?}", config.errors);
 }
 
+/// Whether an anonymous caller may use this tool.
+fn open_to_anybody(config: &Snapshot, server: &str) -> bool {
+    use mcp_gateway_api::authorization::{Item, ItemKind, Request};
+    let item = Item {
+        kind: ItemKind::Tool,
+        server,
+        name: "t",
+    };
+    config.policies.decide(&Request::default(), &item).permits()
+}
+
 #[test]
 fn s10_a_policy_that_cannot_be_judged_closes_what_it_names() {
-    let config = read(b"servers: []\nauthPolicies:\n- {name: a/p, valid: true, targets: [{kind: MCPServerRegistration, name: a/one}]}\n").unwrap();
-    assert!(!config.closed.everything && config.closed.servers.contains("a/one"));
-    assert!(read(b"authRequired: true").unwrap().closed.everything);
-    assert!(read(b"authPolicies: [7]").unwrap().closed.everything);
+    let config = read(b"servers: []\nauthPolicies:\n- {name: a/p, valid: false, targets: [{kind: MCPServerRegistration, name: a/one}]}\n").unwrap();
+    assert!(!open_to_anybody(&config, "a/one") && open_to_anybody(&config, "a/two"));
+    for closed in [
+        "authRequired: true",
+        "authPolicies: [7]",
+        "authPolicies: [{name: a/p, rules: [{resource: {name: '*'}}]}]",
+        "authPolicies: [{name: a/p, rules: [{matches: [{jwt: {claim: sub}}], resource: {kind: tool, name: '*'}}]}]",
+    ] {
+        let config = read(closed.as_bytes()).unwrap();
+        assert!(!open_to_anybody(&config, "a/one"), "{closed}");
+        assert_eq!(
+            config.errors.is_empty(),
+            closed.starts_with("authRequired"),
+            "{closed}"
+        );
+    }
+}
+
+#[test]
+fn the_short_form_of_files_is_the_policy_of_the_users_guide() {
+    let text = r"
+authn: {type: jwt, issuer: [me], audience: [me.com], jwks: {type: local, source: {type: inline, data: '{}'}}}
+authPolicies:
+- name: ns/policy
+  rules:
+  - matches: [{type: JWT, jwt: {claim: sub, value: me}}]
+    resource: {kind: tool, name: default/mcp-tool:convert_to_markdown}
+";
+    let config = read(text.as_bytes()).unwrap();
+    assert_eq!(
+        (config.errors.len(), config.warnings.len()),
+        (0, 0),
+        "{:?}{:?}",
+        config.errors,
+        config.warnings
+    );
+    let provider = config.providers.first().unwrap();
+    assert_eq!(
+        (provider.issuer.as_str(), provider.audiences.as_slice()),
+        ("me", &["me.com".to_owned()][..])
+    );
+    use mcp_gateway_api::authorization::{Item, ItemKind, Request};
+    let permitted = |sub: &str, name: &str| {
+        let claims = serde_json::json!({"sub": sub}).as_object().unwrap().clone();
+        let request = Request {
+            claims: Some(&claims),
+            virtual_server: None,
+        };
+        let item = Item {
+            kind: ItemKind::Tool,
+            server: "default/mcp-tool",
+            name,
+        };
+        config.policies.decide(&request, &item).permits()
+    };
+    assert!(permitted("me", "convert_to_markdown"));
+    assert!(!permitted("you", "convert_to_markdown") && !permitted("me", "other"));
+}
+
+#[test]
+fn authn_that_cannot_be_read_lets_nobody_in() {
+    for broken in [
+        "authn: {type: basic}",
+        "authn: {type: basic, issuer: me, jwks: {type: local, source: {type: inline, data: '{}'}}}",
+        "authn: {type: jwt, issuer: me, jwks: {type: local, source: {type: file, data: /nowhere/at/all}}}",
+        "authn: {type: jwt, issuer: [], jwks: {type: local, source: {type: inline, data: '{}'}}}",
+    ] {
+        let config = read(broken.as_bytes()).unwrap();
+        assert_eq!(
+            (config.errors.len(), config.providers.len()),
+            (1, 1),
+            "{broken}: {:?}",
+            config.errors
+        );
+        assert!(!open_to_anybody(&config, "a/one"), "{broken}");
+    }
 }
 
 #[test]

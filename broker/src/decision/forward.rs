@@ -90,7 +90,10 @@ pub fn call(call: &Call<'_>, permit: &Permit<'_>) -> Forward {
         .then(|| (call.target.name.range.clone(), quoted(permit.target())));
     edits.metadata = metadata(call, permit);
     let reply = session.reply(call.message.id, call.level);
-    session.forward(edits, reply)
+    Forward {
+        rule: permit.outcome().to_string(),
+        ..session.forward(edits, reply)
+    }
 }
 
 impl OnBehalf<'_> {
@@ -160,6 +163,7 @@ impl OnBehalf<'_> {
             backend: self.backend.clone(),
             edits,
             reply,
+            rule: String::new(),
         }
     }
 

@@ -43,7 +43,8 @@ pub enum HairpinCheck {
 
 const MCP: &str = "/mcp";
 const TOKENS: &str = "/tokens";
-const METADATA: &str = "/.well-known/oauth-protected-resource";
+/// OAuth protected-resource metadata, with and without a path after it.
+pub const METADATA: &str = "/.well-known/oauth-protected-resource";
 const OWN_PATHS: [&str; 5] = ["/status", "/metrics", "/debug", "/healthz", "/readyz"];
 /// Paths of the MCP endpoint itself. Others below `/mcp` are the broker's to refuse.
 const ENDPOINTS: [&str; 3] = ["/mcp", "/mcp/", "/mcp/stateful"];
@@ -56,6 +57,23 @@ fn under(path: &str, prefix: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// True for requests whose caller is authenticated here, when anybody is: those for the MCP endpoint, but not the
+/// gateway's own ones, preflights, the metadata and `/tokens` (data-plane.md 11.2).
+pub fn is_for_callers(head: &Head, catalog: &Catalog, hairpin: &HairpinCheck) -> bool {
+    let answers = is_own(head, catalog) && under(head.path_only(), MCP);
+    answers && matches!(hairpin, HairpinCheck::None) && head.method() != "OPTIONS"
+}
+
+fn is_own(head: &Head, catalog: &Catalog) -> bool {
+    let (name, path) = (head.host(), head.path_only());
+    let shared_path = under(path, MCP) || under(path, TOKENS) || under(path, METADATA);
+    let loopback = (host::is_loopback(&name) || host::is_ip_literal(&name)) && shared_path;
+    catalog.is_public_host(&name)
+        || (!name.is_empty() && name == catalog.hosts.private)
+        || catalog.is_server_host(&name)
+        || loopback
+}
+
 /// Judges the headers.
 pub fn judge(
     head: &Head,
@@ -63,16 +81,10 @@ pub fn judge(
     rules: &Rules,
     (hairpin, facts): (&HairpinCheck, &Facts),
 ) -> HeadDecision {
-    let (name, path) = (head.host(), head.path_only());
-    let shared_path = under(path, MCP) || under(path, TOKENS) || under(path, METADATA);
-    let loopback = (host::is_loopback(&name) || host::is_ip_literal(&name)) && shared_path;
-    let own = catalog.is_public_host(&name)
-        || (!name.is_empty() && name == catalog.hosts.private)
-        || catalog.is_server_host(&name)
-        || loopback;
-    if !own {
+    if !is_own(head, catalog) {
         return HeadDecision::Ignore;
     }
+    let (name, path) = (head.host(), head.path_only());
     match hairpin {
         HairpinCheck::Invalid => return HeadDecision::Text(400, "bad request"),
         HairpinCheck::Valid(claims) => return of_hairpin(head, catalog, claims),

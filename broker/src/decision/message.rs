@@ -61,6 +61,7 @@ fn unreadable(error: &MessageError) -> Answer {
         refusal,
         id,
         session: None,
+        rule: String::new(),
     }
 }
 
@@ -82,6 +83,7 @@ pub(super) fn answer(message: &Message<'_>, token: Option<&str>, refusal: Refusa
         refusal,
         id: message.id.map(str::to_owned),
         session: token.map(str::to_owned),
+        rule: String::new(),
     })
 }
 
@@ -111,6 +113,21 @@ pub(super) fn session<'a>(
     Ok((token, claims))
 }
 
+/// The answer about an item that is unknown or hidden: the same to the caller, but the audit record tells the two apart.
+fn hidden(message: &Message<'_>, token: &str, (target, view): (&target::Target<'_>, &View<'_>)) -> Decision {
+    let mut refusal = target.unknown();
+    let denial = view.denial(target.kind, &target.name.value);
+    if denial.is_some() {
+        refusal.reason = "policy";
+    }
+    Decision::Answer(Answer {
+        refusal,
+        id: message.id.map(str::to_owned),
+        session: Some(token.to_owned()),
+        rule: denial.map(|denial| denial.to_string()).unwrap_or_default(),
+    })
+}
+
 fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Catalog, &Facts)) -> Decision {
     let (token, claims) = match session(request, message, facts) {
         Ok(session) => session,
@@ -121,10 +138,11 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         Err(refusal) => return answer(message, Some(token), refusal),
     };
     let selection = selection(request.head, request.rules);
-    let Some(permit) = target.permit(&View::new(catalog, &selection)) else {
+    let view = View::new(catalog, &selection);
+    let Some(permit) = target.permit(&view) else {
         // Whether the session was ended is known only to the store, and comes before what it may see.
         return match facts.revoked {
-            Some(_) => answer(message, Some(token), target.unknown()),
+            Some(_) => hidden(message, token, (&target, &view)),
             None => Decision::Need(Need::Facts(claims.clone(), String::new())),
         };
     };

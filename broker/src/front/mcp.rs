@@ -4,8 +4,8 @@
 use super::{FrontState, methods, relay, streams};
 use crate::aggregation::view::Selection;
 use crate::auth::session::SessionClaims;
-use crate::auth::{clock, identity, session};
-use crate::decision::{Head, head, message as decision, selection};
+use crate::auth::{clock, session};
+use crate::decision::{Head, access, head, message as decision, selection};
 use crate::protocol::message::{self, Message, MessageError, MessageKind};
 use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, PARSE_ERROR, Refusal, UNSUPPORTED_VERSION};
 use crate::protocol::{header, version};
@@ -23,12 +23,20 @@ const CLOSE_ALL: Duration = Duration::from_secs(10);
 /// One request on `/mcp`.
 pub async fn handle(State(state): State<Arc<FrontState>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
-    let head = head_of(&parts.method, parts.uri.path(), &parts.headers);
+    let mut head = head_of(&parts.method, parts.uri.path(), &parts.headers);
     if parts.method == Method::OPTIONS {
         return plain(StatusCode::OK, "");
     }
     if let Some(refused) = refuse_foreign(&state, &head) {
         return refused;
+    }
+    let checked = state
+        .authenticator
+        .check(&head.all("authorization"), clock::now())
+        .await;
+    match access::caller(checked, &head, &state.published.load()) {
+        Ok(caller) => head.caller = caller,
+        Err(refusal) => return refuse(&refusal, None),
     }
     match parts.method {
         Method::POST => post(&state, &head, body).await,
@@ -54,6 +62,7 @@ pub fn head_of(method: &Method, path: &str, headers: &HeaderMap) -> Head {
     Head {
         fields: pseudo.into_iter().chain(fields).collect(),
         end_of_stream: false,
+        caller: None,
     }
 }
 
@@ -85,6 +94,10 @@ pub fn refuse(refusal: &Refusal, id: Option<&str>) -> Response {
         response
             .headers_mut()
             .insert("retry-after", HeaderValue::from(seconds));
+    }
+    let challenge = refusal.challenge.as_deref().map(HeaderValue::from_str);
+    if let Some(Ok(challenge)) = challenge {
+        response.headers_mut().insert("www-authenticate", challenge);
     }
     response
 }
@@ -252,7 +265,7 @@ pub async fn session_of(state: &FrontState, head: &Head) -> Result<SessionClaims
         [token] => token,
         _ => return Err(decision::session_not_found()),
     };
-    let binding = identity::binding(&state.keys, head.get("authorization"));
+    let binding = head.binding(&state.keys);
     let claims = session::verify(&state.keys, token, binding.as_deref(), clock::now())
         .ok_or_else(decision::session_not_found)?;
     match state.store.record(claims.jti).await {

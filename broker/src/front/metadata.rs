@@ -1,7 +1,9 @@
 //! OAuth protected-resource metadata (data-plane.md 2.6).
 
 use super::FrontState;
-use crate::protocol::host;
+use super::mcp::head_of;
+use crate::decision::access;
+use crate::decision::head::METADATA;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
@@ -21,13 +23,14 @@ struct Metadata<'a> {
 /// GET and HEAD give the document, OPTIONS the CORS headers.
 pub async fn handle(State(state): State<Arc<FrontState>>, request: Request<Body>) -> Response {
     let mut response = Response::new(Body::empty());
-    if state.oauth.authorization_servers.is_empty() {
+    let servers = servers(&state);
+    if servers.is_empty() {
         *response.status_mut() = StatusCode::NOT_FOUND;
         return response;
     }
     match *request.method() {
         Method::GET | Method::HEAD => {
-            let document = document(&state, request.headers());
+            let document = document(&state, &servers, request.headers());
             *response.body_mut() = Body::from(document);
             response
                 .headers_mut()
@@ -56,12 +59,21 @@ pub async fn handle(State(state): State<Arc<FrontState>>, request: Request<Body>
     response
 }
 
-fn document(state: &FrontState, headers: &HeaderMap) -> String {
+/// The authorization servers of the flags, else the issuers of the policies' providers.
+fn servers(state: &FrontState) -> Vec<String> {
+    if state.oauth.authorization_servers.is_empty() {
+        state.authenticator.issuers()
+    } else {
+        state.oauth.authorization_servers.clone()
+    }
+}
+
+fn document(state: &FrontState, servers: &[String], headers: &HeaderMap) -> String {
     let oauth = &state.oauth;
     let document = Metadata {
         resource_name: &oauth.resource_name,
         resource: resource(state, headers),
-        authorization_servers: &oauth.authorization_servers,
+        authorization_servers: servers,
         bearer_methods_supported: &oauth.bearer_methods,
         scopes_supported: &oauth.scopes,
     };
@@ -74,16 +86,6 @@ fn resource(state: &FrontState, headers: &HeaderMap) -> String {
     if !state.oauth.resource.starts_with('/') {
         return resource.to_owned();
     }
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let scheme = text("x-forwarded-proto")
-        .filter(|scheme| matches!(*scheme, "http" | "https"))
-        .unwrap_or("https");
-    let catalog = state.published.load();
-    let asked = host::comparable(text("host").unwrap_or_default());
-    let name = if catalog.is_public_host(&asked) || catalog.hosts.public.is_empty() {
-        asked
-    } else {
-        catalog.hosts.public.clone()
-    };
-    format!("{scheme}://{name}{resource}")
+    let head = head_of(&Method::GET, METADATA, headers);
+    format!("{}{resource}", access::base(&head, &state.published.load()))
 }

@@ -5,8 +5,8 @@ use super::FrontState;
 use super::mcp::{Caller, json, refuse};
 use crate::aggregation::lists::{Paging, page};
 use crate::aggregation::view::View;
+use crate::auth::clock;
 use crate::auth::session::{NewSession, capability_letters, mint};
-use crate::auth::{clock, identity};
 use crate::decision::{Head, target};
 use crate::protocol::json::quoted;
 use crate::protocol::message::Message;
@@ -47,7 +47,7 @@ pub fn initialize(state: &FrontState, head: &Head, message: &Message<'_>) -> Res
     let new = NewSession {
         version,
         capabilities: capability_letters(&params.capabilities),
-        binding: identity::binding(&state.keys, head.get("authorization")),
+        binding: head.binding(&state.keys),
         length: state.session_length,
     };
     let (token, claims) = mint(&state.keys, new, clock::now());

@@ -33,6 +33,8 @@ pub struct Refusal {
     pub reason: &'static str,
     /// Value of `Retry-After` in seconds.
     pub retry_after: Option<u32>,
+    /// Value of `WWW-Authenticate`.
+    pub challenge: Option<String>,
 }
 
 impl Refusal {
@@ -45,7 +47,15 @@ impl Refusal {
             data: None,
             reason,
             retry_after: None,
+            challenge: None,
         }
+    }
+
+    /// Adds `WWW-Authenticate`.
+    #[must_use]
+    pub fn with_challenge(mut self, challenge: String) -> Self {
+        self.challenge = Some(challenge);
+        self
     }
 
     /// Adds `data`.

@@ -2,28 +2,42 @@
 //! where the router decides. The ordinary path has no response phase, so a forwarded call is recorded as forwarded,
 //! without the status of the reply.
 
-use crate::decision::{Answer, Edits, Facts, Head};
+use crate::auth::identity;
+use crate::auth::keys::Keys;
+use crate::decision::{Answer, Facts, Forward, Head};
 use crate::protocol::message::Message;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::time::Duration;
 
 /// Longest text of one field, characters.
 const MAX_FIELD: usize = 256;
 
+/// A call.
+pub struct Call<'a> {
+    /// Headers, with the caller.
+    pub head: &'a Head,
+    /// Message.
+    pub message: &'a Message<'a>,
+    /// What is known of the session.
+    pub facts: &'a Facts,
+    /// Keys, for the digest of the arguments.
+    pub keys: &'a Keys,
+}
+
 /// What happened to the call.
 pub enum Outcome<'a> {
-    /// It went to the server that these edits name.
-    Forwarded(&'a Edits),
+    /// It went to a server.
+    Forwarded(&'a Forward),
     /// It was answered by the gateway.
     Answered(&'a Answer),
 }
 
 /// Writes the record when the method is one that is audited.
-pub fn record(head: &Head, message: &Message<'_>, facts: &Facts, outcome: &Outcome<'_>, elapsed: Duration) {
-    let what = match message.method.as_ref() {
-        "tools/call" => "tool call",
-        "prompts/get" => "prompt get",
-        "resources/read" => "resource read",
-        _ => return,
+pub fn record(call: &Call<'_>, outcome: &Outcome<'_>, elapsed: Duration) {
+    let (head, message) = (call.head, call.message);
+    let Some(what) = audited(&message.method) else {
+        return;
     };
     let named = message
         .name
@@ -31,12 +45,13 @@ pub fn record(head: &Head, message: &Message<'_>, facts: &Facts, outcome: &Outco
         .or(message.uri.as_ref())
         .map(|name| shortened(&name.value))
         .unwrap_or_default();
-    let (outcome_word, status, reason, edits) = match outcome {
-        Outcome::Forwarded(edits) => ("forwarded", 0, "", Some(*edits)),
+    let (outcome_word, status, reason, rule, edits) = match outcome {
+        Outcome::Forwarded(forward) => ("forwarded", 0, "", &forward.rule, Some(&forward.edits)),
         Outcome::Answered(answer) => (
             word(answer.refusal.reason),
             answer.refusal.status,
             answer.refusal.reason,
+            &answer.rule,
             None,
         ),
     };
@@ -44,36 +59,78 @@ pub fn record(head: &Head, message: &Message<'_>, facts: &Facts, outcome: &Outco
         let text = edits.and_then(|edits| edits.metadata.text.iter().find(|(name, _)| names.contains(name)));
         text.map(|(_, value)| shortened(value)).unwrap_or_default()
     };
-    let session = facts
+    let session = call
+        .facts
         .claims
         .as_ref()
         .map(|claims| format!("jti:{}", claims.jti))
         .unwrap_or_default();
+    let (issuer, user) = head.caller.as_ref().map_or(("", ""), |caller| caller.subject());
+    let unverified = match head.caller {
+        Some(_) => None,
+        None => identity::unverified_subject(head.get("authorization")),
+    };
     tracing::info!(
         component = "router",
         audit = true,
+        user = shortened(user),
+        user_unverified = shortened(&unverified.unwrap_or_default()),
+        issuer = shortened(issuer),
         tool = named,
         target = member(&["tool", "prompt", "resource"]),
         server = member(&["server"]),
         outcome = outcome_word,
         status,
         reason,
+        route_rule = shortened(rule),
         session,
         virtual_server = member(&["virtual_server"]),
         request_id = shortened(head.get("x-request-id").unwrap_or_default()),
         jsonrpc_id = shortened(message.id.unwrap_or_default()),
         client_address = shortened(head.get("x-forwarded-for").unwrap_or_default()),
+        arguments_hmac = arguments_digest(call),
         duration_ms = elapsed.as_millis() as u64,
         era = "legacy",
         "{what}"
     );
 }
 
+/// What the record of a method is called, when it has one.
+fn audited(method: &str) -> Option<&'static str> {
+    match method {
+        "tools/call" => Some("tool call"),
+        "prompts/get" => Some("prompt get"),
+        "resources/read" => Some("resource read"),
+        _ => None,
+    }
+}
+
+/// Tells equal arguments from others without saying what they are: 16 hex digits under a key of this gateway.
+fn arguments_digest(call: &Call<'_>) -> String {
+    #[derive(Deserialize)]
+    struct Params<'a> {
+        #[serde(borrow)]
+        arguments: Option<&'a RawValue>,
+    }
+    let params = call
+        .message
+        .params
+        .and_then(|text| serde_json::from_str::<Params<'_>>(text).ok());
+    let Some(arguments) = params.and_then(|params| params.arguments) else {
+        return String::new();
+    };
+    let tag = call
+        .keys
+        .derived_tag("audit-arguments", arguments.get().as_bytes());
+    let (first, _) = tag.split_at(8);
+    hex::encode(first)
+}
+
 /// The words of `outcome` that the metrics know.
 fn word(reason: &str) -> &'static str {
     match reason {
         "unknown" => "not_found",
-        "session" | "session_missing" => "denied",
+        "session" | "session_missing" | "policy" => "denied",
         "backend_late" => "timeout",
         "store" | "busy" | "backend_unavailable" | "backend_refused" => "unavailable",
         _ => "client_error",
@@ -90,8 +147,10 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decision::Edits;
     use crate::protocol::message::read;
     use crate::protocol::reply::Refusal;
+    use crate::sessions::store::BackendSession;
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
@@ -122,13 +181,13 @@ mod tests {
         };
         let message = read(body.as_bytes()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
-            record(
-                &head,
-                &message,
-                &Facts::default(),
-                outcome,
-                Duration::from_millis(3),
-            );
+            let call = Call {
+                head: &head,
+                message: &message,
+                facts: &Facts::default(),
+                keys: &Keys::new(crate::secret::Secret::new("k"), None),
+            };
+            record(&call, outcome, Duration::from_millis(3));
         });
         let text = sink.0.lock().unwrap().clone();
         String::from_utf8(text).unwrap()
@@ -137,9 +196,22 @@ mod tests {
     #[test]
     fn a_call_is_recorded_once_with_names_and_without_arguments_or_credentials() {
         let body = r#"{"jsonrpc":"2.0","id":9007199254740993,"method":"tools/call","params":{"name":"one_forecast","arguments":{"secret":"hunter3"}}}"#;
+        let server =
+            crate::config::document::read(b"servers: [{name: ns/one, url: 'http://one.test/mcp'}]").unwrap();
         let mut edits = Edits::default();
         edits.metadata.text = vec![("server", "ns/one".to_owned()), ("tool", "forecast".to_owned())];
-        let line = recorded(body, &Outcome::Forwarded(&edits));
+        let forward = Forward {
+            server: Arc::clone(&server.servers[0]),
+            backend: BackendSession {
+                id: None,
+                version: "2025-11-25".to_owned(),
+                logging: false,
+            },
+            edits,
+            reply: None,
+            rule: "ns/policy rule-0".to_owned(),
+        };
+        let line = recorded(body, &Outcome::Forwarded(&forward));
         let record: serde_json::Value = serde_json::from_str(&line).unwrap();
         let fields = &record["fields"];
         assert_eq!(
@@ -158,6 +230,8 @@ mod tests {
             (fields["outcome"].as_str(), fields["jsonrpc_id"].as_str()),
             (Some("forwarded"), Some("9007199254740993"))
         );
+        assert_eq!(fields["route_rule"], "ns/policy rule-0");
+        assert_eq!(fields["arguments_hmac"].as_str().map(str::len), Some(16));
         assert!(!line.contains("hunter"), "{line}");
     }
 
@@ -168,6 +242,7 @@ mod tests {
             refusal,
             id: None,
             session: None,
+            rule: String::new(),
         };
         let line = recorded(
             r#"{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"name":"x"}}"#,

@@ -1,11 +1,15 @@
 //! Fetches the facts that a decision asks for: token claims, store facts, backend sessions. Every wait has a deadline
 //! below Envoy's message timeout (data-plane.md 8.9).
 
+use crate::aggregation::catalog::Catalog;
 use crate::aggregation::federation::Published;
 use crate::auth::hairpin::{self, UseCounter};
+use crate::auth::jwt::Verified;
 use crate::auth::keys::Keys;
-use crate::auth::{clock, identity, session};
+use crate::auth::{clock, session};
+use crate::authn::Authenticator;
 use crate::config::model::ServerConfig;
+use crate::decision::access;
 use crate::decision::head::HairpinCheck;
 use crate::decision::{Answer, Facts, Forward, Head, Need, Rules};
 use crate::protocol::header;
@@ -26,6 +30,8 @@ pub struct RouterState {
     pub published: Arc<Published>,
     /// Keys.
     pub keys: Arc<Keys>,
+    /// Check of the callers' tokens.
+    pub authenticator: Arc<Authenticator>,
     /// Sessions.
     pub store: Arc<SessionStore>,
     /// Backend sessions.
@@ -81,13 +87,25 @@ impl RouterState {
         }
     }
 
+    /// The verified caller, or `None` where nobody is verified.
+    ///
+    /// # Errors
+    /// What the client is answered.
+    pub async fn caller(&self, head: &Head, catalog: &Catalog) -> Result<Option<Arc<Verified>>, Refusal> {
+        let checked = self
+            .authenticator
+            .check(&head.all("authorization"), clock::now())
+            .await;
+        access::caller(checked, head, catalog)
+    }
+
     /// What the headers alone say: the claims of a valid session token.
     pub fn first_facts(&self, head: &Head) -> Facts {
         let tokens = head.all(header::SESSION);
         let [token] = tokens.as_slice() else {
             return Facts::default();
         };
-        let binding = identity::binding(&self.keys, head.get("authorization"));
+        let binding = head.binding(&self.keys);
         Facts {
             claims: session::verify(&self.keys, token, binding.as_deref(), clock::now()),
             ..Facts::default()
@@ -212,5 +230,6 @@ pub fn refused(refusal: Refusal, id: Option<&str>, session: Option<&str>) -> Ans
         refusal,
         id: id.map(str::to_owned),
         session: session.map(str::to_owned),
+        rule: String::new(),
     }
 }

@@ -69,9 +69,15 @@ impl Machine {
     }
 
     async fn on_headers(&mut self, headers: HttpHeaders) -> ProcessingResponse {
-        let head = translate::head(headers);
+        let mut head = translate::head(headers);
         let catalog = self.router.published.load();
         let hairpin = self.router.hairpin(&head);
+        if head::is_for_callers(&head, &catalog, &hairpin) {
+            match self.router.caller(&head, &catalog).await {
+                Ok(caller) => head.caller = caller,
+                Err(refusal) => return self.answer(head.method(), &refused(refusal, None, None)),
+            }
+        }
         let facts = self.router.first_facts(&head);
         match head::judge(&head, &catalog, &self.router.rules, (&hairpin, &facts)) {
             HeadDecision::Ignore => translate::untouched(),
@@ -161,12 +167,18 @@ impl Machine {
         let decide = |facts: &Facts| judge(&request, &catalog, facts);
         let settled = self.settle(&decide, (head, id), &mut facts).await;
         let outcome = match &settled {
-            Ok(Decision::Forward(forward)) => Some(Outcome::Forwarded(&forward.edits)),
+            Ok(Decision::Forward(forward)) => Some(Outcome::Forwarded(forward)),
             Ok(Decision::Answer(answer)) => Some(Outcome::Answered(answer)),
             _ => None,
         };
         if let (Ok(message), Some(outcome)) = (&read, &outcome) {
-            audit::record(head, message, &facts, outcome, self.started.elapsed());
+            let call = audit::Call {
+                head,
+                message,
+                facts: &facts,
+                keys: &self.router.keys,
+            };
+            audit::record(&call, outcome, self.started.elapsed());
         }
         match settled {
             Ok(Decision::Broker(edits)) => {

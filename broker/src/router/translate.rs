@@ -40,6 +40,7 @@ pub fn head(headers: HttpHeaders) -> Head {
             .map(|field| (field.key.to_ascii_lowercase(), value(field)))
             .collect(),
         end_of_stream: headers.end_of_stream,
+        caller: None,
     }
 }
 
@@ -262,6 +263,8 @@ pub fn answer(answer: &Answer) -> ProcessingResponse {
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(answer.session.as_deref().map(|token| (header::SESSION, token)));
     headers.extend(retry.as_deref().map(|seconds| ("retry-after", seconds)));
+    let challenge = refusal.challenge.as_deref();
+    headers.extend(challenge.map(|challenge| ("www-authenticate", challenge)));
     immediate(
         refusal.status,
         &headers,

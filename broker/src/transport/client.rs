@@ -82,6 +82,31 @@ pub fn server_client(bundles: &[&str], policy: AddressPolicy) -> Result<Client, 
         .map_err(|error| ClientError::Build(error.to_string()))
 }
 
+/// Redirects that a fetch of a document follows.
+const MAX_REDIRECTS: usize = 3;
+
+/// A client that fetches documents, for example key sets. Redirects are followed on the same host and scheme only.
+///
+/// # Errors
+/// [`ClientError`] when a bundle is bad.
+pub fn document_client(bundles: &[&str], policy: AddressPolicy) -> Result<Client, ClientError> {
+    install_crypto();
+    let same_place = reqwest::redirect::Policy::custom(|attempt| {
+        let from = attempt.previous().last();
+        let stays = from.is_some_and(|from| from.origin() == attempt.url().origin());
+        if stays && attempt.previous().len() <= MAX_REDIRECTS {
+            attempt.follow()
+        } else {
+            attempt.stop()
+        }
+    });
+    let builder = builder(bundles)?.dns_resolver(Arc::new(CheckedResolver(policy)));
+    builder
+        .redirect(same_place)
+        .build()
+        .map_err(|error| ClientError::Build(error.to_string()))
+}
+
 /// A client of the cluster's API server, which trusts the cluster's CA only.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 12] = [
     &["config"],
     &["auth"],
     &["transport"],
-    &["sessions", "upstreams", "kubernetes"],
+    &["authn", "sessions", "upstreams", "kubernetes"],
     &["aggregation"],
     &["decision"],
     &["router", "front"],

@@ -12,6 +12,7 @@
     reason = "test code, helper functions included"
 )]
 
+mod access;
 mod catalog;
 mod client;
 mod config;

@@ -1,0 +1,140 @@
+//! The rules of all policies in one index: by server and item where the rule names them without `*`, so that a decision
+//! looks at the few rules that could name its item and not at all of them.
+
+use std::collections::HashMap;
+
+use super::{Claims, Item, ItemKind, ResourcePattern, claim_matches};
+use crate::config::{PolicyAction, PolicyRule};
+
+/// All rules, in the order of the policies and of their rules.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RuleSet {
+    rules: Vec<Rule>,
+    by_server: HashMap<String, OfServer>,
+    /// Rules whose server is not one name.
+    anywhere: Vec<usize>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct OfServer {
+    by_item: HashMap<String, Vec<usize>>,
+    /// Rules whose item is not one name.
+    patterns: Vec<usize>,
+}
+
+/// One rule.
+#[derive(Clone, Debug)]
+pub(super) struct Rule {
+    /// Position of its policy.
+    pub(super) policy: usize,
+    /// Its name, `rule-<index>` without one.
+    pub(super) name: String,
+    pub(super) effect: PolicyAction,
+    matches: Vec<(String, Vec<String>)>,
+    kind: Option<ItemKind>,
+    resource: ResourcePattern,
+}
+
+impl RuleSet {
+    /// Adds the rules of the policy at `policy`; false when one of them cannot be understood.
+    pub(super) fn add(&mut self, policy: usize, rules: &[PolicyRule]) -> bool {
+        let mut understood = true;
+        for (index, rule) in rules.iter().enumerate() {
+            match Rule::new(policy, index, rule) {
+                Some(rule) => self.insert(rule),
+                None => understood = false,
+            }
+        }
+        understood
+    }
+
+    fn insert(&mut self, rule: Rule) {
+        let position = self.rules.len();
+        let place = match (rule.resource.server(), rule.resource.item()) {
+            (Some(server), item) => {
+                let of_server = self.by_server.entry(server).or_default();
+                match item {
+                    Some(item) => of_server.by_item.entry(item.to_owned()).or_default(),
+                    None => &mut of_server.patterns,
+                }
+            }
+            (None, _) => &mut self.anywhere,
+        };
+        place.push(position);
+        self.rules.push(rule);
+    }
+
+    /// The rule that decides: the first matching Deny of a policy that concerns the request, else the first matching
+    /// Allow of one.
+    pub(super) fn decisive(
+        &self,
+        claims: Option<&Claims>,
+        item: &Item<'_>,
+        concerns: impl Fn(usize) -> bool,
+    ) -> Option<&Rule> {
+        let of_server = self.by_server.get(item.server);
+        let by_item = of_server.and_then(|rules| rules.by_item.get(item.name));
+        let patterns = of_server.map(|rules| &rules.patterns);
+        let candidates = || {
+            let lists = by_item.into_iter().chain(patterns).chain([&self.anywhere]);
+            lists
+                .flatten()
+                .filter_map(|position| Some((*position, self.rules.get(*position)?)))
+        };
+        let first = |effect: PolicyAction| {
+            candidates()
+                .filter(|(_, rule)| {
+                    rule.effect == effect && rule.matches(claims, item) && concerns(rule.policy)
+                })
+                .min_by_key(|(position, _)| *position)
+        };
+        let (_, rule) = first(PolicyAction::Deny).or_else(|| first(PolicyAction::Allow))?;
+        Some(rule)
+    }
+}
+
+impl Rule {
+    /// `None` for a rule whose kind or resource cannot be understood.
+    fn new(policy: usize, index: usize, rule: &PolicyRule) -> Option<Self> {
+        let kind = match rule.kind.to_ascii_lowercase().as_str() {
+            "tool" => Some(ItemKind::Tool),
+            "prompt" => Some(ItemKind::Prompt),
+            "resource" => Some(ItemKind::Resource),
+            "*" => None,
+            _ => return None,
+        };
+        Some(Self {
+            policy,
+            name: if rule.name.is_empty() {
+                format!("rule-{index}")
+            } else {
+                rule.name.clone()
+            },
+            effect: rule.effect,
+            matches: rule
+                .matches
+                .iter()
+                .map(|m| (m.claim.clone(), m.values.clone()))
+                .collect(),
+            kind,
+            resource: ResourcePattern::parse(&rule.resource)?,
+        })
+    }
+
+    fn matches(&self, claims: Option<&Claims>, item: &Item<'_>) -> bool {
+        self.kind.is_none_or(|kind| kind == item.kind)
+            && self.resource.matches(item.server, item.name)
+            && self.holds_for(claims)
+    }
+
+    fn holds_for(&self, claims: Option<&Claims>) -> bool {
+        match claims {
+            Some(claims) => self
+                .matches
+                .iter()
+                .all(|(claim, values)| claim_matches(claims, claim, values)),
+            // Without a verified token only a Deny rule for everybody can hold.
+            None => self.effect == PolicyAction::Deny && self.matches.is_empty(),
+        }
+    }
+}

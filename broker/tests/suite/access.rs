@@ -1,0 +1,184 @@
+//! Who may call what, through Envoy: tokens, policies, lists and calls by one decision (operator.md 10,
+//! data-plane.md 11). Key and token are those of the user's guide to policies.
+
+use crate::client::Client;
+use crate::fixture::Server;
+use crate::world::{World, config, entry, eventually};
+use reqwest::Method;
+use serde_json::json;
+use std::sync::Arc;
+
+const JWK: &str = r#"{"use":"sig","kty":"EC","kid":"XhO06x8JjWH1wwkWkyeEUxsooGEWoEdidEpwyd_hmuI","crv":"P-256","alg":"ES256","x":"XZHF8Em5LbpqfgewAalpSEH4Ka2I2xjcxxUt2j6-lCo","y":"g3DFz45A7EOUMgmsNXatrXw1t-PG5xsbkxUs851RxSE"}"#;
+const TOKEN: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6IlhoTzA2eDhKaldIMXd3a1dreWVFVXhzb29HRVdvRWRpZEVwd3lkX2htdUkiLCJ0eXAiOiJKV1QifQ.eyJhdWQiOiJtZS5jb20iLCJleHAiOjE5MDA2NTAyOTQsImlhdCI6MTc0MzYyNDc4NywiaXNzIjoibWUiLCJqdGkiOiJlM2MzNjhkYzBmNGUyODdiYzhkYmM2OTIyOTU5ZTA3M2YzMThkNTliYTlhZjdhY2Q0N2ViMWUzZGIyOTZlYTQwIiwibmJmIjoxNzQzNjI0Nzg3LCJzdWIiOiJtZSJ9.IshAKo62yWHwfnt62vR1nfa4SQmpSB-4ceAMXWs1P_rREl2gYj6nJ7HwLM5avv_eyOFbI-3rRZzCMCuNVLAF5w";
+
+/// A config whose policy on the Gateway lets `sub: <sub>` use `resource`.
+fn with_policy(servers: &[(&Arc<Server>, &str)], sub: &str, resource: &str) -> String {
+    let entries: Vec<String> = servers
+        .iter()
+        .map(|(server, prefix)| entry(server, prefix))
+        .collect();
+    format!(
+        "{}authRequired: true
+authPolicies:
+- name: ns/policy
+  generation: 1
+  valid: true
+  targets: [{{kind: Gateway, name: ns/gw}}]
+  defaultAction: Deny
+  providers: [{{name: p, issuer: me, audiences: [me.com], jwks: '{JWK}'}}]
+  rules: [{{name: r, effect: Allow, matches: [{{claim: sub, values: [{sub}]}}], kind: tool, resource: '{resource}'}}]
+",
+        config(&entries)
+    )
+}
+
+fn bearer(world: &World) -> Client {
+    world.client().with("authorization", format!("Bearer {TOKEN}"))
+}
+
+async fn tools(client: &Client) -> Vec<String> {
+    client.names("tools/list", "tools", "name").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_and_calls_follow_the_policy_and_its_change_needs_no_new_session() {
+    let (one, two) = (
+        Server::start("one", &["forecast", "history"]).await,
+        Server::start("two", &["forecast"]).await,
+    );
+    let both = [(&one, "one_"), (&two, "two_")];
+    let world = World::start_with(&with_policy(&both, "me", "ns/one:forecast"), &[&one, &two], &[]).await;
+    let client = bearer(&world).initialized().await;
+    eventually("the one tool", || async {
+        (tools(&client).await == ["one_forecast"]).then_some(())
+    })
+    .await;
+    assert_eq!(client.call("one_forecast").await.status, 200);
+    let hidden = client.call("two_forecast").await;
+    let unknown = client.call("no_such_tool").await;
+    assert_eq!(hidden.error(), (-32602, "Unknown tool: two_forecast".to_owned()));
+    assert_eq!((hidden.status, unknown.status), (200, 200));
+    assert!(
+        two.calls("tools/call").is_empty(),
+        "nothing reached the other server"
+    );
+
+    world.write_config(&with_policy(&both, "me", "ns/*:forecast"));
+    eventually("both servers' tool", || async {
+        (tools(&client).await == ["one_forecast", "two_forecast"]).then_some(())
+    })
+    .await;
+    assert_eq!(client.call("two_forecast").await.status, 200);
+
+    world.write_config(&with_policy(&both, "somebody-else", "*"));
+    eventually("nothing", || async {
+        tools(&client).await.is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(client.call("one_forecast").await.error().0, -32602);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_good_token_the_answer_is_401_with_a_challenge() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = World::start_with(&with_policy(&[(&one, "one_")], "me", "*"), &[&one], &[]).await;
+    let initialize = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}});
+    let refused = world.client().rpc("initialize", initialize.clone()).await;
+    let challenge = refused.header("www-authenticate").unwrap_or_default().to_owned();
+    assert_eq!(
+        (refused.status, refused.error()),
+        (401, (-32001, "unauthorized".to_owned()))
+    );
+    assert!(
+        challenge.starts_with(
+            "Bearer resource_metadata=\"http://mcp.test/.well-known/oauth-protected-resource/mcp\""
+        ),
+        "{challenge}"
+    );
+    let tampered = world.client().with("authorization", format!("Bearer {TOKEN}x"));
+    let refused = tampered.rpc("initialize", initialize.clone()).await;
+    assert_eq!(refused.status, 401);
+    assert!(
+        refused
+            .header("www-authenticate")
+            .unwrap()
+            .contains("error=\"invalid_token\"")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_does_not_replace_the_token_and_a_token_in_the_query_is_none() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = World::start_with(&with_policy(&[(&one, "one_")], "me", "*"), &[&one], &[]).await;
+    let session = bearer(&world).initialized().await.session;
+    for method in [Method::GET, Method::DELETE, Method::POST] {
+        let mut anonymous = world.client();
+        anonymous.session.clone_from(&session);
+        let reply = anonymous
+            .request(method.clone(), "/mcp")
+            .header("accept", "application/json, text/event-stream")
+            .header("content-type", "application/json")
+            .body(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(reply.status(), 401, "{method}");
+    }
+    let in_query = world
+        .client()
+        .request(Method::POST, &format!("/mcp?access_token={TOKEN}"))
+        .header("content-type", "application/json")
+        .body(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(in_query.status(), 401);
+    // Preflights and the metadata are open; here there is nothing to point to, because the issuer is no URL.
+    let preflight = world
+        .client()
+        .request(Method::OPTIONS, "/mcp")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(preflight.status(), 200);
+    for path in [
+        "/.well-known/oauth-protected-resource",
+        "/.well-known/oauth-protected-resource/mcp",
+    ] {
+        let metadata = world.client().request(Method::GET, path).send().await.unwrap();
+        assert_eq!(
+            metadata.status(),
+            404,
+            "{path}: the issuer is no URL, so there is nothing to point to"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_required_policy_that_is_missing_or_not_accepted_refuses_every_item() {
+    let one = Server::start("one", &["forecast"]).await;
+    let servers = [(&one, "one_")];
+    let entries = [entry(&one, "one_")];
+    let required = format!("{}authRequired: true\n", config(&entries));
+    let world = World::start_with(&required, &[&one], &[]).await;
+    let client = bearer(&world).initialized().await;
+    assert!(tools(&client).await.is_empty());
+    assert_eq!(client.call("one_forecast").await.error().0, -32602);
+    world.write_config(&with_policy(&servers, "me", "*"));
+    eventually("the tool", || async {
+        (tools(&client).await == ["one_forecast"]).then_some(())
+    })
+    .await;
+    world.write_config(&with_policy(&servers, "me", "*").replace("valid: true", "valid: false"));
+    eventually("nothing", || async {
+        tools(&client).await.is_empty().then_some(())
+    })
+    .await;
+    world.write_config(&required);
+    eventually("the policy to be gone", || async {
+        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}});
+        (world.client().rpc("initialize", params).await.status == 200).then_some(())
+    })
+    .await;
+    assert!(tools(&client).await.is_empty(), "and still nothing");
+}
