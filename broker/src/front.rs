@@ -2,6 +2,7 @@
 //! replies, the admin listener. It reads the same catalog as the router and never talks to it.
 
 pub mod admin;
+pub mod channel;
 pub mod listener;
 pub mod mcp;
 pub mod metadata;
@@ -11,6 +12,7 @@ pub mod relay;
 pub mod repair;
 pub mod status;
 pub mod streams;
+pub mod unsolicited;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ use axum::routing::{any, get, post};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Everything that the handlers work with.
 pub struct FrontState {
@@ -46,6 +49,8 @@ pub struct FrontState {
     pub metrics: Arc<Metrics>,
     /// GET streams of clients.
     pub streams: streams::Streams,
+    /// Streams of backend sessions that may be open at once.
+    pub unsolicited: Arc<Semaphore>,
     /// Health.
     pub health: Arc<Health>,
     /// Settings that decide.

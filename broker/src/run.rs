@@ -9,7 +9,7 @@ use crate::auth::keys::Keys;
 use crate::authn::Authenticator;
 use crate::config::{sources, watch};
 use crate::decision::Rules;
-use crate::front::{self, FrontState, Health, streams};
+use crate::front::{self, FrontState, Health, streams, unsolicited};
 use crate::kubernetes::secret::{self, ClusterAccess};
 use crate::options::Options;
 use crate::router::facts::{MAX_ANSWERS, RouterState};
@@ -224,6 +224,7 @@ impl Pieces {
             opener: Some(Arc::clone(&self.opener)),
             metrics: Arc::clone(&self.metrics),
             streams: streams::Streams::default(),
+            unsolicited: Arc::new(Semaphore::new(unsolicited::MAX_STREAMS)),
             health: Arc::new(Health::default()),
             rules: self.rules.clone(),
             page_size: options.page_size,
@@ -313,7 +314,8 @@ impl Running {
         self.background.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = streams::announce_changes(state) => {}
+                () = streams::announce_changes(Arc::clone(&state)) => {}
+                () = streams::forget_abandoned(state) => {}
             }
         });
         for task in [

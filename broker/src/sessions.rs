@@ -1,8 +1,9 @@
 //! Client sessions and the backend sessions that belong to them: the store (`store` over `memory` or `shared`), the opening,
-//! closing and addressing of hairpin requests (`opener`, `hairpin`), the watching of sessions (`watchers`). The token of a
-//! client session itself is `auth::session`.
+//! closing and addressing of hairpin requests (`opener`, `leg`, `hairpin`), the watching of sessions (`watchers`). The token
+//! of a client session itself is `auth::session`.
 
 pub mod hairpin;
+pub mod leg;
 pub mod memory;
 pub mod opener;
 mod recent;

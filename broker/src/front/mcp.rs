@@ -1,10 +1,12 @@
 //! The MCP endpoint of the broker, legacy era (data-plane.md 4.2–4.6): HTTP rules, sessions, GET and DELETE. The
 //! methods themselves are in `methods`.
 
-use super::{FrontState, methods, relay, streams};
+use super::streams::NotOpened;
+use super::{FrontState, methods, relay, streams, unsolicited};
 use crate::aggregation::view::Selection;
 use crate::auth::session::SessionClaims;
 use crate::auth::{clock, session};
+use crate::decision::forward::LAST_EVENT_ID;
 use crate::decision::{Head, access, head, message as decision, selection};
 use crate::protocol::message::{self, Message, MessageError, MessageKind};
 use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, PARSE_ERROR, Refusal, UNSUPPORTED_VERSION};
@@ -292,9 +294,11 @@ async fn get(state: &Arc<FrontState>, head: &Head) -> Response {
             None,
         );
     }
-    match streams::open(state, claims.jti, selection(head, &state.rules)) {
-        Some(body) => {
-            let mut response = respond(StatusCode::OK, "text/event-stream", body);
+    let last = head.get(LAST_EVENT_ID);
+    match streams::open(state, &claims, selection(head, &state.rules), last) {
+        Ok(opened) => {
+            unsolicited::follow(state, claims, head, opened.ended);
+            let mut response = respond(StatusCode::OK, "text/event-stream", opened.body);
             response
                 .headers_mut()
                 .insert("cache-control", HeaderValue::from_static("no-cache"));
@@ -303,7 +307,11 @@ async fn get(state: &Arc<FrontState>, head: &Head) -> Response {
                 .insert("x-accel-buffering", HeaderValue::from_static("no"));
             response
         }
-        None => refuse(
+        Err(NotOpened::ForeignEvent) => refuse(
+            &Refusal::new(400, INVALID_REQUEST, "unknown Last-Event-ID", "event_id"),
+            None,
+        ),
+        Err(NotOpened::Busy) => refuse(
             &Refusal::new(429, INTERNAL, "busy", "streams").retry_after(1),
             None,
         ),

@@ -9,7 +9,7 @@ use crate::decision::relay::LEVELS;
 use crate::protocol::message::Message;
 use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::sessions::hairpin::forwarded;
-use crate::sessions::opener::set_level_body;
+use crate::sessions::leg::set_level_body;
 use crate::sessions::store::{BackendSession, Change};
 use axum::response::Response;
 use serde::Deserialize;

@@ -1,125 +1,193 @@
 //! GET streams of clients (data-plane.md 4.6) and the change notices on them (5.4): after a quiet moment one notice per
-//! kind to those sessions whose visible list changed.
+//! kind to those sessions whose visible list changed. The messages of one session are its `channel`.
 
 use super::FrontState;
+use super::channel::{Channel, Inbox, Message};
 use crate::aggregation::catalog::{Catalog, Server};
 use crate::aggregation::view::{Selection, View};
+use crate::auth::keys::Keys;
+use crate::auth::seal;
+use crate::auth::session::SessionClaims;
+use crate::decision::relay::OURS;
 use crate::protocol::{reply, sse};
 use crate::upstreams::items::ItemKind;
 use axum::body::{Body, Bytes};
 use futures::stream::{self, StreamExt as _};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Channels, most of them with an open stream.
 const MAX_STREAMS: usize = 20_000;
-/// Messages that wait for a slow reader; past it the stream is closed.
-const QUEUE: usize = 256;
+/// Open streams of one identity.
+const MAX_PER_IDENTITY: usize = 100;
 const QUIET: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(1);
+/// How often what nobody fetches is looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+const PURPOSE: &str = "event-id";
 
-struct Stream {
-    generation: u64,
-    sender: mpsc::Sender<String>,
-    selection: Selection,
-    /// What the client could see when it was told last, or when it came.
-    seen: Arc<Catalog>,
+/// An event id, sealed.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct EventId {
+    #[serde(rename = "j")]
+    jti: Uuid,
+    #[serde(rename = "c")]
+    channel: Uuid,
+    #[serde(rename = "n")]
+    sequence: u64,
 }
 
-/// The open streams, at most one per session.
+/// Why a stream is not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotOpened {
+    /// Too many streams.
+    Busy,
+    /// The event id is forged or another session's.
+    ForeignEvent,
+}
+
+#[derive(Default)]
+struct Open {
+    generation: u64,
+    channels: HashMap<Uuid, Channel>,
+    identities: HashMap<String, usize>,
+}
+
+/// The channels of sessions with a stream, or with one until a minute ago.
 #[derive(Default)]
 pub struct Streams {
-    open: Mutex<(u64, HashMap<Uuid, Stream>)>,
+    open: Mutex<Open>,
+}
+
+impl Open {
+    fn forget(&mut self, jti: Uuid) {
+        if let Some(binding) = self.channels.remove(&jti).and_then(|channel| channel.binding)
+            && let Some(count) = self.identities.get_mut(&binding)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.identities.remove(&binding);
+            }
+        }
+    }
+
+    fn channel(
+        &mut self,
+        claims: &SessionClaims,
+        selection: Selection,
+        seen: Arc<Catalog>,
+    ) -> Option<&mut Channel> {
+        if !self.channels.contains_key(&claims.jti) {
+            let of_identity = |binding| self.identities.get(binding).copied().unwrap_or(0);
+            let full = self.channels.len() >= MAX_STREAMS
+                || claims
+                    .bnd
+                    .as_ref()
+                    .is_some_and(|bnd| of_identity(bnd) >= MAX_PER_IDENTITY);
+            if full {
+                return None;
+            }
+            if let Some(binding) = &claims.bnd {
+                *self.identities.entry(binding.clone()).or_default() += 1;
+            }
+        }
+        self.generation += 1;
+        let new = || Channel::new(selection.clone(), seen, claims.bnd.clone());
+        let channel = self.channels.entry(claims.jti).or_insert_with(new);
+        channel.selection = selection;
+        Some(channel)
+    }
 }
 
 impl Streams {
     fn insert(
         &self,
-        jti: Uuid,
-        selection: Selection,
-        seen: Arc<Catalog>,
-    ) -> Option<(u64, mpsc::Receiver<String>)> {
+        claims: &SessionClaims,
+        last: Option<&EventId>,
+        (selection, seen): (Selection, Arc<Catalog>),
+    ) -> Option<Inbox> {
         let mut open = self.open.lock().ok()?;
-        let (counter, streams) = &mut *open;
-        if streams.len() >= MAX_STREAMS && !streams.contains_key(&jti) {
-            return None;
+        let generation = open.generation + 1;
+        let channel = open.channel(claims, selection.clone(), Arc::clone(&seen))?;
+        let last = last.filter(|last| channel.can_continue(last.channel, last.sequence));
+        if last.is_none() {
+            // A stream that continues nothing begins anew, also for what the client can see.
+            channel.close();
+            *channel = Channel::new(selection, seen, claims.bnd.clone());
         }
-        *counter += 1;
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        // The former stream of the session ends, because its sender is dropped here.
-        streams.insert(
-            jti,
-            Stream {
-                generation: *counter,
-                sender,
-                selection,
-                seen,
-            },
-        );
-        Some((*counter, receiver))
+        Some(channel.open(generation, last.map(|last| last.sequence)))
     }
 
-    fn remove(&self, jti: Uuid, generation: u64) {
+    fn left(&self, jti: Uuid, generation: u64) {
         if let Ok(mut open) = self.open.lock()
-            && open
-                .1
-                .get(&jti)
-                .is_some_and(|stream| stream.generation == generation)
+            && let Some(channel) = open.channels.get_mut(&jti)
         {
-            open.1.remove(&jti);
+            channel.left(generation);
         }
+    }
+
+    /// Puts a message on the stream of a session; false when it has none here, or one that cannot take it.
+    pub fn tell(&self, jti: Uuid, message: String) -> bool {
+        self.open.lock().is_ok_and(|mut open| {
+            open.channels
+                .get_mut(&jti)
+                .is_some_and(|channel| channel.is_live() && channel.send(message))
+        })
     }
 
     /// Ends the stream of a session.
     pub fn close(&self, jti: Uuid) {
         if let Ok(mut open) = self.open.lock() {
-            open.1.remove(&jti);
+            open.forget(jti);
         }
-    }
-
-    /// Puts a message on the stream of a session; false when it has none here, or one that cannot take it.
-    pub fn tell(&self, jti: Uuid, message: &str) -> bool {
-        let Ok(mut open) = self.open.lock() else {
-            return false;
-        };
-        let Some(stream) = open.1.get(&jti) else {
-            return false;
-        };
-        let told = stream.sender.try_send(message.to_owned()).is_ok();
-        if !told {
-            open.1.remove(&jti);
-        }
-        told
     }
 
     /// Ends all streams.
     pub fn close_all(&self) {
         if let Ok(mut open) = self.open.lock() {
-            open.1.clear();
+            *open = Open::default();
         }
     }
 
-    /// Tells every stream what has changed for it since it was told last.
+    /// Forgets what nobody fetched in time.
+    fn sweep(&self) {
+        let Ok(mut open) = self.open.lock() else { return };
+        let now = Instant::now();
+        let mut abandoned = Vec::new();
+        for (jti, channel) in &mut open.channels {
+            channel.forget(now);
+            if channel.is_abandoned(now) {
+                abandoned.push(*jti);
+            }
+        }
+        for jti in abandoned {
+            open.forget(jti);
+        }
+    }
+
+    /// Tells every session what has changed for it since it was told last.
     fn announce(&self, latest: &Arc<Catalog>) {
         let Ok(mut open) = self.open.lock() else { return };
         let mut known: HashMap<(*const Catalog, Selection), Vec<&'static str>> = HashMap::new();
-        open.1.retain(|_, stream| {
-            let key = (Arc::as_ptr(&stream.seen), stream.selection.clone());
+        for channel in open.channels.values_mut() {
+            let key = (Arc::as_ptr(&channel.seen), channel.selection.clone());
             let notices = known
                 .entry(key)
-                .or_insert_with(|| changes(&stream.seen, latest, &stream.selection));
-            notices
-                .iter()
-                .all(|method| stream.sender.try_send(reply::notification(method)).is_ok())
-        });
+                .or_insert_with(|| changes(&channel.seen, latest, &channel.selection));
+            for method in notices {
+                channel.send(reply::notification(method));
+            }
+        }
         // Only now: while the keys above were in use their catalogs had to live.
-        for stream in open.1.values_mut() {
-            stream.seen = Arc::clone(latest);
+        for channel in open.channels.values_mut() {
+            channel.seen = Arc::clone(latest);
         }
     }
 }
@@ -148,41 +216,95 @@ fn changes(before: &Catalog, after: &Catalog, selection: &Selection) -> Vec<&'st
     notices
 }
 
-/// Counts an open stream and forgets it when its body is dropped.
-struct Open {
+/// Counts an open stream and leaves its channel when its body is dropped.
+struct Reader {
     state: Arc<FrontState>,
     jti: Uuid,
     generation: u64,
+    ended: CancellationToken,
 }
 
-impl Drop for Open {
+impl Drop for Reader {
     fn drop(&mut self) {
+        self.ended.cancel();
         self.state.metrics.client_streams.dec();
-        self.state.streams.remove(self.jti, self.generation);
+        self.state.streams.left(self.jti, self.generation);
     }
 }
 
-/// Opens the stream of a session as a response body; `None` past the bound.
-pub fn open(state: &Arc<FrontState>, jti: Uuid, selection: Selection) -> Option<Body> {
-    let (generation, receiver) = state.streams.insert(jti, selection, state.published.load())?;
+/// An open stream: its body, and what tells that it ended.
+pub struct Opened {
+    /// Body of the response.
+    pub body: Body,
+    /// Cancelled when the client is gone.
+    pub ended: CancellationToken,
+}
+
+/// Opens the stream of a session; `last` is the client's `Last-Event-ID`.
+///
+/// # Errors
+/// [`NotOpened`].
+pub fn open(
+    state: &Arc<FrontState>,
+    claims: &SessionClaims,
+    selection: Selection,
+    last: Option<&str>,
+) -> Result<Opened, NotOpened> {
+    let last = match last.and_then(|last| last.strip_prefix(OURS)) {
+        Some(sealed) => Some(continued(&state.keys, claims, sealed).ok_or(NotOpened::ForeignEvent)?),
+        None => None,
+    };
+    let inbox = state
+        .streams
+        .insert(claims, last.as_ref(), (selection, state.published.load()))
+        .ok_or(NotOpened::Busy)?;
     state.metrics.client_streams.inc();
-    let open = Open {
+    let ended = CancellationToken::new();
+    let reader = Reader {
         state: Arc::clone(state),
-        jti,
-        generation,
+        jti: claims.jti,
+        generation: inbox.generation,
+        ended: ended.clone(),
     };
     let first = stream::once(std::future::ready(Ok::<_, Infallible>(Bytes::from_static(
         b": connected\n\n",
     ))));
-    let rest = stream::unfold((receiver, open), |(mut receiver, open)| async move {
-        let text = match timeout(KEEP_ALIVE, receiver.recv()).await {
+    let rest = stream::unfold((inbox, reader), |(mut inbox, reader)| async move {
+        let text = match timeout(KEEP_ALIVE, inbox.next()).await {
             Err(_) => ": keep-alive\n\n".to_owned(),
             Ok(None) => return None,
-            Ok(Some(message)) => sse::encode(None, &message),
+            Ok(Some(message)) => event(&reader.state.keys, (reader.jti, inbox.channel), &message),
         };
-        Some((Ok(Bytes::from(text)), (receiver, open)))
+        Some((Ok(Bytes::from(text)), (inbox, reader)))
     });
-    Some(Body::from_stream(first.chain(rest)))
+    Ok(Opened {
+        body: Body::from_stream(first.chain(rest)),
+        ended,
+    })
+}
+
+/// The event id that this session got from us.
+fn continued(keys: &Keys, claims: &SessionClaims, sealed: &str) -> Option<EventId> {
+    seal::open::<EventId>(keys, PURPOSE, sealed).filter(|id| id.jti == claims.jti)
+}
+
+fn event(keys: &Keys, (jti, channel): (Uuid, Uuid), message: &Message) -> String {
+    let id = EventId {
+        jti,
+        channel,
+        sequence: message.sequence,
+    };
+    let id = format!("{OURS}{}", seal::seal(keys, PURPOSE, &id));
+    sse::encode(Some(&id), &message.text)
+}
+
+/// Forgets, again and again, what nobody fetched in time.
+pub async fn forget_abandoned(state: Arc<FrontState>) {
+    let mut tick = interval(SWEEP);
+    loop {
+        tick.tick().await;
+        state.streams.sweep();
+    }
 }
 
 /// Follows the catalog: metrics at once, notices after a quiet moment.

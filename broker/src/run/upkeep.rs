@@ -49,7 +49,7 @@ impl Upkeep {
                     Ok(SessionEvent::Scope(jti)) => {
                         self.state
                             .streams
-                            .tell(jti, &reply::notification("notifications/tools/list_changed"));
+                            .tell(jti, reply::notification("notifications/tools/list_changed"));
                     }
                     Ok(SessionEvent::Changed(jti)) => self.opener.watchers.touch(jti),
                     Err(RecvError::Lagged(missed)) => {

@@ -36,10 +36,20 @@ pub struct HairpinRequest<'a> {
     pub purpose: Purpose,
     /// MCP method, for the policies' `x-mcp-method`.
     pub method: &'a str,
-    /// Body of a POST; `None` makes a DELETE.
-    pub body: Option<String>,
+    /// What is sent.
+    pub payload: Payload,
     /// Headers beside those that every hairpin request has.
     pub headers: HeaderMap,
+}
+
+/// What a request sends.
+pub enum Payload {
+    /// POST of a message.
+    Post(String),
+    /// GET of the event stream.
+    Stream,
+    /// DELETE of the session.
+    End,
 }
 
 impl Hairpin {
@@ -120,10 +130,10 @@ impl Hairpin {
         let token = mint(&self.keys, &door, clock::now());
         let client = self.client.load();
         let builder = client.request(
-            if request.body.is_some() {
-                Method::POST
-            } else {
-                Method::DELETE
+            match request.payload {
+                Payload::Post(_) => Method::POST,
+                Payload::Stream => Method::GET,
+                Payload::End => Method::DELETE,
             },
             url,
         );
@@ -131,13 +141,15 @@ impl Hairpin {
             .headers(request.headers.clone())
             .header(header::INIT_HOST, &request.server.hostname)
             .header(header::ROUTER_KEY, token)
-            .header("user-agent", "mcp-router")
-            .header("accept", "application/json, text/event-stream");
-        match &request.body {
-            Some(body) => builder
+            .header("user-agent", "mcp-router");
+        let both = "application/json, text/event-stream";
+        match &request.payload {
+            Payload::Post(body) => builder
+                .header("accept", both)
                 .header("content-type", "application/json")
                 .body(body.clone()),
-            None => builder,
+            Payload::Stream => builder.header("accept", "text/event-stream"),
+            Payload::End => builder.header("accept", both),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Opens backend sessions: one flight per (client session, server), detached from the request that asked first, so that
 //! a slow server's session is ready for the next call (data-plane.md 8.9, 9; D19, D20, D24).
 
-use super::hairpin::{Hairpin, HairpinRequest};
+use super::hairpin::{Hairpin, HairpinRequest, Payload};
+use super::leg::{self, OPEN_ID, close, relay, session_headers, set_level_body, subscribe_again};
 use super::store::{BackendSession, Put, SessionStore, StoreError};
 use super::watchers::Watchers;
 use crate::auth::hairpin::Purpose;
@@ -21,13 +22,10 @@ use uuid::Uuid;
 
 /// An opening ends after this time, whoever waits.
 const BACKGROUND: Duration = Duration::from_secs(30);
-/// Closing one backend session.
-const CLOSE: Duration = Duration::from_secs(5);
 /// Openings under way at once in this process.
 const MAX_OPENINGS: usize = 4096;
 /// How often a replica looks whether another one has opened.
 const LOCK_POLL: Duration = Duration::from_millis(100);
-const OPEN_ID: &str = "1";
 
 /// Why there is no backend session.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -197,58 +195,23 @@ impl Opener {
         relay(&self.hairpin, (server, backend), headers, (method, body)).await;
     }
 
+    /// Asks for the event stream of a backend session; the response's headers have come.
+    ///
+    /// # Errors
+    /// [`ExchangeError`] as in [`exchange::send`].
+    pub async fn listen(
+        &self,
+        (server, backend): (&ServerConfig, &BackendSession),
+        headers: HeaderMap,
+        last_event: Option<&str>,
+    ) -> Result<reqwest::Response, ExchangeError> {
+        leg::listen(&self.hairpin, (server, backend), headers, last_event).await
+    }
+
     /// Sends DELETE for a backend session; a server that refuses (405) keeps it, which is its right.
     pub async fn close(&self, server: &ServerConfig, backend: &BackendSession) {
         close(&self.hairpin, server, backend).await;
     }
-}
-
-async fn close(hairpin: &Hairpin, server: &ServerConfig, backend: &BackendSession) {
-    let Some(headers) = session_headers(HeaderMap::new(), backend) else {
-        return;
-    };
-    let request = HairpinRequest {
-        server,
-        purpose: Purpose::BackendClose,
-        method: "session/close",
-        body: None,
-        headers,
-    };
-    let _ = timeout(CLOSE, hairpin.send(&request)).await;
-}
-
-async fn relay(
-    hairpin: &Hairpin,
-    (server, backend): (&ServerConfig, &BackendSession),
-    headers: HeaderMap,
-    (method, body): (&str, String),
-) {
-    let headers = session_headers(headers.clone(), backend).unwrap_or(headers);
-    let request = HairpinRequest {
-        server,
-        purpose: Purpose::BackendCall,
-        method,
-        body: Some(body),
-        headers,
-    };
-    if timeout(CLOSE, hairpin.send(&request)).await.is_err() {
-        tracing::debug!(
-            component = "broker",
-            server = server.name,
-            method,
-            "Message not delivered"
-        );
-    }
-}
-
-/// The headers of a request on a backend session; `None` when the server issued no session id.
-fn session_headers(mut headers: HeaderMap, backend: &BackendSession) -> Option<HeaderMap> {
-    let id = HeaderValue::from_str(backend.id.as_deref()?).ok()?;
-    headers.insert(header::SESSION, id);
-    if let Ok(version) = HeaderValue::from_str(&backend.version) {
-        headers.insert(header::PROTOCOL_VERSION, version);
-    }
-    Some(headers)
 }
 
 /// Opens when no other replica does; otherwise waits for what that one finds.
@@ -293,8 +256,9 @@ async fn opened(
     initialized(hairpin, server, headers.clone(), &backend).await?;
     if let Some(level) = facts.level.filter(|_| backend.logging) {
         let message = ("logging/setLevel", set_level_body(&level));
-        relay(hairpin, (server, &backend), headers, message).await;
+        relay(hairpin, (server, &backend), headers.clone(), message).await;
     }
+    subscribe_again(hairpin, store, (claims, server), (headers, &backend)).await?;
     let put = store.put(claims.jti, claims.exp, &server.name, &backend).await;
     if put == Ok(Put::Stored) {
         return Ok(backend);
@@ -304,12 +268,6 @@ async fn opened(
         Put::Taken(earlier) => Ok(earlier),
         Put::Stored | Put::Ended => Err(OpenError::Ended),
     }
-}
-
-/// The request that tells a server the level of the session.
-pub fn set_level_body(level: &str) -> String {
-    let level = crate::protocol::json::quoted(level);
-    format!(r#"{{"jsonrpc":"2.0","id":{OPEN_ID},"method":"logging/setLevel","params":{{"level":{level}}}}}"#)
 }
 
 /// The backend session offers what the client declared and the gateway relays.
@@ -328,12 +286,12 @@ async fn initialize(
     headers: HeaderMap,
 ) -> Outcome {
     let version = version::served(&claims.ver).unwrap_or(version::LATEST_LEGACY);
-    let body = Some(initialize_body(version, &claims.cap));
+    let payload = Payload::Post(initialize_body(version, &claims.cap));
     let request = HairpinRequest {
         server,
         purpose: Purpose::BackendInit,
         method: "initialize",
-        body,
+        payload,
         headers,
     };
     let response = hairpin.send(&request).await.map_err(OpenError::Unavailable)?;
@@ -371,7 +329,7 @@ async fn initialized(
         server,
         purpose: Purpose::BackendInit,
         method,
-        body: Some(reply::notification(method)),
+        payload: Payload::Post(reply::notification(method)),
         headers,
     };
     let response = hairpin.send(&request).await.map_err(OpenError::Unavailable)?;

@@ -82,6 +82,8 @@ pub struct Metrics {
     pub sessions_ended: Counter,
     /// Open GET streams of clients.
     pub client_streams: Gauge,
+    /// Streams that were not opened because there are too many.
+    pub stream_overflows: Counter,
     inits: Family<InitLabels, Counter>,
     init_seconds: Histograms<ServerLabel>,
     config: Family<HashLabel, Gauge>,
@@ -106,6 +108,7 @@ impl Default for Metrics {
             sessions_created: Counter::default(),
             sessions_ended: Counter::default(),
             client_streams: Gauge::default(),
+            stream_overflows: Counter::default(),
             inits: Family::default(),
             init_seconds: histograms(),
             config: Family::default(),
@@ -196,6 +199,11 @@ impl Metrics {
             "mcp_broker_client_streams_active",
             "Open GET streams",
             self.client_streams.clone(),
+        );
+        to.register(
+            "mcp_broker_stream_overflows",
+            "Streams of servers not opened at the bound",
+            self.stream_overflows.clone(),
         );
         to.register(
             "mcp_gateway_config_reloads",

@@ -139,6 +139,25 @@ impl Server {
         self.live.lock().unwrap().clear();
     }
 
+    /// Sends a question on all streams; who gives the answer of this session is told.
+    pub fn ask(&self, session: &str, question: &Value) -> oneshot::Receiver<Value> {
+        let (sender, answer) = oneshot::channel();
+        let key = (session.to_owned(), question["id"].to_string());
+        self.asked.lock().unwrap().insert(key, sender);
+        self.say(question);
+        answer
+    }
+
+    /// Sends a message on all streams.
+    pub fn say(&self, message: &Value) {
+        let _ = self.events.send(message.to_string());
+    }
+
+    /// How often the stream of this session was opened.
+    pub fn streams(&self, session: &str) -> usize {
+        self.count(|seen| seen.verb == Method::GET && seen.header("mcp-session-id") == Some(session))
+    }
+
     pub fn notify(&self, method: &str) {
         let _ = self
             .events

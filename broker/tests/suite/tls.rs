@@ -172,7 +172,7 @@ async fn another_certificate_than_that_of_our_hosts_is_refused() {
         server: &snapshot.servers[0],
         purpose: mcp_gateway_broker::auth::hairpin::Purpose::BackendInit,
         method: "initialize",
-        body: Some("{}".to_owned()),
+        payload: mcp_gateway_broker::sessions::hairpin::Payload::Post("{}".to_owned()),
         headers: Default::default(),
     };
     assert!(hairpin.send(&request).await.is_err());

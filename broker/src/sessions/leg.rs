@@ -1,0 +1,114 @@
+//! Messages of the gateway on a backend session that is open. Nobody waits for an answer to them.
+
+use super::hairpin::{Hairpin, HairpinRequest, Payload};
+use super::store::{BackendSession, SessionStore, StoreError};
+use crate::auth::hairpin::Purpose;
+use crate::auth::session::SessionClaims;
+use crate::config::model::ServerConfig;
+use crate::protocol::header;
+use crate::transport::exchange::ExchangeError;
+use http::{HeaderMap, HeaderValue};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// One message, and closing one backend session.
+const CLOSE: Duration = Duration::from_secs(5);
+/// Raw id of the gateway's own requests.
+pub(super) const OPEN_ID: &str = "1";
+
+/// Sends DELETE.
+pub(super) async fn close(hairpin: &Hairpin, server: &ServerConfig, backend: &BackendSession) {
+    let Some(headers) = session_headers(HeaderMap::new(), backend) else {
+        return;
+    };
+    let request = HairpinRequest {
+        server,
+        purpose: Purpose::BackendClose,
+        method: "session/close",
+        payload: Payload::End,
+        headers,
+    };
+    let _ = timeout(CLOSE, hairpin.send(&request)).await;
+}
+
+/// Sends a message and drops the answer.
+pub(super) async fn relay(
+    hairpin: &Hairpin,
+    (server, backend): (&ServerConfig, &BackendSession),
+    headers: HeaderMap,
+    (method, body): (&str, String),
+) {
+    let headers = session_headers(headers.clone(), backend).unwrap_or(headers);
+    let request = HairpinRequest {
+        server,
+        purpose: Purpose::BackendCall,
+        method,
+        payload: Payload::Post(body),
+        headers,
+    };
+    if timeout(CLOSE, hairpin.send(&request)).await.is_err() {
+        tracing::debug!(
+            component = "broker",
+            server = server.name,
+            method,
+            "Message not delivered"
+        );
+    }
+}
+
+/// Asks for the event stream.
+pub(super) async fn listen(
+    hairpin: &Hairpin,
+    (server, backend): (&ServerConfig, &BackendSession),
+    headers: HeaderMap,
+    last_event: Option<&str>,
+) -> Result<reqwest::Response, ExchangeError> {
+    let mut headers = session_headers(headers.clone(), backend).unwrap_or(headers);
+    if let Some(Ok(id)) = last_event.map(HeaderValue::from_str) {
+        headers.insert("last-event-id", id);
+    }
+    let request = HairpinRequest {
+        server,
+        purpose: Purpose::BackendCall,
+        method: "GET",
+        payload: Payload::Stream,
+        headers,
+    };
+    hairpin.send(&request).await
+}
+
+/// The headers of a request on a backend session; `None` when the server issued no session id.
+pub(super) fn session_headers(mut headers: HeaderMap, backend: &BackendSession) -> Option<HeaderMap> {
+    let id = HeaderValue::from_str(backend.id.as_deref()?).ok()?;
+    headers.insert(header::SESSION, id);
+    if let Ok(version) = HeaderValue::from_str(&backend.version) {
+        headers.insert(header::PROTOCOL_VERSION, version);
+    }
+    Some(headers)
+}
+
+/// A backend session that replaces a lost one knows nothing of what the client subscribed to.
+pub(super) async fn subscribe_again(
+    hairpin: &Hairpin,
+    store: &SessionStore,
+    (claims, server): (&SessionClaims, &ServerConfig),
+    (headers, backend): (HeaderMap, &BackendSession),
+) -> Result<(), StoreError> {
+    for (name, uri) in store.subscriptions(claims.jti).await? {
+        if name == server.name {
+            let uri = crate::protocol::json::quoted(&uri);
+            let body = format!(
+                r#"{{"jsonrpc":"2.0","id":{OPEN_ID},"method":"resources/subscribe","params":{{"uri":{uri}}}}}"#
+            );
+            let message = ("resources/subscribe", body);
+            relay(hairpin, (server, backend), headers.clone(), message).await;
+        }
+    }
+    Ok(())
+}
+
+/// The request that tells a server the level of the session.
+pub fn set_level_body(level: &str) -> String {
+    let level = crate::protocol::json::quoted(level);
+    format!(r#"{{"jsonrpc":"2.0","id":{OPEN_ID},"method":"logging/setLevel","params":{{"level":{level}}}}}"#)
+}
