@@ -1,9 +1,10 @@
 //! One catalog out of many servers (data-plane.md 5): the immutable snapshot and its building (`catalog`), what a caller
-//! sees of it (`view`), the pages of lists (`lists`), the status, and the task that keeps it current (`federation`).
+//! sees of it (`view`), the pages of lists (`lists`), the gateway's own tools (`meta`), the status, and the task that keeps it current (`federation`).
 
 pub mod catalog;
 pub mod federation;
 pub mod lists;
+pub mod meta;
 pub mod status;
 pub mod view;
 

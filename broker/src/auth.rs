@@ -1,6 +1,7 @@
 //! Who may: signing keys, the tokens that the gateway makes for itself and its clients, caller identity, Origin and
 //! Host. Pure but for [`clock::now`]; verification uses constant-time library code.
 
+pub mod capabilities;
 pub mod clock;
 pub mod hairpin;
 pub mod identity;

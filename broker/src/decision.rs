@@ -17,6 +17,8 @@ pub mod target;
 #[cfg(test)]
 mod tests;
 
+use crate::aggregation::view::Selection;
+use crate::auth::capabilities::CapabilityRules;
 use crate::auth::identity;
 use crate::auth::jwt::Verified;
 use crate::auth::keys::Keys;
@@ -205,25 +207,26 @@ pub struct Facts {
     pub level: Option<String>,
     /// Name of the server that the session called last.
     pub last: Option<String>,
+    /// What the caller's inputs select.
+    pub selection: Selection,
 }
 
 /// What of the process' settings decides.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Rules {
     /// Largest body, bytes.
     pub max_body: usize,
-    /// Nothing is visible without `x-mcp-authorized`.
-    pub enforce_capabilities: bool,
+    /// How `x-mcp-authorized` is read.
+    pub capabilities: CapabilityRules,
 }
 
-/// The captured inputs of a client or policy (data-plane.md 8.5).
-pub fn selection(head: &Head, rules: &Rules) -> crate::aggregation::view::Selection {
-    crate::aggregation::view::Selection {
+/// The captured inputs of a client or policy (data-plane.md 8.5), read at `now` (Unix seconds).
+pub fn selection(head: &Head, rules: &Rules, now: u64) -> Selection {
+    Selection {
         virtual_server: head.all(header::VIRTUAL_SERVER),
         caller: head.caller.clone(),
-        capabilities: rules.enforce_capabilities
-            || head.get(header::AUTHORIZED).is_some()
-            || !head.all(header::AUTHORIZED).is_empty(),
+        capabilities: rules.capabilities.read(&head.all(header::AUTHORIZED), now),
+        scope: None,
     }
 }
 

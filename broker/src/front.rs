@@ -5,6 +5,7 @@ pub mod admin;
 pub mod channel;
 pub mod listener;
 pub mod mcp;
+pub mod meta_tools;
 pub mod metadata;
 pub mod methods;
 pub mod patience;

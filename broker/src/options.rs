@@ -55,6 +55,12 @@ pub struct Options {
     pub enforce_capability_filtering: bool,
     /// What happens to a server with invalid tools.
     pub invalid_tool_policy: InvalidToolPolicy,
+    /// PEM public key that verifies `x-mcp-authorized`.
+    pub trusted_header_key: Option<String>,
+    /// The gateway's own tools are published.
+    pub discovery_tools: bool,
+    /// Above this many tools a list shows the gateway's own tools only; zero never.
+    pub discovery_threshold: usize,
     /// Origins added to the built-in set.
     pub allowed_origins: Vec<String>,
     /// What the Envoy filter is configured with; router deadlines derive from it.

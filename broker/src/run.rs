@@ -4,6 +4,8 @@ mod upkeep;
 
 use crate::aggregation::catalog::OwnHosts;
 use crate::aggregation::federation::{Federation, Published};
+use crate::aggregation::meta::MetaSettings;
+use crate::auth::capabilities::{CapabilityKey, CapabilityRules};
 use crate::auth::hairpin::UseCounter;
 use crate::auth::keys::Keys;
 use crate::authn::Authenticator;
@@ -200,9 +202,13 @@ impl Pieces {
         )?;
         let hairpin = Arc::new(hairpin);
         let opener = Arc::new(Opener::new(Arc::clone(&hairpin), Arc::clone(&store)));
+        let trusted = options.trusted_header_key.as_deref().map(CapabilityKey::from_pem);
         let rules = Rules {
             max_body: options.max_request_body,
-            enforce_capabilities: options.enforce_capability_filtering,
+            capabilities: CapabilityRules {
+                key: trusted.transpose().context("TRUSTED_HEADER_PUBLIC_KEY")?,
+                enforce: options.enforce_capability_filtering,
+            },
         };
         Ok(Self {
             published: Arc::default(),
@@ -269,6 +275,10 @@ impl Pieces {
             hosts: OwnHosts {
                 public: options.public_host.clone(),
                 private: options.private_host.host.clone(),
+            },
+            meta: MetaSettings {
+                enabled: options.discovery_tools,
+                threshold: options.discovery_threshold,
             },
             allowed_origins: options.allowed_origins.clone(),
             hairpin: Some(Arc::clone(&self.hairpin)),

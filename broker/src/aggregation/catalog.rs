@@ -2,12 +2,13 @@
 //! servers' snapshots. Pure; names are never stripped or matched by prefix. The owner of a name is the oldest enabled
 //! registration that lists it, whether it is up or not (5.2).
 
+use super::meta::{MetaSettings, MetaTool};
 use crate::auth::origin::Origins;
 use crate::config::model::{ServerConfig, Snapshot};
 use crate::config::watch::Source;
-use crate::protocol::host;
 use crate::protocol::json::quoted;
 use crate::protocol::message::splice;
+use crate::protocol::{header, host};
 use crate::telemetry::server_metrics::ServerGauges;
 use crate::upstreams::items::{Hints, Item, ItemKind};
 use crate::upstreams::snapshot::{ServerSnapshot, State};
@@ -22,6 +23,9 @@ const MAX_URI: usize = 8 * 1024;
 /// Warnings kept per server.
 const MAX_WARNINGS: usize = 50;
 
+/// [`Entry::server`] of the gateway's own tools: no server has this position.
+pub const GATEWAY: usize = usize::MAX;
+
 /// One published item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -29,7 +33,7 @@ pub struct Entry {
     pub published: String,
     /// The server's own name or URI.
     pub original: String,
-    /// Position of the server in [`Catalog::servers`].
+    /// Position of the server in [`Catalog::servers`]; [`GATEWAY`] for the gateway's own tools.
     pub server: usize,
     /// Definition as it is listed.
     pub definition: Arc<str>,
@@ -111,6 +115,8 @@ pub struct Catalog {
     pub origins: Origins,
     /// Own hosts.
     pub hosts: OwnHosts,
+    /// Settings of the gateway's own tools.
+    pub meta: MetaSettings,
     tables: [Table; 4],
     by_name: HashMap<String, usize>,
     server_hosts: HashSet<String>,
@@ -125,6 +131,8 @@ pub struct Sources<'a> {
     pub servers: Vec<(Arc<ServerConfig>, Arc<ServerSnapshot>)>,
     /// Own hosts.
     pub hosts: &'a OwnHosts,
+    /// Settings of the gateway's own tools.
+    pub meta: MetaSettings,
     /// Origins of the command line.
     pub allowed_origins: &'a [String],
 }
@@ -143,7 +151,8 @@ impl Catalog {
                 published: [0; 4],
             })
             .collect();
-        let tables = ItemKind::ALL.map(|kind| table(kind, &mut servers));
+        let own_tools: Vec<MetaTool> = MetaTool::of(sources.meta, &servers).collect();
+        let tables = ItemKind::ALL.map(|kind| table(kind, &mut servers, &own_tools));
         let by_name = servers
             .iter()
             .enumerate()
@@ -170,6 +179,7 @@ impl Catalog {
                 sources.allowed_origins.iter().chain(origins).map(String::as_str),
             ),
             hosts: sources.hosts.clone(),
+            meta: sources.meta,
             config,
             servers,
             tables,
@@ -240,11 +250,11 @@ impl Server {
 }
 
 /// Names of one kind in precedence order: the first claim wins, also while its server is down.
-fn table(kind: ItemKind, servers: &mut [Server]) -> Table {
+fn table(kind: ItemKind, servers: &mut [Server], own_tools: &[MetaTool]) -> Table {
     let mut order: Vec<usize> = (0..servers.len()).collect();
     order.sort_by(|a, b| precedence(servers, *a).cmp(&precedence(servers, *b)));
-    let mut owners: HashMap<String, usize> = HashMap::new();
-    let mut entries = BTreeMap::new();
+    let mut entries = own_entries(kind, own_tools);
+    let mut owners: HashMap<String, usize> = entries.keys().map(|name| (name.clone(), GATEWAY)).collect();
     for at in order {
         let Some(server) = servers.get(at) else { continue };
         let (config, snapshot) = (Arc::clone(&server.config), Arc::clone(&server.snapshot));
@@ -270,8 +280,8 @@ fn table(kind: ItemKind, servers: &mut [Server]) -> Table {
             if owner != at {
                 let owner = servers
                     .get(owner)
-                    .map(|owner| owner.config.name.clone())
-                    .unwrap_or_default();
+                    .map_or(header::BROKER, |owner| owner.config.name.as_str())
+                    .to_owned();
                 conflicts.push(ItemConflict {
                     kind: kind.word().to_owned(),
                     name: published,
@@ -294,6 +304,22 @@ fn table(kind: ItemKind, servers: &mut [Server]) -> Table {
         }
     }
     Table { entries }
+}
+
+/// The gateway's own tools, which no server can take over (S21).
+fn own_entries(kind: ItemKind, own_tools: &[MetaTool]) -> BTreeMap<String, Entry> {
+    let entry = |tool: &MetaTool| Entry {
+        published: tool.name().to_owned(),
+        original: tool.name().to_owned(),
+        server: GATEWAY,
+        definition: tool.definition().into(),
+        hints: Hints::default(),
+    };
+    let own_tools = if kind == ItemKind::Tool { own_tools } else { &[] };
+    own_tools
+        .iter()
+        .map(|tool| (tool.name().to_owned(), entry(tool)))
+        .collect()
 }
 
 /// Oldest first; entries without a creation time come last, in their order in the file.

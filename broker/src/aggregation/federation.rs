@@ -2,6 +2,7 @@
 //! a server's snapshot changes. Readers take the published snapshot and never wait for it.
 
 use super::catalog::{Catalog, ConfigFacts, OwnHosts, Sources};
+use super::meta::MetaSettings;
 use crate::auth::clock;
 use crate::authn::Authenticator;
 use crate::config::model::Snapshot;
@@ -80,6 +81,8 @@ pub struct Federation {
     pub settings: ConnectionSettings,
     /// Own hosts.
     pub hosts: OwnHosts,
+    /// Settings of the gateway's own tools.
+    pub meta: MetaSettings,
     /// Origins of the command line.
     pub allowed_origins: Vec<String>,
     /// Hairpin whose roots follow the config and the CA file.
@@ -228,6 +231,7 @@ impl Running {
             config: &self.facts,
             servers,
             hosts: &self.federation.hosts,
+            meta: self.federation.meta,
             allowed_origins: &self.federation.allowed_origins,
         };
         let catalog = Catalog::build(sources);

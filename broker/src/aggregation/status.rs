@@ -8,8 +8,8 @@ use mcp_gateway_api::broker_status::{
     BrokerStatus, ConfigStatus, ItemName, ProtocolValidation, ServerItems, ServerStatus,
 };
 
-/// The whole status.
-pub fn status(catalog: &Catalog, replica: &str, now: String) -> BrokerStatus {
+/// The whole status; `scoped_sessions` of this process have chosen tools.
+pub fn status(catalog: &Catalog, replica: &str, scoped_sessions: u64, now: String) -> BrokerStatus {
     let servers: Vec<ServerStatus> = catalog.servers.iter().map(of_server).collect();
     let config = of_config(catalog);
     let healthy = servers.iter().filter(|server| server.ready).count() as u64;
@@ -29,7 +29,7 @@ pub fn status(catalog: &Catalog, replica: &str, now: String) -> BrokerStatus {
         un_healthy_servers: total - healthy,
         tool_conflicts,
         timestamp: now,
-        scoped_sessions: 0,
+        scoped_sessions,
         config,
         replica: replica.to_owned(),
         servers,

@@ -1,7 +1,9 @@
 //! What one caller sees (data-plane.md 5.6): every stage only removes, and the same stages decide lists and calls (S9).
 //! Only a view hands out a [`Permit`], and only with a permit is anything forwarded.
 
-use super::catalog::{Catalog, Entry, Server};
+use super::catalog::{Catalog, Entry, GATEWAY, Server};
+use super::meta::MetaTool;
+use crate::auth::capabilities::Capabilities;
 use crate::auth::jwt::Verified;
 use crate::config::model::VirtualServer;
 use crate::protocol::uri_template;
@@ -16,8 +18,10 @@ pub struct Selection {
     pub virtual_server: Vec<String>,
     /// The caller, when the token of this request was verified.
     pub caller: Option<Arc<Verified>>,
-    /// `x-mcp-authorized` is present, or its use is enforced. This build cannot verify it, so nothing is visible then.
-    pub capabilities: bool,
+    /// What `x-mcp-authorized` says.
+    pub capabilities: Capabilities,
+    /// What `select_tools` chose. It shapes the list, it does not decide what may be called.
+    pub scope: Option<Arc<Vec<String>>>,
 }
 
 enum Scope<'a> {
@@ -31,6 +35,13 @@ pub struct View<'a> {
     catalog: &'a Catalog,
     scope: Scope<'a>,
     selection: &'a Selection,
+}
+
+/// What of the visible tools the list shows.
+enum Shape<'a> {
+    All,
+    OwnTools,
+    Selected(&'a [String]),
 }
 
 /// Proof that the pipeline lets this caller use this item.
@@ -73,7 +84,7 @@ impl<'a> View<'a> {
             .map(|config| &config.virtual_servers);
         let scope = match (servers, selection.virtual_server.as_slice()) {
             (None, _) => Scope::Nothing,
-            _ if selection.capabilities => Scope::Nothing,
+            _ if selection.capabilities == Capabilities::Nothing => Scope::Nothing,
             (Some(_), []) => Scope::All,
             (Some(servers), [name]) => servers.get(name).map_or(Scope::Nothing, Scope::Only),
             _ => Scope::Nothing,
@@ -106,6 +117,23 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Whether `x-mcp-authorized` allows an item of a server; it says nothing about the gateway's own tools.
+    fn is_authorized(&self, kind: ItemKind, entry: &Entry) -> bool {
+        let Capabilities::Only(allowed) = &self.selection.capabilities else {
+            return true;
+        };
+        let by_server = match kind {
+            ItemKind::Tool => &allowed.tools,
+            ItemKind::Prompt => &allowed.prompts,
+            ItemKind::Resource | ItemKind::Template => &allowed.resources,
+        };
+        let Some(by_server) = by_server else { return true };
+        self.catalog
+            .server_of(entry)
+            .and_then(|server| by_server.get(&server.config.name))
+            .is_some_and(|names| names.contains(&entry.original))
+    }
+
     /// What the policies say about the server's own name or URI `name` of this entry.
     fn judged(&self, kind: ItemKind, entry: &Entry, name: &str) -> Option<Outcome> {
         let config = self.catalog.config.snapshot.as_deref()?;
@@ -126,13 +154,17 @@ impl<'a> View<'a> {
     }
 
     fn allows(&self, kind: ItemKind, entry: &Entry) -> bool {
+        // The gateway's own tools tell a caller only what that caller may see: policies need not speak of them.
         self.in_scope(kind, &entry.published)
-            && self
-                .judged(kind, entry, &entry.original)
-                .is_some_and(|outcome| outcome.permits())
+            && (entry.server == GATEWAY
+                || (self.is_authorized(kind, entry)
+                    && self
+                        .judged(kind, entry, &entry.original)
+                        .is_some_and(|outcome| outcome.permits())))
     }
 
     fn permit_entry(&self, kind: ItemKind, entry: &'a Entry, target: &str) -> Option<Permit<'a>> {
+        self.is_authorized(kind, entry).then_some(())?;
         let outcome = self.judged(kind, entry, target)?;
         Some(Permit {
             entry,
@@ -142,12 +174,49 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Visible entries in list order, after `last`.
+    /// What the list shows, in its order, after `last`.
     pub fn list(&self, kind: ItemKind, last: Option<&str>) -> impl Iterator<Item = &'a Entry> {
+        let shape = self.shape(kind);
         self.catalog
             .table(kind)
             .after(last)
             .filter(move |entry| self.allows(kind, entry))
+            .filter(move |entry| match &shape {
+                _ if entry.server == GATEWAY => true,
+                Shape::All => true,
+                Shape::OwnTools => false,
+                Shape::Selected(names) => names.binary_search(&entry.published).is_ok(),
+            })
+    }
+
+    /// Everything that the caller may use, whether the list shows it or not.
+    pub fn visible(&self, kind: ItemKind) -> impl Iterator<Item = &'a Entry> {
+        self.catalog
+            .table(kind)
+            .iter()
+            .filter(move |entry| self.allows(kind, entry))
+    }
+
+    fn shape(&self, kind: ItemKind) -> Shape<'a> {
+        let meta = self.catalog.meta;
+        if kind != ItemKind::Tool || !meta.enabled {
+            return Shape::All;
+        }
+        if let Some(names) = &self.selection.scope {
+            return Shape::Selected(names);
+        }
+        let of_servers = || self.visible(kind).filter(|entry| entry.server != GATEWAY);
+        if meta.threshold > 0 && of_servers().nth(meta.threshold).is_some() {
+            return Shape::OwnTools;
+        }
+        Shape::All
+    }
+
+    /// The gateway's own tool of this name, when it is published and visible.
+    pub fn meta_tool(&self, name: &str) -> Option<MetaTool> {
+        let entry = self.catalog.table(ItemKind::Tool).get(name)?;
+        let own = entry.server == GATEWAY && self.allows(ItemKind::Tool, entry);
+        own.then(|| MetaTool::named(name)).flatten()
     }
 
     /// Permission to use a published name; a hidden one is answered as an unknown one.

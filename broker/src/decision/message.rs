@@ -3,7 +3,7 @@
 
 use super::forward::{Call, call};
 use super::head::broker_edits;
-use super::{Answer, Decision, Edits, Facts, Head, Need, Rules, returned, selection, target};
+use super::{Answer, Decision, Edits, Facts, Head, Need, Rules, returned, target};
 use crate::aggregation::catalog::Catalog;
 use crate::aggregation::view::View;
 use crate::auth::keys::Keys;
@@ -137,8 +137,11 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         Ok(target) => target,
         Err(refusal) => return answer(message, Some(token), refusal),
     };
-    let selection = selection(request.head, request.rules);
-    let view = View::new(catalog, &selection);
+    let selection = &facts.selection;
+    let view = View::new(catalog, selection);
+    if message.method == "tools/call" && view.meta_tool(&target.name.value).is_some() {
+        return Decision::Broker(to_broker(request, message, catalog));
+    }
     let Some(permit) = target.permit(&view) else {
         // Whether the session was ended is known only to the store, and comes before what it may see.
         return match facts.revoked {

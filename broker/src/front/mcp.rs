@@ -2,7 +2,7 @@
 //! methods themselves are in `methods`.
 
 use super::streams::NotOpened;
-use super::{FrontState, methods, relay, streams, unsolicited};
+use super::{FrontState, meta_tools, methods, relay, streams, unsolicited};
 use crate::aggregation::view::Selection;
 use crate::auth::session::SessionClaims;
 use crate::auth::{clock, session};
@@ -186,19 +186,18 @@ async fn on_message(
     if message.kind == MessageKind::Request && message.method == "initialize" {
         return methods::initialize(state, head, message);
     }
-    let claims = match session_of(state, head).await {
-        Ok(claims) => claims,
+    let caller = match caller_of(state, head).await {
+        Ok(caller) => caller,
         Err(refusal) => return refuse(&refusal, message.id),
-    };
-    let caller = Caller {
-        claims,
-        selection: selection(head, &state.rules),
     };
     match message.kind {
         MessageKind::Request if message.method == "logging/setLevel" => {
             relay::set_level(state, (&caller, head), message).await
         }
-        MessageKind::Request => methods::request(state, &caller, message),
+        MessageKind::Request => match meta_tools::called(state, &caller, message) {
+            Some(tool) => meta_tools::call(state, &caller, tool, message).await,
+            None => methods::request(state, &caller, message),
+        },
         MessageKind::Notification => {
             relay::notify_all(state, (&caller, head), (message, body)).await;
             respond(StatusCode::ACCEPTED, "text/plain; charset=utf-8", Body::empty())
@@ -249,11 +248,11 @@ fn wrong_version(head: &Head, message: &Message<'_>) -> Option<Refusal> {
     })
 }
 
-/// The live session of the request: 400 without token, 404 for everything that is none.
+/// Who calls, by the live session of the request: 400 without token, 404 for everything that is none.
 ///
 /// # Errors
 /// The refusal.
-pub async fn session_of(state: &FrontState, head: &Head) -> Result<SessionClaims, Refusal> {
+pub async fn caller_of(state: &FrontState, head: &Head) -> Result<Caller, Refusal> {
     let tokens = head.all(header::SESSION);
     let token = match tokens.as_slice() {
         [] => {
@@ -268,18 +267,25 @@ pub async fn session_of(state: &FrontState, head: &Head) -> Result<SessionClaims
         _ => return Err(decision::session_not_found()),
     };
     let binding = head.binding(&state.keys);
-    let claims = session::verify(&state.keys, token, binding.as_deref(), clock::now())
+    let now = clock::now();
+    let claims = session::verify(&state.keys, token, binding.as_deref(), now)
         .ok_or_else(decision::session_not_found)?;
     match state.store.record(claims.jti).await {
         Ok(record) if record.revoked => Err(decision::session_not_found()),
-        Ok(_) => Ok(claims),
+        Ok(record) => Ok(Caller {
+            claims,
+            selection: Selection {
+                scope: record.scope.clone(),
+                ..selection(head, &state.rules, now)
+            },
+        }),
         Err(_) => Err(Refusal::new(503, INTERNAL, "session store unavailable", "store").retry_after(1)),
     }
 }
 
 async fn get(state: &Arc<FrontState>, head: &Head) -> Response {
-    let claims = match session_of(state, head).await {
-        Ok(claims) => claims,
+    let caller = match caller_of(state, head).await {
+        Ok(caller) => caller,
         Err(refusal) => return refuse(&refusal, None),
     };
     if !header::accepts(head.get("accept")).sse {
@@ -294,8 +300,8 @@ async fn get(state: &Arc<FrontState>, head: &Head) -> Response {
             None,
         );
     }
-    let last = head.get(LAST_EVENT_ID);
-    match streams::open(state, &claims, selection(head, &state.rules), last) {
+    let (claims, last) = (caller.claims, head.get(LAST_EVENT_ID));
+    match streams::open(state, &claims, caller.selection, last) {
         Ok(opened) => {
             unsolicited::follow(state, claims, head, opened.ended);
             let mut response = respond(StatusCode::OK, "text/event-stream", opened.body);
@@ -319,8 +325,8 @@ async fn get(state: &Arc<FrontState>, head: &Head) -> Response {
 }
 
 async fn delete(state: &Arc<FrontState>, head: &Head) -> Response {
-    let claims = match session_of(state, head).await {
-        Ok(claims) => claims,
+    let claims = match caller_of(state, head).await {
+        Ok(caller) => caller.claims,
         Err(refusal) => return refuse(&refusal, None),
     };
     let backends = match state.store.revoke(claims.jti, claims.exp).await {

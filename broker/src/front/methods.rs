@@ -4,6 +4,7 @@
 use super::FrontState;
 use super::mcp::{Caller, json, refuse};
 use crate::aggregation::lists::{Paging, page};
+use crate::aggregation::meta::INSTRUCTIONS;
 use crate::aggregation::view::View;
 use crate::auth::clock;
 use crate::auth::session::{NewSession, capability_letters, mint};
@@ -53,8 +54,13 @@ pub fn initialize(state: &FrontState, head: &Head, message: &Message<'_>) -> Res
     let (token, claims) = mint(&state.keys, new, clock::now());
     state.metrics.sessions_created.inc();
     tracing::debug!(component = "broker", session = %format_args!("jti:{}", claims.jti), version, "Session made");
+    let instructions = if state.published.load().meta.enabled {
+        format!(r#","instructions":{}"#, quoted(INSTRUCTIONS))
+    } else {
+        String::new()
+    };
     let body = format!(
-        r#"{{"protocolVersion":{},"capabilities":{CAPABILITIES},"serverInfo":{{"name":{},"version":{}}}}}"#,
+        r#"{{"protocolVersion":{},"capabilities":{CAPABILITIES},"serverInfo":{{"name":{},"version":{}}}{instructions}}}"#,
         quoted(version),
         quoted(SERVER_NAME),
         quoted(crate::VERSION)

@@ -28,7 +28,12 @@ fn answer(method: &Method, found: impl FnOnce() -> (StatusCode, String)) -> Resp
 }
 
 fn all_json(state: &FrontState) -> (StatusCode, String) {
-    let mut status = status::status(&state.published.load(), &state.replica, clock::rfc3339());
+    let mut status = status::status(
+        &state.published.load(),
+        &state.replica,
+        state.store.scoped() as u64,
+        clock::rfc3339(),
+    );
     for server in &mut status.servers {
         warn_of_route(state, server);
     }

@@ -149,6 +149,23 @@ impl Streams {
         }
     }
 
+    /// The stream of a session, if it is here, shows this scope from now on and is told so.
+    pub fn rescope(&self, jti: Uuid, scope: Option<Arc<Vec<String>>>) {
+        if let Ok(mut open) = self.open.lock()
+            && let Some(channel) = open.channels.get_mut(&jti)
+        {
+            channel.selection.scope = scope;
+            channel.send(reply::notification("notifications/tools/list_changed"));
+        }
+    }
+
+    /// True when a session has its stream here.
+    pub fn has(&self, jti: Uuid) -> bool {
+        self.open
+            .lock()
+            .is_ok_and(|open| open.channels.contains_key(&jti))
+    }
+
     /// Ends all streams.
     pub fn close_all(&self) {
         if let Ok(mut open) = self.open.lock() {

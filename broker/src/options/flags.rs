@@ -102,16 +102,16 @@ pub(super) const FLAGS: &[Flag] = &[
         "write timeout in seconds of replies that are not streams (0)",
     ),
     flag("max-request-body-size", "bytes (5242880)"),
-    not_built(switch(
+    switch(
         "enforce-capability-filtering",
         "lists are empty without a valid x-mcp-authorized",
-    )),
+    ),
     flag("invalid-tool-policy", "FilterOut or RejectServer"),
-    not_built(switch("discovery-tools-enabled", "meta-tools (true)")),
-    not_built(flag(
+    switch("discovery-tools-enabled", "meta-tools (true)"),
+    flag(
         "discovery-tool-threshold",
         "list meta-tools only above this many tools (0)",
-    )),
+    ),
     not_built(switch("enable-url-elicitation", "per-user tokens by URL")),
     flag(
         "allowed-origins",

@@ -49,6 +49,9 @@ pub(super) fn options(flags: &RawFlags, env: &dyn Fn(&str) -> Option<String>) ->
         check_interval: check_interval(&raw)?,
         write_timeout: raw.duration("mcp-broker-write-timeout", 1, 0)?,
         max_request_body: body_limit(&raw)?,
+        trusted_header_key: env("TRUSTED_HEADER_PUBLIC_KEY").filter(|key| !key.is_empty()),
+        discovery_tools: raw.switch("discovery-tools-enabled", true),
+        discovery_threshold: usize::try_from(raw.integer("discovery-tool-threshold", 0)?).unwrap_or(0),
         enforce_capability_filtering: raw.switch("enforce-capability-filtering", false),
         not_built: not_built(&raw, standalone),
         invalid_tool_policy: match raw.one_of("invalid-tool-policy", &["FilterOut", "RejectServer"])? {
@@ -73,7 +76,6 @@ pub(super) fn options(flags: &RawFlags, env: &dyn Fn(&str) -> Option<String>) ->
 
 /// Flags whose value is only checked, because their feature is not in this build.
 fn check_without_effect(raw: &Raw<'_>) -> Checked<()> {
-    raw.integer("discovery-tool-threshold", 0)?;
     if raw.duration("bridge-wait", 1, 60)? > Duration::from_secs(300) {
         return bad("bridge-wait", "at most 300 seconds");
     }

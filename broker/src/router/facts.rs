@@ -11,7 +11,7 @@ use crate::authn::Authenticator;
 use crate::config::model::ServerConfig;
 use crate::decision::access;
 use crate::decision::head::HairpinCheck;
-use crate::decision::{Answer, Facts, Forward, Head, Need, Rules};
+use crate::decision::{Answer, Facts, Forward, Head, Need, Rules, selection};
 use crate::protocol::header;
 use crate::protocol::message::{Message, MessageKind};
 use crate::protocol::reply::{INTERNAL, Refusal};
@@ -99,15 +99,19 @@ impl RouterState {
         access::caller(checked, head, catalog)
     }
 
-    /// What the headers alone say: the claims of a valid session token.
+    /// What the headers alone say: the claims of a valid session token, and what the caller selects.
     pub fn first_facts(&self, head: &Head) -> Facts {
-        let tokens = head.all(header::SESSION);
-        let [token] = tokens.as_slice() else {
-            return Facts::default();
+        let (tokens, now) = (head.all(header::SESSION), clock::now());
+        let claims = match tokens.as_slice() {
+            [token] => {
+                let binding = head.binding(&self.keys);
+                session::verify(&self.keys, token, binding.as_deref(), now)
+            }
+            _ => None,
         };
-        let binding = head.binding(&self.keys);
         Facts {
-            claims: session::verify(&self.keys, token, binding.as_deref(), clock::now()),
+            claims,
+            selection: selection(head, &self.rules, now),
             ..Facts::default()
         }
     }

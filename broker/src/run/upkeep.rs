@@ -3,7 +3,6 @@
 use crate::aggregation::federation::Published;
 use crate::auth::clock;
 use crate::front::FrontState;
-use crate::protocol::reply;
 use crate::sessions::opener::Opener;
 use crate::sessions::store::{BackendSession, SessionEvent, SessionStore};
 use futures::future::join_all;
@@ -46,11 +45,8 @@ impl Upkeep {
             loop {
                 match events.recv().await {
                     Ok(SessionEvent::Ended(jti)) => self.state.streams.close(jti),
-                    Ok(SessionEvent::Scope(jti)) => {
-                        self.state
-                            .streams
-                            .tell(jti, reply::notification("notifications/tools/list_changed"));
-                    }
+                    Ok(SessionEvent::Scope(jti)) if self.state.streams.has(jti) => self.rescope(jti).await,
+                    Ok(SessionEvent::Scope(_)) => {}
                     Ok(SessionEvent::Changed(jti)) => self.opener.watchers.touch(jti),
                     Err(RecvError::Lagged(missed)) => {
                         tracing::warn!(component = "store", missed, "Session events missed");
@@ -60,6 +56,12 @@ impl Upkeep {
             }
         };
         tokio::join!(follow, act);
+    }
+
+    async fn rescope(&self, jti: Uuid) {
+        if let Ok(record) = self.store.record(jti).await {
+            self.state.streams.rescope(jti, record.scope.clone());
+        }
     }
 
     /// Closes the backend sessions that nobody else will know.

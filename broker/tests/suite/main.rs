@@ -21,6 +21,7 @@ mod fixture;
 mod flow;
 mod layers;
 mod messages;
+mod own_tools;
 mod process;
 mod programs;
 mod relays;

@@ -73,10 +73,23 @@ fn options(port: u16, file: &Path, flags: &[&str]) -> Options {
         "--metrics-addr=127.0.0.1:0".to_owned(),
         format!("--gateway-signing-key={KEY}"),
     ];
+    // Lists hold what the servers list, unless a test is about the gateway's own tools.
+    let own_tools = "--discovery-tools-enabled";
+    let asked = flags.iter().any(|flag| flag.starts_with(own_tools));
+    let own_tools = (!asked).then(|| format!("{own_tools}=false"));
     let words = fixed
         .into_iter()
-        .chain(flags.iter().map(|flag| (*flag).to_owned()));
-    match options::parse(words, &|_| None).unwrap() {
+        .chain(own_tools)
+        .chain(flags.iter().map(|flag| (*flag).to_owned()))
+        .filter(|word| !word.starts_with("env:"));
+    // `env:NAME=value` among the flags is a variable of the environment.
+    let variable = |name: &str| {
+        let prefix = format!("env:{name}=");
+        flags
+            .iter()
+            .find_map(|flag| flag.strip_prefix(&prefix).map(str::to_owned))
+    };
+    match options::parse(words, &variable).unwrap() {
         Command::Run(options) => *options,
         Command::Print(text) => panic!("{text}"),
     }
