@@ -1,4 +1,4 @@
-//! Any bytes as an AdmissionReview, through both endpoints: always an answer, the uid echoed, no panic. The cluster is
+//! Any bytes as an AdmissionReview, through every endpoint: always an answer, the uid echoed, no panic. The cluster is
 //! empty and knows no claims.
 
 #![no_main]
@@ -42,6 +42,9 @@ impl Cluster for Empty {
     async fn config_map(&self, _: &ObjectKey) -> Result<ObjectFact, ClusterError> {
         Ok(ObjectFact::Missing)
     }
+    async fn envoy_filter_served(&self) -> Result<bool, ClusterError> {
+        Ok(true)
+    }
     async fn claim(&self, _: &ClaimKey) -> Result<Option<Claim>, ClusterError> {
         Ok(None)
     }
@@ -60,7 +63,8 @@ thread_local! {
     static SERVICE: LazyCell<(Runtime, Router)> = const { LazyCell::new(|| {
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
         let (_, world) = WorldReader::new(Snapshot::default());
-        let router = service::router(Decider::new(Empty, world, Timestamp::now), Metrics::default());
+        let advisory = service::advisory(world.clone(), Metrics::default());
+        let router = service::router(Decider::new(Empty, world, Timestamp::now), Metrics::default()).merge(advisory);
         (runtime, router)
     }) };
 }
@@ -68,7 +72,7 @@ thread_local! {
 fuzz_target!(|body: &[u8]| {
     SERVICE.with(|service| {
         let (runtime, router) = &**service;
-        for path in ["/validate?timeout=2s", "/mutate"] {
+        for path in ["/validate?timeout=2s", "/mutate", "/advise"] {
             let answer = runtime.block_on(async {
                 let request = Request::post(path).body(Body::from(body.to_vec())).expect("a request");
                 let response = router.clone().oneshot(request).await.expect("an answer");

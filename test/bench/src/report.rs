@@ -1,0 +1,135 @@
+//! Rows of results and how they are printed.
+
+use std::{fmt, time::Duration};
+
+/// One measured quantity.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Row {
+    /// What was measured.
+    pub(crate) what: String,
+    /// The values, as text.
+    pub(crate) values: String,
+    /// Whether the target was met; `None` for a row without one.
+    pub(crate) target: Option<Target>,
+}
+
+/// A target and the value that is held against it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Target {
+    /// The value must be below this.
+    pub(crate) below: Quantity,
+    /// The value.
+    pub(crate) measured: Quantity,
+}
+
+/// A value with its unit.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(crate) enum Quantity {
+    /// Time.
+    Time(Duration),
+    /// Part of a baseline of the same run.
+    Ratio(f64),
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Time(time) => write!(f, "{:.0} µs", time.as_secs_f64() * 1e6),
+            Self::Ratio(ratio) => write!(f, "{ratio:.2}×"),
+        }
+    }
+}
+
+impl Target {
+    fn is_met(&self) -> bool {
+        self.measured < self.below
+    }
+}
+
+/// Sorted measurements.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample(Vec<Duration>);
+
+impl Sample {
+    pub(crate) fn new(mut all: Vec<Duration>) -> Self {
+        all.sort();
+        Self(all)
+    }
+
+    /// The value below which `percent` of all lie; zero when there are none.
+    pub(crate) fn percentile(&self, percent: usize) -> Duration {
+        let index = self.0.len().saturating_sub(1) * percent / 100;
+        self.0.get(index).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn mean(&self) -> Duration {
+        let sum: Duration = self.0.iter().sum();
+        sum.checked_div(u32::try_from(self.0.len()).unwrap_or(u32::MAX))
+            .unwrap_or_default()
+    }
+
+    /// `p50 …, p99 …`
+    pub(crate) fn summary(&self) -> String {
+        let (middle, high) = (
+            Quantity::Time(self.percentile(50)),
+            Quantity::Time(self.percentile(99)),
+        );
+        format!("p50 {middle}, p99 {high}")
+    }
+}
+
+/// `part` of `whole`.
+pub(crate) fn ratio(part: Duration, whole: Duration) -> Quantity {
+    Quantity::Ratio(part.as_secs_f64() / whole.as_secs_f64().max(f64::MIN_POSITIVE))
+}
+
+/// The rows as an aligned table.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let width = |of: fn(&Row) -> &str| rows.iter().map(|row| of(row).chars().count()).max().unwrap_or(0);
+    let (what, values) = (width(|row| &row.what), width(|row| &row.values));
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let mut text = format!(
+        "Times are wall clock unless they say CPU. Others may use this machine too: load {}\n",
+        load.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+    );
+    for row in rows {
+        let verdict = row.target.as_ref().map_or_else(String::new, |target| {
+            let verdict = if target.is_met() { "MET" } else { "MISSED" };
+            format!("{verdict:<7} {} (target < {})", target.measured, target.below)
+        });
+        text.push_str(format!("{:<what$}  {:<values$}  {verdict}", row.what, row.values).trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_one_of_the_measurements() {
+        let sample = Sample::new((1..=100).rev().map(Duration::from_micros).collect());
+        assert_eq!(sample.percentile(50), Duration::from_micros(50));
+        assert_eq!(sample.percentile(99), Duration::from_micros(99));
+        assert_eq!(Sample::new(vec![]).percentile(99), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_table_says_which_targets_are_missed() {
+        let row = |measured| Row {
+            what: "create".to_owned(),
+            values: "x".to_owned(),
+            target: Some(Target {
+                below: Quantity::Ratio(1.3),
+                measured: Quantity::Ratio(measured),
+            }),
+        };
+        let text = table(&[row(1.2), row(1.3)]);
+        assert!(
+            text.contains("create  x  MET     1.20× (target < 1.30×)\n"),
+            "{text}"
+        );
+        assert!(text.contains("create  x  MISSED  1.30×"), "{text}");
+    }
+}
