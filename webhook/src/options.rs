@@ -12,6 +12,10 @@ pub struct Options {
     /// first that exists of the two directories into which OLM mounts it.
     #[arg(long)]
     pub cert_dir: Option<PathBuf>,
+    /// Secret of the pod's namespace with the serving pair, read beside the files every few seconds; of two valid pairs the
+    /// newer one is served. For OLM, which rotates faster than a kubelet brings files.
+    #[arg(long)]
+    pub cert_secret: Option<String>,
     /// Address of the admission endpoints (TLS).
     #[arg(long, default_value = "0.0.0.0:9443")]
     pub bind_addr: SocketAddr,

@@ -7,7 +7,10 @@ use axum::Router;
 use axum_server::Handle;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,7 +22,7 @@ use crate::{
     metrics::Metrics,
     options::Options,
     service,
-    tls::Reloader,
+    tls::{self, Reloader},
 };
 
 /// After SIGTERM: time for endpoints and the API server's connections to move to another replica while this one
@@ -44,7 +47,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (snapshot, world) = WorldReader::new(Snapshot::default());
     feed::start(&client, &snapshot, &metrics, &stop);
 
-    let reloader = Reloader::new(options.cert_dir.clone());
+    let (pairs, secret) = watch::channel(None);
+    let reloader = Reloader::new(options.cert_dir.clone()).reading(secret);
+    if let Some(name) = options.cert_secret.clone() {
+        let source = (options.claims_namespace(), name);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(tls::secret::follow(
+            client.clone(),
+            source,
+            pairs,
+        )));
+    }
     let readiness = Readiness::new(world.clone(), reloader.pair());
     let mut config = reloader.config();
     tokio::spawn(stop.clone().run_until_cancelled_owned(reloader.run()));

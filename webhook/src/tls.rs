@@ -1,4 +1,4 @@
-//! The serving pair: found in a directory, checked, swapped atomically when its content changes. A pair that does not
+//! The serving pair: found in a directory or in a Secret, checked, swapped atomically when its content changes. A pair that does not
 //! parse or whose halves do not belong together is never served; the old one stays.
 
 use std::{
@@ -22,6 +22,8 @@ use tokio::{
     sync::{mpsc, watch},
     time::timeout,
 };
+
+pub(crate) mod secret;
 
 /// The directories into which OLM mounts the pair, in this order (olm.md 1.7).
 pub const OLM_DIRS: [&str; 2] = [
@@ -51,11 +53,11 @@ pub enum PairError {
         #[source]
         source: std::io::Error,
     },
-    /// A file holds no PEM of the right kind. The text of the error never contains the file's.
-    #[error("{path} holds no {what}")]
+    /// A file or Secret holds no PEM of the right kind. The text of the error never contains what was found.
+    #[error("{place} holds no {what}")]
     Pem {
-        /// The file.
-        path: PathBuf,
+        /// The file or Secret.
+        place: String,
         /// What was expected.
         what: &'static str,
     },
@@ -72,6 +74,8 @@ pub struct Pair {
 
 struct Served {
     digest: [u8; 32],
+    /// From when the certificate is valid.
+    since: i64,
     config: Arc<ServerConfig>,
 }
 
@@ -87,7 +91,16 @@ impl Pair {
     }
 }
 
-/// Reads the pair from the first of `dirs` that has one.
+/// A pair as it was found, not checked yet.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RawPair {
+    /// Certificates in PEM, the server's own first.
+    pub chain: Vec<u8>,
+    /// Private key in PEM.
+    pub key: Vec<u8>,
+}
+
+/// Reads the pair from the first of `dirs` that has one, and checks it.
 fn load(dirs: &[PathBuf]) -> Result<Served, PairError> {
     let found = dirs.iter().find_map(|dir| {
         FILES
@@ -99,26 +112,38 @@ fn load(dirs: &[PathBuf]) -> Result<Served, PairError> {
         let dirs: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
         PairError::Absent(dirs.join(", "))
     })?;
-    let (chain, secret) = (read(&certificate)?, read(&key)?);
+    let raw = RawPair {
+        chain: read(&certificate)?,
+        key: read(&key)?,
+    };
+    check(
+        &raw,
+        (&certificate.display().to_string(), &key.display().to_string()),
+    )
+}
+
+/// Makes a server's configuration of `raw`, which was found at these places.
+fn check(raw: &RawPair, (certificate, key): (&str, &str)) -> Result<Served, PairError> {
     let digest = Sha256::new()
-        .chain_update(&chain)
+        .chain_update(&raw.chain)
         .chain_update([0])
-        .chain_update(&secret)
+        .chain_update(&raw.key)
         .finalize()
         .into();
-    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain)
+    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&raw.chain)
         .collect::<Result<_, _>>()
         .ok()
         .filter(|certificates: &Vec<_>| !certificates.is_empty())
         .ok_or(PairError::Pem {
-            path: certificate,
+            place: certificate.to_owned(),
             what: "certificate",
         })?;
     // SEC1, PKCS#8 and PKCS#1 alike.
-    let private = PrivateKeyDer::from_pem_slice(&secret).map_err(|_| PairError::Pem {
-        path: key,
+    let private = PrivateKeyDer::from_pem_slice(&raw.key).map_err(|_| PairError::Pem {
+        place: key.to_owned(),
         what: "private key",
     })?;
+    let since = certificates.first().map_or(i64::MIN, |own| not_before(own));
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&TLS12, &TLS13])
         .map_err(PairError::Mismatch)?
@@ -128,8 +153,15 @@ fn load(dirs: &[PathBuf]) -> Result<Served, PairError> {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Served {
         digest,
+        since,
         config: Arc::new(config),
     })
+}
+
+/// Unix seconds from which a certificate is valid.
+fn not_before(certificate: &[u8]) -> i64 {
+    x509_parser::parse_x509_certificate(certificate)
+        .map_or(i64::MIN, |(_, parsed)| parsed.validity().not_before.timestamp())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PairError> {
@@ -147,6 +179,8 @@ fn read(path: &Path) -> Result<Vec<u8>, PairError> {
 /// Keeps a pair and the server's configuration up to date.
 pub struct Reloader {
     dirs: Vec<PathBuf>,
+    /// The pair of the Secret, as it was read last.
+    secret: watch::Receiver<Option<RawPair>>,
     pair: Pair,
     /// Told when the first pair is there, with every one after it.
     configs: watch::Sender<Option<RustlsConfig>>,
@@ -161,11 +195,18 @@ impl Reloader {
         let dirs = dir.map_or_else(|| OLM_DIRS.iter().map(PathBuf::from).collect(), |dir| vec![dir]);
         Self {
             dirs,
+            secret: watch::channel(None).1,
             pair: Pair::default(),
             configs: watch::channel(None).0,
             last_error: None,
             poll: POLL,
         }
+    }
+
+    /// With a second source, a Secret: of two valid pairs the newer one is served.
+    #[must_use]
+    pub fn reading(self, secret: watch::Receiver<Option<RawPair>>) -> Self {
+        Self { secret, ..self }
     }
 
     /// With another longest time until a change is noticed without a notification.
@@ -201,14 +242,32 @@ impl Reloader {
                 }
             }
             self.reload();
-            // Either a notification or the time for the next look.
-            let _ = timeout(self.poll, changes.recv()).await;
+            // A notification, the time for the next look, or another pair in the Secret.
+            tokio::select! {
+                _ = timeout(self.poll, changes.recv()) => {}
+                Ok(()) = self.secret.changed() => {}
+            }
+        }
+    }
+
+    /// The newer one of the valid pairs of both sources. Files that cannot be used are no error while the Secret can.
+    fn newest(&self) -> Result<Served, PairError> {
+        let place = "the Secret of the serving pair";
+        let of_secret = self
+            .secret
+            .borrow()
+            .as_ref()
+            .map(|raw| check(raw, (place, place)));
+        match (load(&self.dirs), of_secret) {
+            (Ok(files), Some(Ok(secret))) if secret.since <= files.since => Ok(files),
+            (_, Some(Ok(secret))) => Ok(secret),
+            (files, _) => files,
         }
     }
 
     /// Loads once. An unusable pair is reported once and changes nothing.
     fn reload(&mut self) {
-        match load(&self.dirs) {
+        match self.newest() {
             Ok(served) => {
                 self.last_error = None;
                 if self

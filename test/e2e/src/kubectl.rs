@@ -79,13 +79,31 @@ pub struct Written {
 pub fn write_dry(verb: &str, manifest: &str) -> anyhow::Result<Written> {
     let output = run(&[verb, "--dry-run=server", "-f", "-"], manifest)?;
     let printed = String::from_utf8_lossy(&output.stderr).into_owned();
-    let warning = |line: &str| line.strip_prefix("Warning: ").map(str::to_owned);
     let others: Vec<&str> = printed.lines().filter(|line| warning(line).is_none()).collect();
     Ok(Written {
         accepted: output.status.success(),
         warnings: printed.lines().filter_map(warning).collect(),
         error: others.join("\n"),
     })
+}
+
+fn warning(line: &str) -> Option<String> {
+    line.strip_prefix("Warning: ").map(str::to_owned)
+}
+
+/// `kubectl delete … --dry-run=server`; its warnings.
+///
+/// # Errors
+/// When kubectl cannot be run, or the deletion is refused.
+pub fn delete_dry(line: &str) -> anyhow::Result<Vec<String>> {
+    let words: Vec<&str> = ["delete", "--dry-run=server"]
+        .into_iter()
+        .chain(line.split_whitespace())
+        .collect();
+    let output = run(&words, "")?;
+    text(&output, line)?;
+    let printed = String::from_utf8_lossy(&output.stderr);
+    Ok(printed.lines().filter_map(warning).collect())
 }
 
 /// Runs `kubectl` with these words and this input, and returns what it printed.
@@ -128,7 +146,7 @@ fn text(output: &Output, what: &str) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// As [`kubectl`].
-pub(crate) fn dry_run(manifest: &str) -> anyhow::Result<String> {
+pub fn dry_run(manifest: &str) -> anyhow::Result<String> {
     text(
         &run(&["create", "--dry-run=server", "-f", "-"], manifest)?,
         "create --dry-run=server",

@@ -12,6 +12,8 @@ mod mcp;
 mod site;
 
 pub use cluster::{Cluster, OPERATOR_NAMESPACE};
-pub use kubectl::{Written, apply, delete, get, kubectl, kubectl_with, refused, write_dry};
+pub use kubectl::{
+    Written, apply, delete, delete_dry, dry_run, get, kubectl, kubectl_with, refused, write_dry,
+};
 pub use mcp::{Answer, McpClient};
 pub use site::{PUBLIC_PORT, Site, next_second};

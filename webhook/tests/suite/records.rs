@@ -78,6 +78,50 @@ fn deletion() -> String {
     .to_string()
 }
 
+/// Path and body of requests, and what is recorded about each: kind, operation, verdict, rule.
+fn requests() -> Vec<(&'static str, String, &'static str)> {
+    let (old, new) = (extension("e", Some("team-a")), extension("new", Some("team-a")));
+    let (mut labelled, mut retargeted) = (old.clone(), old.clone());
+    labelled["metadata"]["labels"] = json!({"a": "b"});
+    retargeted["spec"]["targetRef"]["name"] = json!("other");
+    let body = |old: Option<&Value>, new: &Value| review(old, new, true).to_string();
+    let unfilled = body(None, &extension("x", None));
+    let foreign = body(None, &new).replace("mcpgatewayextensions", "pods");
+    let large = " ".repeat(service::MAX_BODY + 1);
+    let created = "MCPGatewayExtension CREATE denied namespace";
+    let exempt = "MCPGatewayExtension UPDATE exempt none";
+    let changed = "MCPGatewayExtension UPDATE warned gateway";
+    let complete = "MCPGatewayExtension MUTATE allowed defaults";
+    let patched = "MCPGatewayExtension MUTATE patched defaults";
+    vec![
+        ("/validate", body(None, &new), created),
+        ("/validate", body(Some(&old), &labelled), exempt),
+        ("/validate", body(Some(&old), &retargeted), changed),
+        ("/mutate", body(None, &new), complete),
+        ("/mutate", unfilled, patched),
+        ("/advise", deletion(), "Gateway DELETE warned gateway-in-use"),
+        ("/advise", "{".to_owned(), "none none malformed none"),
+        ("/validate", foreign, "none none foreign none"),
+        ("/validate", "{".to_owned(), "none none malformed none"),
+        ("/validate", large, "none none malformed none"),
+    ]
+}
+
+/// Counts by `<kind> <operation> <verdict> <rule>`.
+fn samples(metrics: &Metrics) -> BTreeMap<String, u32> {
+    let text = metrics.text();
+    let decisions = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("mcp_gateway_admission_total{"));
+    decisions
+        .map(|line| {
+            let (labels, count) = line.rsplit_once("} ").unwrap();
+            let values: Vec<&str> = labels.split('"').skip(1).step_by(2).collect();
+            (values.join(" "), count.parse().unwrap())
+        })
+        .collect()
+}
+
 #[tokio::test]
 async fn every_decision_is_one_span_and_one_metric_sample() {
     let spans = Spans::default();
@@ -86,100 +130,27 @@ async fn every_decision_is_one_span_and_one_metric_sample() {
         Memory::with(&[extension("e", Some("team-a"))]),
         Metrics::default(),
     );
-    let (open, full) = (router(&memory, &metrics, 8), router(&memory, &metrics, 0));
-    let new = extension("new", Some("team-a"));
-    let mut labelled = extension("e", Some("team-a"));
-    labelled["metadata"]["labels"] = json!({"a": "b"});
-    let mut retargeted = extension("e", Some("team-a"));
-    retargeted["spec"]["targetRef"]["name"] = json!("other");
-    let foreign = review(None, &new, true)
-        .to_string()
-        .replace("mcpgatewayextensions", "pods");
-    let old = extension("e", Some("team-a"));
-    let kind = "MCPGatewayExtension";
-    // Router, path, body, and what is recorded: kind, operation, verdict, rule.
-    let requests = [
-        (
-            &open,
-            "/validate",
-            review(None, &new, true).to_string(),
-            [kind, "CREATE", "denied", "namespace"],
-        ),
-        (
-            &open,
-            "/validate",
-            review(Some(&old), &labelled, false).to_string(),
-            [kind, "UPDATE", "exempt", "none"],
-        ),
-        (
-            &open,
-            "/validate",
-            review(Some(&old), &retargeted, true).to_string(),
-            [kind, "UPDATE", "warned", "gateway"],
-        ),
-        (
-            &open,
-            "/mutate",
-            review(None, &new, false).to_string(),
-            [kind, "MUTATE", "allowed", "defaults"],
-        ),
-        (
-            &open,
-            "/mutate",
-            review(None, &extension("x", None), false).to_string(),
-            [kind, "MUTATE", "patched", "defaults"],
-        ),
-        (
-            &open,
-            "/advise",
-            deletion(),
-            ["Gateway", "DELETE", "warned", "gateway-in-use"],
-        ),
-        (&open, "/validate", foreign, ["none", "none", "foreign", "none"]),
-        (
-            &open,
-            "/validate",
-            "{".to_owned(),
-            ["none", "none", "malformed", "none"],
-        ),
-        (
-            &open,
-            "/validate",
-            " ".repeat(service::MAX_BODY + 1),
-            ["none", "none", "malformed", "none"],
-        ),
-        (
-            &full,
-            "/validate",
-            "{}".to_owned(),
-            ["none", "none", "shed", "none"],
-        ),
-    ];
+    let open = router(&memory, &metrics, 8);
     let mut expected = BTreeMap::new();
-    for (n, (router, path, body, [kind, operation, verdict, rule])) in requests.into_iter().enumerate() {
-        post(router, path, body).await;
-        let spans = spans.0.lock().unwrap();
-        assert_eq!(spans.len(), n + 1, "one span for each request");
-        let fields = &spans[n].0;
+    for (path, body, record) in requests() {
+        post(&open, path, body).await;
+        *expected.entry(record.to_owned()).or_insert(0) += 1;
+        let fields = spans.0.lock().unwrap().drain(..).collect::<Vec<_>>();
+        assert_eq!(fields.len(), 1, "one span for {record}");
+        let fields = &fields[0].0;
         let recorded = ["kind", "operation", "verdict", "rule"].map(|name| fields[name].as_str());
-        assert_eq!(recorded, [kind, operation, verdict, rule]);
+        assert_eq!(recorded.join(" "), record);
         assert!(fields["latency_us"].parse::<u64>().is_ok(), "{fields:?}");
-        if operation == "CREATE" {
+        if record.contains("CREATE") {
             let about = ["ns", "name", "dry_run"].map(|name| fields[name].as_str());
             assert_eq!(about, ["team-a", "new", "true"]);
         }
-        let labels = format!(
-            "mcp_gateway_admission_total{{kind=\"{kind}\",operation=\"{operation}\",verdict=\"{verdict}\",rule=\"{rule}\"}}"
-        );
-        *expected.entry(labels).or_insert(0) += 1;
+        assert_eq!(samples(&metrics), expected, "one sample for {record}");
     }
+    let full = router(&memory, &metrics, 0);
+    assert_eq!(post(&full, "/validate", "{}").await.0, 503);
+    assert_eq!(spans.0.lock().unwrap()[0].0["verdict"], "shed");
+    assert_eq!(samples(&metrics)["none none shed none"], 1);
     let text = metrics.text();
-    let samples: BTreeMap<String, i32> = text
-        .lines()
-        .filter(|line| line.starts_with("mcp_gateway_admission_total"))
-        .map(|line| line.rsplit_once(' ').unwrap())
-        .map(|(labels, count)| (labels.to_owned(), count.parse().unwrap()))
-        .collect();
-    assert_eq!(samples, expected);
-    assert!(text.contains("mcp_gateway_admission_seconds_count 10"), "{text}");
+    assert!(text.contains("mcp_gateway_admission_seconds_count 11"), "{text}");
 }

@@ -4,11 +4,11 @@ use std::{net::SocketAddr, os::unix::fs::symlink, path::Path, sync::Arc, time::D
 
 use axum::{Router, routing::get};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use mcp_gateway_webhook::tls::{Pair, Reloader};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use mcp_gateway_webhook::tls::{Pair, RawPair, Reloader};
+use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd, generate_simple_self_signed};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, crypto::ring, version};
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{net::TcpStream, sync::watch, time::Instant};
 use tokio_rustls::TlsConnector;
 
 const HOST: &str = "webhook.mcp-system.svc";
@@ -26,6 +26,26 @@ impl TestPair {
             certificate: cert.pem(),
             key: signing_key.serialize_pem(),
             der: cert.der().clone(),
+        }
+    }
+
+    /// A pair that is valid from the beginning of `year`.
+    fn since(year: i32) -> Self {
+        let mut parameters = CertificateParams::new([HOST.to_owned()]).unwrap();
+        parameters.not_before = date_time_ymd(year, 1, 1);
+        let signing_key = KeyPair::generate().unwrap();
+        let cert = parameters.self_signed(&signing_key).unwrap();
+        Self {
+            certificate: cert.pem(),
+            key: signing_key.serialize_pem(),
+            der: cert.der().clone(),
+        }
+    }
+
+    fn raw(&self) -> RawPair {
+        RawPair {
+            chain: self.certificate.clone().into_bytes(),
+            key: self.sec1().into_bytes(),
         }
     }
 
@@ -59,7 +79,11 @@ struct Server {
 }
 
 fn serve(dir: &Path) -> Server {
-    let reloader = Reloader::new(Some(dir.to_owned())).polling(Duration::from_millis(50));
+    serve_from(Reloader::new(Some(dir.to_owned())))
+}
+
+fn serve_from(reloader: Reloader) -> Server {
+    let reloader = reloader.polling(Duration::from_millis(50));
     let (pair, mut config) = (reloader.pair(), reloader.config());
     tokio::spawn(reloader.run());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -214,4 +238,31 @@ async fn o1_o3_the_kubelets_link_swap_is_seen_without_a_dropped_connection() {
         assert!(Instant::now() < deadline, "the swap was not seen in time");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test]
+async fn o3_of_files_and_secret_the_newer_valid_pair_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, rotated, newest) = (
+        TestPair::since(2024),
+        TestPair::since(2025),
+        TestPair::since(2026),
+    );
+    old.write(dir.path());
+    let (secret, pairs) = watch::channel(None);
+    let server = serve_from(Reloader::new(Some(dir.path().to_owned())).reading(pairs));
+    eventually_shows(&server, &old).await;
+    // Rotated: the Secret has it before the kubelet.
+    secret.send_replace(Some(rotated.raw()));
+    eventually_shows(&server, &rotated).await;
+    // What the Secret holds is unusable, or older than the files.
+    secret.send_replace(Some(RawPair {
+        key: newest.raw().key,
+        ..rotated.raw()
+    }));
+    newest.write(dir.path());
+    eventually_shows(&server, &newest).await;
+    secret.send_replace(Some(rotated.raw()));
+    std::fs::write(dir.path().join("tls.key"), "").unwrap();
+    eventually_shows(&server, &rotated).await;
 }

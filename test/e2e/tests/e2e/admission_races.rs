@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context;
 use futures::future::join_all;
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client,
     api::{ListParams, ObjectMeta, PostParams},
@@ -14,21 +14,25 @@ use mcp_gateway_e2e::{Cluster, OPERATOR_NAMESPACE, apply, delete, kubectl};
 use mcp_gateway_kit::{Kit, eventually};
 use serde_json::json;
 
-fn extension(namespace: &str, name: &str, gateway: (&str, &str)) -> anyhow::Result<MCPGatewayExtension> {
+pub(crate) fn extension(
+    namespace: &str,
+    name: &str,
+    gateway: (&str, &str),
+) -> anyhow::Result<MCPGatewayExtension> {
     let object = json!({"apiVersion": "mcp.kuadrant.io/v1alpha1", "kind": "MCPGatewayExtension",
         "metadata": {"namespace": namespace, "name": name},
         "spec": {"targetRef": {"namespace": gateway.0, "name": gateway.1, "sectionName": "mcp"}}});
     serde_json::from_value(object).context("an extension")
 }
 
-fn namespaces(names: impl Iterator<Item = String>) -> anyhow::Result<()> {
+pub(crate) fn namespaces(names: impl Iterator<Item = String>) -> anyhow::Result<()> {
     let manifests: Vec<String> = names
         .map(|name| format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}"))
         .collect();
     apply(&manifests.join("\n---\n")).map(drop)
 }
 
-async fn client() -> anyhow::Result<Client> {
+pub(crate) async fn client() -> anyhow::Result<Client> {
     Ok(Kit::from_env()?.client().await?)
 }
 
@@ -144,137 +148,6 @@ async fn t56_of_twenty_retargets_onto_one_gateway_exactly_one_is_admitted() -> a
         delete(&format!("mcpge e -n mover-{n} --wait=false"))?;
     }
     Ok(())
-}
-
-#[tokio::test]
-async fn t57_a_create_that_somebody_else_refuses_blocks_nobody_for_longer_than_the_grace()
--> anyhow::Result<()> {
-    let _cluster = Cluster::ready().await?;
-    let client = client().await?;
-    namespaces(["quota-a".to_owned(), "quota-b".to_owned()].into_iter())?;
-    apply(
-        "{apiVersion: v1, kind: ResourceQuota, metadata: {name: none, namespace: quota-a}, \
-         spec: {hard: {count/mcpgatewayextensions.mcp.kuadrant.io: '0'}}}",
-    )?;
-    let first: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), "quota-a");
-    let wanted = extension("quota-a", "e", ("quota-gw", "gw"))?;
-    let params = PostParams::default();
-    let refused = eventually(
-        Duration::from_secs(20),
-        "the quota to refuse",
-        async || match first.create(&params, &wanted).await {
-            Err(kube::Error::Api(status)) if status.message.contains("quota") => Ok(()),
-            other => Err(format!("{other:?}")),
-        },
-    );
-    refused.await?;
-    let second: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), "quota-b");
-    let grace = Duration::from_secs(claims::GRACE_SECONDS.unsigned_abs() + 10);
-    eventually(grace, "the claim to end", async || {
-        let wanted = extension("quota-b", "e", ("quota-gw", "gw")).map_err(|error| error.to_string())?;
-        second
-            .create(&PostParams::default(), &wanted)
-            .await
-            .map(drop)
-            .map_err(|error| error.to_string())
-    })
-    .await?;
-    delete("mcpge e -n quota-b")?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn t58_a_dry_run_leaves_no_lease() -> anyhow::Result<()> {
-    let _cluster = Cluster::ready().await?;
-    let client = client().await?;
-    namespaces(["dry".to_owned()].into_iter())?;
-    let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), "dry");
-    let params = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
-    api.create(&params, &extension("dry", "e", ("dry-gw", "gw"))?)
-        .await?;
-    assert_eq!(claims_of(&client, "dry/e").await?, Vec::<String>::new());
-    api.create(&PostParams::default(), &extension("dry", "e", ("dry-gw", "gw"))?)
-        .await?;
-    assert_eq!(
-        claims_of(&client, "dry/e").await?,
-        ["gateway/dry-gw/gw", "namespace/dry"]
-    );
-    delete("mcpge e -n dry")?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_create_right_after_a_delete_is_admitted_at_once() -> anyhow::Result<()> {
-    let _cluster = Cluster::ready().await?;
-    let client = client().await?;
-    namespaces(["again".to_owned()].into_iter())?;
-    let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), "again");
-    api.create(
-        &PostParams::default(),
-        &extension("again", "first", ("again-gw", "gw"))?,
-    )
-    .await?;
-    let leases: Api<Lease> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
-    let params = ListParams::default().labels(claims::CLAIM_LABEL);
-    eventually(
-        Duration::from_secs(20),
-        "the operator to confirm both claims",
-        async || {
-            let all = leases.list(&params).await.map_err(|error| error.to_string())?;
-            let ours = all.iter().map(claims::Claim::of).filter(|claim| {
-                claim.confirmed
-                    && claim
-                        .holder
-                        .as_ref()
-                        .is_some_and(|holder| holder.to_string() == "again/first")
-            });
-            let confirmed = ours.count();
-            if confirmed == 2 {
-                Ok(())
-            } else {
-                Err(format!("{confirmed} of 2"))
-            }
-        },
-    )
-    .await?;
-    delete("mcpge first -n again")?;
-    api.create(
-        &PostParams::default(),
-        &extension("again", "second", ("again-gw", "gw"))?,
-    )
-    .await?;
-    delete("mcpge second -n again")?;
-    eventually(Duration::from_secs(90), "the claims to be swept", async || {
-        let left = claims_of(&client, "again/second")
-            .await
-            .map_err(|error| error.to_string())?;
-        if left.is_empty() {
-            Ok(())
-        } else {
-            Err(left.join(", "))
-        }
-    })
-    .await?;
-    Ok(())
-}
-
-/// Keys that a holder claims, as `kubectl get leases -l mcp.kuadrant.io/claim` would show them.
-async fn claims_of(client: &Client, holder: &str) -> anyhow::Result<Vec<String>> {
-    let api: Api<Lease> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
-    let leases = api
-        .list(&ListParams::default().labels(claims::CLAIM_LABEL))
-        .await?;
-    let mut keys: Vec<String> = leases
-        .iter()
-        .map(claims::Claim::of)
-        .filter(|claim| claim.holder.as_ref().is_some_and(|key| key.to_string() == holder))
-        .filter_map(|claim| claim.key.map(|key| key.to_string()))
-        .collect();
-    keys.sort();
-    Ok(keys)
 }
 
 /// One writer: tries until it is stored or somebody else is; the webhook may be away for moments.

@@ -9,8 +9,11 @@
 )]
 
 mod admission;
+mod admission_claims;
 mod admission_fallback;
+mod admission_optional;
 mod admission_races;
+mod admission_schema;
 mod admission_serving;
 mod healing;
 mod operator_children;
