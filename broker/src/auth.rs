@@ -11,3 +11,4 @@ pub mod keys;
 pub mod origin;
 pub mod seal;
 pub mod session;
+pub mod vault;

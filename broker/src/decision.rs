@@ -13,6 +13,7 @@ pub mod resume;
 pub mod returned;
 pub mod rewrite;
 pub mod target;
+pub mod user_token;
 
 #[cfg(test)]
 mod tests;
@@ -27,10 +28,12 @@ use crate::config::model::ServerConfig;
 use crate::protocol::header;
 use crate::protocol::host;
 use crate::protocol::reply::Refusal;
+use crate::secret::Secret;
 use crate::sessions::store::BackendSession;
 use crate::upstreams::items::Hints;
 use std::ops::Range;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// Headers of a request as they came.
 #[derive(Clone, Debug, Default)]
@@ -95,8 +98,8 @@ impl Head {
     }
 }
 
-/// Everything that is done to a request that goes on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Everything that is done to a request that goes on. Header values may be credentials: no `Debug` output shows them.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Edits {
     /// Headers to set.
     pub set: Vec<(&'static str, String)>,
@@ -108,6 +111,16 @@ pub struct Edits {
     pub metadata: Metadata,
     /// What the guard needs; present exactly when the request goes to an MCP server.
     pub guard: Option<Guard>,
+}
+
+impl std::fmt::Debug for Edits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let set: Vec<&str> = self.set.iter().map(|(name, _)| *name).collect();
+        f.debug_struct("Edits")
+            .field("set", &set)
+            .field("remove", &self.remove)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Dynamic metadata `mcp.kuadrant.io` (data-plane.md 8.6).
@@ -177,6 +190,8 @@ pub enum Need {
     Facts(SessionClaims, String),
     /// A backend session.
     Backend(SessionClaims, Arc<ServerConfig>),
+    /// The per-user token for a server, or an entry of the page where a person leaves one.
+    UserToken(SessionClaims, Arc<ServerConfig>),
 }
 
 /// An answer of the gateway itself.
@@ -193,7 +208,7 @@ pub struct Answer {
 }
 
 /// What is known about a request beside its bytes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Facts {
     /// Claims of the session token; `None` when there is no valid one.
     pub claims: Option<SessionClaims>,
@@ -209,6 +224,10 @@ pub struct Facts {
     pub last: Option<String>,
     /// What the caller's inputs select.
     pub selection: Selection,
+    /// Per-user token for the server concerned.
+    pub user_token: Option<Secret>,
+    /// Entry of the token page.
+    pub elicitation: Option<Uuid>,
 }
 
 /// What of the process' settings decides.
@@ -218,6 +237,8 @@ pub struct Rules {
     pub max_body: usize,
     /// How `x-mcp-authorized` is read.
     pub capabilities: CapabilityRules,
+    /// Servers that want per-user tokens get them.
+    pub url_elicitation: bool,
 }
 
 /// The captured inputs of a client or policy (data-plane.md 8.5), read at `now` (Unix seconds).

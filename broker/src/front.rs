@@ -13,6 +13,7 @@ pub mod relay;
 pub mod repair;
 pub mod status;
 pub mod streams;
+pub mod tokens;
 pub mod unsolicited;
 
 #[cfg(test)]
@@ -106,6 +107,7 @@ pub fn broker(state: Arc<FrontState>) -> Router {
             "/.well-known/oauth-protected-resource/{*rest}",
             any(metadata::handle),
         )
+        .route(crate::decision::user_token::PAGE, any(tokens::handle))
         .route("/status", any(status::all_public))
         .route("/status/{*name}", any(status::one_public))
         .route("/healthz", any(admin::healthz_public))

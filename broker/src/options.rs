@@ -57,6 +57,8 @@ pub struct Options {
     pub invalid_tool_policy: InvalidToolPolicy,
     /// PEM public key that verifies `x-mcp-authorized`.
     pub trusted_header_key: Option<String>,
+    /// Servers that want per-user tokens get them.
+    pub url_elicitation: bool,
     /// The gateway's own tools are published.
     pub discovery_tools: bool,
     /// Above this many tools a list shows the gateway's own tools only; zero never.

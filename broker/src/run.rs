@@ -205,6 +205,7 @@ impl Pieces {
         let trusted = options.trusted_header_key.as_deref().map(CapabilityKey::from_pem);
         let rules = Rules {
             max_body: options.max_request_body,
+            url_elicitation: options.url_elicitation,
             capabilities: CapabilityRules {
                 key: trusted.transpose().context("TRUSTED_HEADER_PUBLIC_KEY")?,
                 enforce: options.enforce_capability_filtering,

@@ -65,6 +65,8 @@ pub struct Door<'a> {
     pub server: &'a str,
     /// MCP method.
     pub method: &'a str,
+    /// The request carries a token of the person for the server itself.
+    pub own_authorization: bool,
 }
 
 /// Makes a token.
@@ -81,7 +83,7 @@ pub fn mint(keys: &Keys, door: &Door<'_>, now: u64) -> String {
         path: door.path.to_owned(),
         server: door.server.to_owned(),
         method: door.method.to_owned(),
-        own_authorization: false,
+        own_authorization: door.own_authorization,
     };
     keys.sign(&serde_json::to_string(&claims).expect("claims are plain strings and numbers"))
 }
@@ -138,6 +140,7 @@ mod tests {
             path: "/mcp",
             server: "ns/a",
             method: "initialize",
+            own_authorization: false,
         };
         let token = mint(&keys, &door, 100);
         let check =

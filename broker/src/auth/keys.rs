@@ -26,6 +26,16 @@ impl Keys {
         Self { current, previous }
     }
 
+    /// The current key, for derivations of other modules.
+    pub(super) fn current(&self) -> &Secret {
+        &self.current
+    }
+
+    /// The current key and the previous one.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Secret> {
+        std::iter::once(&self.current).chain(self.previous.as_ref())
+    }
+
     /// HMAC-SHA-256 with the current key.
     pub fn tag(&self, message: &[u8]) -> [u8; 32] {
         mac(&self.current, message).finalize().into_bytes().into()

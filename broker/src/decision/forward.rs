@@ -12,6 +12,7 @@ use crate::config::model::ServerConfig;
 use crate::protocol::header;
 use crate::protocol::json::quoted;
 use crate::protocol::message::Message;
+use crate::secret::Secret;
 use crate::sessions::store::BackendSession;
 use crate::upstreams::items::{Hints, ItemKind};
 use std::ops::Range;
@@ -36,6 +37,8 @@ pub struct Call<'a> {
     pub backend: &'a BackendSession,
     /// Log level of the session.
     pub level: Option<&'a String>,
+    /// Per-user token for the server.
+    pub user_token: Option<&'a Secret>,
     /// Virtual server of the request.
     pub virtual_server: Option<&'a String>,
 }
@@ -52,6 +55,8 @@ pub struct OnBehalf<'a> {
     pub server: &'a Arc<ServerConfig>,
     /// Backend session.
     pub backend: &'a BackendSession,
+    /// Per-user token for the server.
+    pub user_token: Option<&'a Secret>,
 }
 
 /// True when a reply of a server may have to be rewritten: the client can be asked something, or takes only JSON.
@@ -73,6 +78,7 @@ pub fn call(call: &Call<'_>, permit: &Permit<'_>) -> Forward {
         claims: call.claims,
         server: config,
         backend: call.backend,
+        user_token: call.user_token,
     };
     let mut edits = session.towards(&call.message.method, (Subject::Call, call.message.id));
     edits
@@ -122,13 +128,19 @@ impl OnBehalf<'_> {
         } else {
             remove.push(header::PROTOCOL_VERSION.to_owned());
         }
+        let mut credentials = credentials(self.head, &config.forward_headers);
+        if let Some(token) = self.user_token {
+            // What the guard removes is what the client sent; the person's own token for this server stays.
+            credentials.retain(|(name, _)| *name != "authorization");
+            set.push(("authorization", token.expose().to_owned()));
+        }
         let context = repair::Context::new((subject, id), self.claims, &config.name, self.backend);
         Edits {
             set,
             remove,
             guard: Some(Guard {
                 session: Some(self.token.to_owned()),
-                credentials: credentials(self.head, &config.forward_headers),
+                credentials,
                 repair: Some(context),
                 hairpin: false,
                 pass_challenge: config.forward_headers.iter().any(|name| name == "authorization"),

@@ -3,7 +3,7 @@
 
 use super::forward::{Call, call};
 use super::head::broker_edits;
-use super::{Answer, Decision, Edits, Facts, Head, Need, Rules, returned, target};
+use super::{Answer, Decision, Edits, Facts, Head, Need, Rules, returned, target, user_token};
 use crate::aggregation::catalog::Catalog;
 use crate::aggregation::view::View;
 use crate::auth::keys::Keys;
@@ -156,6 +156,12 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
     if facts.revoked.is_none() {
         return Decision::Need(Need::Facts(claims.clone(), server.config.name.clone()));
     }
+    if request.rules.url_elicitation
+        && let Some(decision) =
+            user_token::missing((request.head, message, token), (catalog, server), claims, facts)
+    {
+        return decision;
+    }
     let Some(backend) = &facts.backend else {
         return Decision::Need(Need::Backend(claims.clone(), server.config.clone()));
     };
@@ -167,9 +173,19 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         claims,
         backend,
         level: facts.level.as_ref(),
+        user_token: facts.user_token.as_ref(),
         virtual_server: selection.virtual_server.first(),
     };
-    Decision::Forward(Box::new(call(&facts_of_call, &permit)))
+    let mut forward = call(&facts_of_call, &permit);
+    if let Some(context) = forward
+        .edits
+        .guard
+        .as_mut()
+        .and_then(|guard| guard.repair.as_mut())
+    {
+        context.user = user_token::again((request.head, catalog, server), claims, facts);
+    }
+    Decision::Forward(Box::new(forward))
 }
 
 /// The answer to a bad, expired, revoked or foreign session.

@@ -1,5 +1,6 @@
 //! What replaces a failed reply of an MCP server (data-plane.md 8.8). The guard asks the broker; the broker decides here.
 
+use super::user_token::Entry;
 use crate::auth::session::SessionClaims;
 use crate::protocol::header;
 use crate::protocol::reply::{INTERNAL, error};
@@ -34,6 +35,18 @@ pub struct Context {
     pub server: String,
     /// Which backend session was used, as a fingerprint; `None` when the server issued no id.
     pub backend: Option<String>,
+    /// The call carried a token of a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserToken>,
+}
+
+/// What is needed when the server refuses the person's token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserToken {
+    /// Entry of a new visit.
+    pub entry: Entry,
+    /// Page of it, up to the id.
+    pub page: String,
 }
 
 impl Context {
@@ -50,6 +63,7 @@ impl Context {
             jti: claims.jti,
             server: server.to_owned(),
             backend: fingerprint(backend),
+            user: None,
         }
     }
 }
@@ -128,6 +142,7 @@ mod tests {
             jti: Uuid::nil(),
             server: "a/b".into(),
             backend: Some("f".into()),
+            user: None,
         }
     }
 

@@ -45,6 +45,7 @@ pub fn judge(head: &Head, catalog: &Catalog, facts: &Facts, otherwise: &Edits) -
         claims,
         server: &server.config,
         backend,
+        user_token: facts.user_token.as_ref(),
     };
     let mut edits = session.towards("GET", (Subject::Stream, None));
     edits.remove.extend(internal_headers(head));

@@ -87,6 +87,7 @@ pub fn judge(
         claims,
         server: &server.config,
         backend,
+        user_token: facts.user_token.as_ref(),
     };
     let splice = (sealed.range.clone(), ticket.original);
     Decision::Forward(Box::new(session.forward_back(

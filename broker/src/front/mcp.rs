@@ -104,7 +104,7 @@ pub fn refuse(refusal: &Refusal, id: Option<&str>) -> Response {
     response
 }
 
-fn refuse_foreign(state: &FrontState, head: &Head) -> Option<Response> {
+pub(super) fn refuse_foreign(state: &FrontState, head: &Head) -> Option<Response> {
     let catalog = state.published.load();
     let origins = head.all("origin");
     let origin = match origins.as_slice() {

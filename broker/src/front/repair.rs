@@ -4,7 +4,10 @@
 use super::FrontState;
 use super::mcp::plain;
 use crate::auth::seal;
-use crate::decision::repair::{Context, FailedReply, Verdict, fingerprint, judge};
+use crate::decision::repair::{Context, FailedReply, UserToken, Verdict, fingerprint, judge};
+use crate::decision::user_token::{self, Entry};
+use crate::protocol::reply::{INTERNAL, Refusal};
+use crate::sessions::store::Change;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -13,6 +16,7 @@ use mcp_gateway_api::envoy_filter::{
     REPAIR_ACTION_HEADER, REPAIR_DETAILS_HEADER, REPAIR_STATUS_HEADER, REPAIR_TYPE_HEADER, SEAL_HEADER,
 };
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// Purpose of the seal; the router makes it with the same word.
 pub const PURPOSE: &str = "repair";
@@ -36,6 +40,9 @@ pub async fn handle(State(state): State<Arc<FrontState>>, headers: HeaderMap) ->
         details: text(REPAIR_DETAILS_HEADER),
         content_type: text(REPAIR_TYPE_HEADER),
     };
+    if let (401, "via_upstream", Some(user)) = (status, reply.details, &context.user) {
+        return visit_again(&state, &context, user).await;
+    }
     let catalog = state.published.load();
     let may_challenge = catalog.server(&context.server).is_some_and(|server| {
         server
@@ -57,6 +64,23 @@ pub async fn handle(State(state): State<Arc<FrontState>>, headers: HeaderMap) ->
             answer(status, "replace", body)
         }
     }
+}
+
+/// The server refused the person's token: it is dropped, and the person asked for another one.
+async fn visit_again(state: &FrontState, context: &Context, user: &UserToken) -> Response {
+    let id = Uuid::new_v4();
+    let Entry { jti, exp, server, .. } = &user.entry;
+    let dropped = Change::Token(server.clone(), None);
+    let entry = serde_json::to_string(&user.entry).unwrap_or_default();
+    let stored = match state.store.change(*jti, *exp, dropped).await {
+        Ok(_) => state.store.put_elicitation(id, entry).await,
+        Err(error) => Err(error),
+    };
+    let refusal = match stored {
+        Ok(()) => user_token::required(&user.page, id),
+        Err(_) => Refusal::new(503, INTERNAL, "session store unavailable", "store"),
+    };
+    answer(refusal.status, "replace", refusal.body(context.id.as_deref()))
 }
 
 /// Drops the mapping if it is still the one that the call used.

@@ -112,7 +112,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "discovery-tool-threshold",
         "list meta-tools only above this many tools (0)",
     ),
-    not_built(switch("enable-url-elicitation", "per-user tokens by URL")),
+    switch("enable-url-elicitation", "per-user tokens by URL"),
     flag(
         "allowed-origins",
         "comma list added to the built-in origins; * allows all",

@@ -50,6 +50,7 @@ pub(super) fn options(flags: &RawFlags, env: &dyn Fn(&str) -> Option<String>) ->
         write_timeout: raw.duration("mcp-broker-write-timeout", 1, 0)?,
         max_request_body: body_limit(&raw)?,
         trusted_header_key: env("TRUSTED_HEADER_PUBLIC_KEY").filter(|key| !key.is_empty()),
+        url_elicitation: raw.switch("enable-url-elicitation", false),
         discovery_tools: raw.switch("discovery-tools-enabled", true),
         discovery_threshold: usize::try_from(raw.integer("discovery-tool-threshold", 0)?).unwrap_or(0),
         enforce_capability_filtering: raw.switch("enforce-capability-filtering", false),

@@ -18,6 +18,18 @@ pub const SESSION: i32 = -32001;
 /// Modern era: version not served.
 pub const UNSUPPORTED_VERSION: i32 = -32022;
 
+/// JSON text of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Payload {
+    /// Nothing.
+    #[default]
+    None,
+    /// `data` of the error.
+    Data(String),
+    /// A result that is given in place of the error: a tool that failed.
+    Result(String),
+}
+
 /// An answer that the gateway gives itself: HTTP status and JSON-RPC error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -27,8 +39,8 @@ pub struct Refusal {
     pub code: i32,
     /// Fixed text of data-plane.md 14, possibly with the requested name; never an address, a body or a stack.
     pub message: String,
-    /// `data` as JSON text.
-    pub data: Option<String>,
+    /// What is said beside code and message, or in place of them.
+    pub payload: Payload,
     /// Short word for metrics and Envoy's response details.
     pub reason: &'static str,
     /// Value of `Retry-After` in seconds.
@@ -44,7 +56,7 @@ impl Refusal {
             status,
             code,
             message: message.into(),
-            data: None,
+            payload: Payload::None,
             reason,
             retry_after: None,
             challenge: None,
@@ -61,7 +73,14 @@ impl Refusal {
     /// Adds `data`.
     #[must_use]
     pub fn with_data(mut self, data: String) -> Self {
-        self.data = Some(data);
+        self.payload = Payload::Data(data);
+        self
+    }
+
+    /// Answers with a result in place of the error.
+    #[must_use]
+    pub fn with_result(mut self, result: String) -> Self {
+        self.payload = Payload::Result(result);
         self
     }
 
@@ -74,7 +93,11 @@ impl Refusal {
 
     /// The body; without an id it is `null`.
     pub fn body(&self, id: Option<&str>) -> String {
-        error(id, self.code, &self.message, self.data.as_deref())
+        match &self.payload {
+            Payload::Result(text) => result(id.unwrap_or("null"), text),
+            Payload::Data(data) => error(id, self.code, &self.message, Some(data)),
+            Payload::None => error(id, self.code, &self.message, None),
+        }
     }
 }
 

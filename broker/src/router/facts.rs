@@ -6,11 +6,13 @@ use crate::aggregation::federation::Published;
 use crate::auth::hairpin::{self, UseCounter};
 use crate::auth::jwt::Verified;
 use crate::auth::keys::Keys;
-use crate::auth::{clock, session};
+use crate::auth::session::SessionClaims;
+use crate::auth::{clock, session, vault};
 use crate::authn::Authenticator;
 use crate::config::model::ServerConfig;
 use crate::decision::access;
 use crate::decision::head::HairpinCheck;
+use crate::decision::user_token::Entry;
 use crate::decision::{Answer, Facts, Forward, Head, Need, Rules, selection};
 use crate::protocol::header;
 use crate::protocol::message::{Message, MessageKind};
@@ -19,10 +21,11 @@ use crate::sessions::hairpin::forwarded;
 use crate::sessions::opener::{OpenError, Opener};
 use crate::sessions::store::{BackendSession, SessionStore, StoreError};
 use crate::transport::exchange::Failure;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 /// Everything that the router works with.
 pub struct RouterState {
@@ -162,6 +165,41 @@ impl RouterState {
         });
     }
 
+    /// The headers of our own requests on behalf of this client. A sensitive `authorization` is the person's token for
+    /// the server itself: it passes the guard.
+    fn carried(&self, head: &Head, facts: &Facts) -> HeaderMap {
+        let mut headers = forwarded(&head.fields);
+        if let Some(token) = &facts.user_token
+            && let Ok(mut value) = HeaderValue::from_str(token.expose())
+        {
+            value.set_sensitive(true);
+            headers.insert("authorization", value);
+        }
+        headers
+    }
+
+    /// Looks for the token anew, past what this replica remembers; without one, makes an entry of the token page.
+    async fn user_token(
+        &self,
+        claims: &SessionClaims,
+        server: &ServerConfig,
+        facts: &mut Facts,
+    ) -> Result<(), FactError> {
+        let refused = |error| FactError::Refused(store_refusal(error));
+        let record = self.store.record(claims.jti).await.map_err(refused)?;
+        let sealed = record.tokens.get(&server.name);
+        facts.user_token =
+            sealed.and_then(|sealed| vault::open(&self.keys, claims.jti, &server.name, sealed, clock::now()));
+        if facts.user_token.is_none() {
+            let entry = Entry::new(claims, &server.name);
+            let text = serde_json::to_string(&entry).map_err(|_| refused(StoreError::Unavailable))?;
+            let id = Uuid::new_v4();
+            self.store.put_elicitation(id, text).await.map_err(refused)?;
+            facts.elicitation = Some(id);
+        }
+        Ok(())
+    }
+
     /// Fetches one fact.
     ///
     /// # Errors
@@ -175,6 +213,9 @@ impl RouterState {
                 facts.backend = found.backend;
                 facts.level = found.level;
                 facts.last = found.last;
+                facts.user_token = found
+                    .token
+                    .and_then(|sealed| vault::open(&self.keys, claims.jti, &server, &sealed, clock::now()));
                 facts.asked = Some(server);
                 Ok(())
             }
@@ -182,13 +223,14 @@ impl RouterState {
                 let started = std::time::Instant::now();
                 let opened = self
                     .opener
-                    .open(&claims, &server, forwarded(&head.fields), self.open_deadline)
+                    .open(&claims, &server, self.carried(head, facts), self.open_deadline)
                     .await;
                 self.metrics
                     .backend_init(&server.name, opened.is_ok(), started.elapsed());
                 facts.backend = Some(opened.map_err(open_refusal)?);
                 Ok(())
             }
+            Need::UserToken(claims, server) => self.user_token(&claims, &server, facts).await,
         }
     }
 }

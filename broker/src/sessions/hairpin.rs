@@ -38,7 +38,7 @@ pub struct HairpinRequest<'a> {
     pub method: &'a str,
     /// What is sent.
     pub payload: Payload,
-    /// Headers beside those that every hairpin request has.
+    /// Headers beside those that every hairpin request has. A sensitive `authorization` is meant for the server itself.
     pub headers: HeaderMap,
 }
 
@@ -126,6 +126,10 @@ impl Hairpin {
             path: &request.server.path,
             server: &request.server.name,
             method: request.method,
+            own_authorization: request
+                .headers
+                .get("authorization")
+                .is_some_and(HeaderValue::is_sensitive),
         };
         let token = mint(&self.keys, &door, clock::now());
         let client = self.client.load();

@@ -31,4 +31,5 @@ mod servers;
 mod sessions;
 mod shared_store;
 mod tls;
+mod user_tokens;
 mod world;

@@ -79,6 +79,7 @@ async fn s3_a_hairpin_token_opens_its_own_door_only() {
                 path: "/mcp",
                 server: "ns/one",
                 method: "initialize",
+                own_authorization: false,
             },
             now,
         )

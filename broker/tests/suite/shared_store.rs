@@ -87,6 +87,16 @@ impl Redis {
         command.query_async(&mut connection).await.ok()
     }
 
+    /// All hashes as text.
+    pub async fn everything(&self) -> String {
+        let mut text = String::new();
+        for key in self.keys().await {
+            let value = self.command(&["HGETALL", &key]).await;
+            text.push_str(&format!("{key} {value:?}\n"));
+        }
+        text
+    }
+
     async fn keys(&self) -> Vec<String> {
         redis::from_redis_value(self.command(&["KEYS", "*"]).await.unwrap()).unwrap()
     }

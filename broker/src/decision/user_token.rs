@@ -1,0 +1,163 @@
+//! Servers that want a token of the person behind the client (data-plane.md 11.5): whether one is there, and what the
+//! client is answered when not. Departure from 8.6: the router answers itself instead of sending the call to the broker's
+//! `/mcp/elicitation`; the client sees the same.
+
+use super::repair::UserToken;
+use super::{Answer, Decision, Facts, Head, Need};
+use crate::aggregation::catalog::{Catalog, Server};
+use crate::auth::session::SessionClaims;
+use crate::protocol::host;
+use crate::protocol::json::quoted;
+use crate::protocol::message::Message;
+use crate::protocol::reply::{INTERNAL, Refusal};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// JSON-RPC: the person has to visit a URL first.
+pub const URL_ELICITATION: i32 = -32042;
+/// Path of the built-in page.
+pub const PAGE: &str = "/tokens";
+const NOT_ABLE: &str = "MCP server requires a per-user token but the client does not support elicitation";
+
+/// What a visit of the page is about. Kept for two minutes, used once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Client session that gets the token.
+    pub jti: Uuid,
+    /// End of it, Unix seconds.
+    pub exp: u64,
+    /// Server name.
+    pub server: String,
+    /// Binding of the person who caused it; `None` for an anonymous session.
+    pub bnd: Option<String>,
+}
+
+impl Entry {
+    /// The entry for a session and a server.
+    pub fn new(claims: &SessionClaims, server: &str) -> Self {
+        Self {
+            jti: claims.jti,
+            exp: claims.exp,
+            server: server.to_owned(),
+            bnd: claims.bnd.clone(),
+        }
+    }
+}
+
+/// The decision that stands in the way of a call, if its server wants a token that is not there.
+pub(super) fn missing(
+    (head, message, token): (&Head, &Message<'_>, &str),
+    (catalog, server): (&Catalog, &Server),
+    claims: &SessionClaims,
+    facts: &Facts,
+) -> Option<Decision> {
+    let configured = server.config.token_url_elicitation.as_ref()?;
+    if facts.user_token.is_some() {
+        return None;
+    }
+    let answer = |refusal| {
+        Some(Decision::Answer(Answer {
+            refusal,
+            id: message.id.map(str::to_owned),
+            session: Some(token.to_owned()),
+            rule: String::new(),
+        }))
+    };
+    if !can_visit(claims) {
+        return answer(not_able(&message.method));
+    }
+    match facts.elicitation {
+        None => Some(Decision::Need(Need::UserToken(
+            claims.clone(),
+            Arc::clone(&server.config),
+        ))),
+        Some(id) => answer(required(&page(configured, head, catalog), id)),
+    }
+}
+
+/// What a refusal of the person's token by the server is answered by, when the call carried one.
+pub(super) fn again(
+    (head, catalog, server): (&Head, &Catalog, &Server),
+    claims: &SessionClaims,
+    facts: &Facts,
+) -> Option<UserToken> {
+    let configured = server.config.token_url_elicitation.as_ref()?;
+    facts.user_token.as_ref()?;
+    Some(UserToken {
+        entry: Entry::new(claims, &server.config.name),
+        page: page(configured, head, catalog),
+    })
+}
+
+/// Whether the client can send a person to a URL: it says so, or is of the version before the modes had names.
+fn can_visit(claims: &SessionClaims) -> bool {
+    claims.cap.contains('u') || (claims.cap.contains('e') && claims.ver == "2025-06-18")
+}
+
+fn not_able(method: &str) -> Refusal {
+    let refusal = Refusal::new(200, INTERNAL, NOT_ABLE, "user_token");
+    if method != "tools/call" {
+        return refusal;
+    }
+    let text = quoted(NOT_ABLE);
+    refusal.with_result(format!(
+        r#"{{"content":[{{"type":"text","text":{text}}}],"isError":true}}"#
+    ))
+}
+
+/// Where a person leaves the token, up to the id.
+pub fn page(configured: &str, head: &Head, catalog: &Catalog) -> String {
+    if !configured.is_empty() {
+        let separator = if configured.contains('?') { '&' } else { '?' };
+        return format!("{configured}{separator}elicitation_id=");
+    }
+    let scheme = match head.get("x-forwarded-proto") {
+        Some("http") => "http",
+        _ => "https",
+    };
+    // The client's own spelling has the port that leads here.
+    let asked = head.get(":authority").unwrap_or_default();
+    let authority = if catalog.is_public_host(&host::comparable(asked)) {
+        asked
+    } else {
+        &catalog.hosts.public
+    };
+    format!("{scheme}://{authority}{PAGE}?elicitation_id=")
+}
+
+/// The error that names the page.
+pub fn required(page: &str, id: Uuid) -> Refusal {
+    let data = format!(
+        r#"{{"elicitations":[{{"mode":"url","elicitationId":"{id}","url":{},"message":"Authorization is required to access this service."}}]}}"#,
+        quoted(&format!("{page}{id}"))
+    );
+    Refusal::new(200, URL_ELICITATION, "URL elicitation required", "user_token").with_data(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_is_the_golden_shape() {
+        let refusal = required("https://mcp.example.com/tokens?elicitation_id=", Uuid::nil());
+        assert_eq!(
+            refusal.body(Some("7")),
+            r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32042,"message":"URL elicitation required","data":{"elicitations":[{"mode":"url","elicitationId":"00000000-0000-0000-0000-000000000000","url":"https://mcp.example.com/tokens?elicitation_id=00000000-0000-0000-0000-000000000000","message":"Authorization is required to access this service."}]}}}"#
+        );
+    }
+
+    #[test]
+    fn a_configured_page_keeps_its_query() {
+        let (head, catalog) = (Head::default(), Catalog::default());
+        assert_eq!(
+            page("https://a/x", &head, &catalog),
+            "https://a/x?elicitation_id="
+        );
+        assert_eq!(
+            page("https://a/x?y=1", &head, &catalog),
+            "https://a/x?y=1&elicitation_id="
+        );
+    }
+}

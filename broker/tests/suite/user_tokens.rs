@@ -1,0 +1,238 @@
+//! Tokens of persons for single servers (data-plane.md 11.5; S14, S15), through a real Envoy.
+
+use crate::client::{Client, Reply};
+use crate::fixture::Server;
+use crate::shared_store::Pair;
+use crate::world::{World, config, entry};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::Method;
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const ON: &str = "--enable-url-elicitation=true";
+
+fn bearer(subject: &str) -> String {
+    let claims = json!({"iss": "https://issuer", "sub": subject}).to_string();
+    format!("Bearer e30.{}.x", URL_SAFE_NO_PAD.encode(claims))
+}
+
+/// A config whose server wants a token by the built-in page.
+fn wanting(server: &Server) -> String {
+    config(&[entry(server, "one_").replace("}\n", ", tokenURLElicitation: {url: ''}}\n")])
+}
+
+async fn world(server: &Arc<Server>) -> World {
+    World::start_with(&wanting(server), &[server], &[ON]).await
+}
+
+async fn able(client: Client) -> Client {
+    client.able(json!({"elicitation": {"url": {}}})).await
+}
+
+/// Id of the entry that the error names, after its shape was checked.
+fn elicited(reply: &Reply) -> String {
+    assert_eq!(
+        (reply.status, reply.error()),
+        (200, (-32042, "URL elicitation required".to_owned())),
+        "{}",
+        reply.text
+    );
+    let body = reply.json();
+    let elicitation = &body["error"]["data"]["elicitations"][0];
+    let id = elicitation["elicitationId"].as_str().unwrap().to_owned();
+    let url = elicitation["url"].as_str().unwrap();
+    assert!(
+        url.ends_with(&format!("/tokens?elicitation_id={id}")) && url.contains("mcp.test"),
+        "{url}"
+    );
+    id
+}
+
+/// The form, and the CSRF value of its cookie.
+async fn form(client: &Client, id: &str) -> (Reply, String) {
+    let path = format!("/tokens?elicitation_id={id}");
+    let reply = client.send(client.request(Method::GET, &path)).await;
+    let cookie = reply.header("set-cookie").unwrap_or_default();
+    let csrf = cookie.split(['=', ';']).nth(1).unwrap_or_default().to_owned();
+    (reply, csrf)
+}
+
+async fn submit(client: &Client, (id, csrf, cookie): (&str, &str, &str), token: &str) -> Reply {
+    let text: String = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([("elicitation_id", id), ("csrf", csrf), ("token", token)])
+        .finish();
+    let request = client
+        .request(Method::POST, "/tokens")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("cookie", format!("other=1; csrf={cookie}"))
+        .body(text);
+    client.send(request).await
+}
+
+fn seen_authorization(server: &Server, method: &str) -> Vec<Option<String>> {
+    let calls = server.calls(method);
+    calls
+        .iter()
+        .map(|seen| seen.header("authorization").map(str::to_owned))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s4_a_person_leaves_a_token_and_the_server_gets_that_and_not_the_clients() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = world(&one).await;
+    let client = able(world.client().with("authorization", bearer("alice"))).await;
+    let id = elicited(&client.call("one_forecast").await);
+    assert!(one.calls("initialize").is_empty(), "no session without a token");
+    let (page, csrf) = form(&client, &id).await;
+    assert_eq!((page.status, csrf.len()), (200, 64), "{}", page.text);
+    let cookie = page.header("set-cookie").unwrap();
+    for part in ["Path=/tokens", "HttpOnly", "SameSite=Strict", "Max-Age=120"] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
+    assert!(
+        page.header("content-security-policy")
+            .unwrap()
+            .contains("frame-ancestors 'none'")
+    );
+    assert!(page.text.contains("ns/one") && page.text.contains(&csrf));
+    let saved = submit(&client, (&id, &csrf, &csrf), "Bearer person's own").await;
+    assert_eq!(saved.status, 200, "{}", saved.text);
+    assert_eq!(client.call("one_forecast").await.status, 200);
+    for method in ["initialize", "tools/call"] {
+        assert_eq!(
+            seen_authorization(&one, method),
+            [Some("Bearer person's own".to_owned())],
+            "{method}"
+        );
+    }
+    let stranger = able(world.client().with("authorization", bearer("bob"))).await;
+    elicited(&stranger.call("one_forecast").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s15_an_entry_is_used_once_by_its_person_and_a_wrong_person_leaves_it() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = world(&one).await;
+    let alice = able(world.client().with("authorization", bearer("alice"))).await;
+    let id = elicited(&alice.call("one_forecast").await);
+    let (_, csrf) = form(&alice, &id).await;
+    let other = "0".repeat(64);
+    let anonymous = world.client();
+    let bob = world.client().with("authorization", bearer("bob"));
+    let long = "x".repeat(2049);
+    for (who, csrf, cookie, token, status, text) in [
+        (
+            &alice,
+            csrf.as_str(),
+            other.as_str(),
+            "t",
+            403,
+            "csrf check failed",
+        ),
+        (&alice, "", "", "t", 403, "csrf check failed"),
+        (&anonymous, &csrf, &csrf, "t", 403, "no identity found in request"),
+        (&bob, &csrf, &csrf, "t", 403, "identity mismatch"),
+        (&alice, &csrf, &csrf, "", 400, "token missing"),
+        (&alice, &csrf, &csrf, &long, 400, "token missing"),
+        (&alice, &csrf, &csrf, "a\nb", 400, "token missing"),
+    ] {
+        let reply = submit(who, (&id, csrf, cookie), token).await;
+        assert_eq!(reply.status, status, "{}", reply.text);
+        assert!(reply.text.contains(text), "{}", reply.text);
+    }
+    let too_large = submit(&alice, (&id, &csrf, &csrf), &"x".repeat(4096)).await;
+    assert_eq!(too_large.status, 400, "{}", too_large.text);
+    let cookie = world.client();
+    let jwt = bearer("alice").replace("Bearer ", "");
+    let saved = submit(
+        &cookie,
+        (&id, &csrf, &format!("{csrf}; jwt={jwt}")),
+        &"x".repeat(2048),
+    )
+    .await;
+    assert_eq!(
+        saved.status, 200,
+        "at the bound, with the identity of a cookie: {}",
+        saved.text
+    );
+    let again = submit(&alice, (&id, &csrf, &csrf), "second").await;
+    assert_eq!(
+        (again.status, again.text.as_str()),
+        (400, "unknown or expired elicitation_id")
+    );
+    assert_eq!(form(&alice, &id).await.0.status, 400);
+    assert_eq!(form(&alice, "x").await.0.status, 400);
+    assert_eq!(alice.call("one_forecast").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_token_is_dropped_and_asked_for_again() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = world(&one).await;
+    let client = able(world.client()).await;
+    let id = elicited(&client.call("one_forecast").await);
+    let (_, csrf) = form(&client, &id).await;
+    assert_eq!(submit(&client, (&id, &csrf, &csrf), "stale").await.status, 200);
+    one.call_status.store(401, Ordering::Relaxed);
+    let second = elicited(&client.call("one_forecast").await);
+    assert_ne!(second, id);
+    one.call_status.store(0, Ordering::Relaxed);
+    elicited(&client.call("one_forecast").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_cannot_visit_is_told_and_without_the_flag_nobody_is_asked() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = world(&one).await;
+    let reply = world.client().initialized().await.call("one_forecast").await;
+    let result = &reply.json()["result"];
+    assert_eq!(result["isError"], true, "{}", reply.text);
+    assert!(
+        result["content"][0]["text"]
+            .as_str()
+            .unwrap()
+            .contains("does not support elicitation")
+    );
+    let old = world
+        .client()
+        .opened("2025-06-18", json!({"elicitation": {}}))
+        .await;
+    elicited(&old.call("one_forecast").await);
+    let off = World::start_with(&wanting(&one), &[&one], &[]).await;
+    assert_eq!(
+        off.client().initialized().await.call("one_forecast").await.status,
+        200
+    );
+    let page = off.client();
+    assert_eq!(page.send(page.request(Method::GET, "/tokens")).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s14_a_token_left_on_one_replica_serves_on_the_other_and_rests_encrypted() {
+    let one = Server::start("one", &["forecast"]).await;
+    let pair = Pair::start_with(&wanting(&one), &[&one], &[ON]).await;
+    let first = able(pair.worlds[0].client()).await;
+    let second = pair.on(1, &first);
+    let id = elicited(&first.call("one_forecast").await);
+    let (_, csrf) = form(&second, &id).await;
+    assert_eq!(
+        submit(&second, (&id, &csrf, &csrf), "hunter2token").await.status,
+        200
+    );
+    for client in [&first, &second] {
+        assert_eq!(client.call("one_forecast").await.status, 200);
+    }
+    assert_eq!(
+        seen_authorization(&one, "tools/call"),
+        vec![Some("hunter2token".to_owned()); 2]
+    );
+    let dump = pair.redis.everything().await;
+    assert!(
+        dump.contains("token:ns/one") && !dump.contains("hunter2token"),
+        "{dump}"
+    );
+}
