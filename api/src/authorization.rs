@@ -268,5 +268,11 @@ pub fn is_resource_name(name: &str) -> bool {
     ResourcePattern::parse(name).is_some()
 }
 
+/// True when the name of a rule covers item `item` of server `<namespace>/<name>`.
+#[must_use]
+pub fn resource_name_covers(name: &str, server: &str, item: &str) -> bool {
+    ResourcePattern::parse(name).is_some_and(|pattern| pattern.matches(server, item))
+}
+
 #[cfg(test)]
 mod tests;

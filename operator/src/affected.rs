@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use mcp_gateway_api::{
+    auth_policy::{MCPAuthPolicy, PolicyTargetKind},
     extension::MCPGatewayExtension,
     names,
     object_key::ObjectKey,
@@ -13,7 +14,7 @@ use mcp_gateway_api::{
 };
 use serde_json::Value;
 
-use crate::{children::trusted_headers, kinds::Kind, queue::WorkItem};
+use crate::{children::trusted_headers, kinds::Kind, policies::references, queue::WorkItem};
 
 /// What has to be evaluated when the object `key` of `kind` (as it is in `world` now, or is not) changes; `object` is
 /// the raw object for kinds that the world does not hold.
@@ -32,6 +33,7 @@ pub(crate) fn affected(
         Kind::Registration => items.by_registration(key),
         Kind::VirtualServer => {
             items.found.insert(WorkItem::VirtualServer(key.clone()));
+            items.policies_on(PolicyTargetKind::MCPVirtualServer, key);
             items.every_extension();
         }
         Kind::AuthPolicy => {
@@ -43,7 +45,7 @@ pub(crate) fn affected(
         Kind::HttpRoute => items.by_route(key),
         Kind::Namespace => items.by_namespace(&key.name),
         Kind::Secret => items.by_secret(key),
-        Kind::ConfigMap => {}
+        Kind::ConfigMap => items.by_config_map(key),
         Kind::Service => items.by_service(key),
         Kind::ServiceAccount | Kind::Role | Kind::RoleBinding | Kind::NetworkPolicy | Kind::Deployment => {
             items.extensions_in(&key.namespace);
@@ -97,8 +99,10 @@ impl Items<'_> {
         self.found.insert(WorkItem::Extension(key.clone()));
         self.found.insert(WorkItem::Claims);
         self.extensions_in(&key.namespace);
+        self.policies_on(PolicyTargetKind::MCPGatewayExtension, key);
         if let Some(extension) = self.world.extension(key) {
             let gateway = gateway_of(extension);
+            self.policies_on(PolicyTargetKind::Gateway, &gateway);
             self.extensions_of(&gateway);
             self.found.insert(WorkItem::ListenerStatus(gateway.clone()));
             self.registrations_on(&gateway);
@@ -113,6 +117,7 @@ impl Items<'_> {
     /// The registration, its rivals, the extensions that may serve it, its route's status.
     fn by_registration(&mut self, key: &ObjectKey) {
         self.found.insert(WorkItem::Registration(key.clone()));
+        self.policies_on(PolicyTargetKind::MCPServerRegistration, key);
         let Some(registration) = self.world.registration(key).cloned() else {
             return;
         };
@@ -159,6 +164,7 @@ impl Items<'_> {
 
     fn by_gateway(&mut self, key: &ObjectKey) {
         self.extensions_of(key);
+        self.policies_on(PolicyTargetKind::Gateway, key);
         self.registrations_on(key);
         self.found.insert(WorkItem::ListenerStatus(key.clone()));
         self.found.insert(WorkItem::Claims);
@@ -225,6 +231,7 @@ impl Items<'_> {
     /// Whoever names the Secret, and the owner of a generated one.
     fn by_secret(&mut self, key: &ObjectKey) {
         let world = self.world;
+        self.policies_that(|policy| references(policy).0.contains(key));
         for extension in world
             .extensions_in(&key.namespace)
             .filter(|extension| names_secret(extension, &key.name))
@@ -247,6 +254,38 @@ impl Items<'_> {
             if named {
                 self.registration_and_extensions(registration);
             }
+        }
+    }
+
+    /// Policies whose keys it holds, and whoever is closed by them.
+    fn by_config_map(&mut self, key: &ObjectKey) {
+        self.policies_that(|policy| references(policy).1.contains(key));
+    }
+
+    /// Policies attached to this object.
+    fn policies_on(&mut self, kind: PolicyTargetKind, key: &ObjectKey) {
+        let on = |policy: &MCPAuthPolicy| {
+            let own = policy.metadata.namespace.as_deref() == Some(key.namespace.as_str());
+            let mut targets = policy.spec.target_refs.iter();
+            own && targets.any(|target| target.kind == kind && target.name == key.name)
+        };
+        let world = self.world;
+        let named = world.policies().filter(|policy| on(policy));
+        self.found
+            .extend(named.map(|policy| WorkItem::AuthPolicy(ObjectKey::of(&policy.metadata))));
+    }
+
+    /// Policies for which `named` holds, and every extension, because each decides which of them concern it.
+    fn policies_that(&mut self, named: impl Fn(&MCPAuthPolicy) -> bool) {
+        let world = self.world;
+        let found: Vec<WorkItem> = world
+            .policies()
+            .filter(|policy| named(policy))
+            .map(|policy| WorkItem::AuthPolicy(ObjectKey::of(&policy.metadata)))
+            .collect();
+        if !found.is_empty() {
+            self.found.extend(found);
+            self.every_extension();
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Written {
     pub(crate) extension: ObjectKey,
     pub(crate) hash: String,
     pub(crate) served: BTreeSet<ObjectKey>,
+    /// Policies in it, with the generation that it holds.
+    pub(crate) policies: BTreeMap<ObjectKey, i64>,
     pub(crate) problems: BTreeMap<ObjectKey, String>,
     pub(crate) since: Instant,
 }
@@ -72,6 +74,7 @@ impl Namespace {
         {
             let changed = former.problems != written.problems || former.served != written.served;
             (former.problems, former.served) = (written.problems, written.served);
+            former.policies = written.policies;
             return changed;
         }
         self.written = Some(written);

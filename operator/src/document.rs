@@ -11,7 +11,7 @@ use mcp_gateway_api::{
         CONFIG_MAX_BYTES, ConfigError, Credential, GatewayConfig, RenderedConfig, ServerEntry, ServerState,
         TokenUrlElicitation, VirtualServerEntry, render,
     },
-    extension::{DataPath, MCPGatewayExtension},
+    extension::{Authorization, DataPath, MCPGatewayExtension},
     names,
     object_key::{Age, ObjectKey, is_live},
     registration::{MCPServerRegistration, Transport},
@@ -19,6 +19,7 @@ use mcp_gateway_api::{
 };
 
 use crate::{
+    policies::PolicyInputs,
     secrets::{Demand, MAX_SERVER_CA, Readings, SecretProblem, certificates_for, value_for},
     snapshot::Snapshot,
 };
@@ -31,6 +32,8 @@ pub(crate) struct Document {
     pub(crate) rendered: RenderedConfig,
     /// Registrations in the document, by server name.
     pub(crate) served: BTreeSet<ObjectKey>,
+    /// Policies in the document, with the generation that it holds.
+    pub(crate) policies: BTreeMap<ObjectKey, i64>,
     /// Registrations that are left out, or kept with a former value, and why.
     pub(crate) problems: BTreeMap<ObjectKey, String>,
     /// True when something could not be read now: evaluate again soon.
@@ -59,6 +62,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) extension: &'a MCPGatewayExtension,
     pub(crate) accepted: &'a Accepted,
     pub(crate) secrets: &'a Readings,
+    /// What the policies name.
+    pub(crate) policy_inputs: PolicyInputs<'a>,
     /// The CA bundle of the extension.
     pub(crate) ca_bundle: &'a str,
     /// The document as it is now.
@@ -101,6 +106,12 @@ pub(crate) fn document(sources: &Sources<'_>) -> Result<Document, DocumentError>
     for (registration, backend) in served(sources) {
         servers.take(sources, registration, backend);
     }
+    let (auth_policies, unreadable) = policies::entries(sources);
+    servers.inconclusive |= unreadable;
+    let policies = auth_policies
+        .iter()
+        .filter_map(|entry| Some((ObjectKey::parse(&entry.name)?, entry.generation)))
+        .collect();
     let mut config = GatewayConfig {
         hash: String::new(),
         servers: Vec::new(),
@@ -108,8 +119,8 @@ pub(crate) fn document(sources: &Sources<'_>) -> Result<Document, DocumentError>
         gateway_ca_cert_pem: sources.ca_bundle.to_owned(),
         public_hosts: public_hosts(sources),
         allowed_origins: sorted(&sources.extension.spec.allowed_origins),
-        auth_policies: policies::entries(sources.snapshot),
-        auth_required: policies::required(sources),
+        auth_policies,
+        auth_required: sources.extension.spec.authorization == Authorization::Required,
     };
     let (rendered, fitting) = fit(&mut config, &servers.entries)?;
     for (key, _) in servers.entries.iter().skip(fitting) {
@@ -124,6 +135,7 @@ pub(crate) fn document(sources: &Sources<'_>) -> Result<Document, DocumentError>
     Ok(Document {
         rendered,
         served,
+        policies,
         problems: servers.problems,
         inconclusive: servers.inconclusive,
     })

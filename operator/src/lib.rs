@@ -22,6 +22,7 @@ mod kinds;
 mod leader;
 mod logging;
 mod metrics;
+mod policies;
 mod preserve;
 mod queue;
 mod reconcile;

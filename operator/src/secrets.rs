@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{Api, Resource, core::NamespaceResourceScope};
 use mcp_gateway_api::{conditions::ExtensionReason, names, object_key::ObjectKey};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use serde::de::DeserializeOwned;
 
 use crate::context::Context;
 
@@ -55,6 +56,18 @@ impl SecretContent {
         }
     }
 
+    /// The text members of a ConfigMap.
+    fn of_config_map(config_map: ConfigMap) -> Self {
+        let data = config_map.data.unwrap_or_default();
+        Self {
+            data: data
+                .into_iter()
+                .map(|(key, value)| (key, value.into_bytes()))
+                .collect(),
+            ..Self::default()
+        }
+    }
+
     /// The value of a key; nothing when it is empty.
     pub(crate) fn value(&self, key: &str) -> Option<&[u8]> {
         self.data
@@ -94,13 +107,35 @@ pub(crate) type Readings = BTreeMap<ObjectKey, Reading>;
 
 /// Reads Secrets, a few at a time.
 pub(crate) async fn read_all(context: &Context, keys: impl IntoIterator<Item = ObjectKey>) -> Readings {
+    read_kind(context, keys, SecretContent::of).await
+}
+
+/// Reads ConfigMaps, a few at a time.
+pub(crate) async fn read_config_maps(
+    context: &Context,
+    keys: impl IntoIterator<Item = ObjectKey>,
+) -> Readings {
+    read_kind(context, keys, SecretContent::of_config_map).await
+}
+
+async fn read_kind<K>(
+    context: &Context,
+    keys: impl IntoIterator<Item = ObjectKey>,
+    content: fn(K) -> SecretContent,
+) -> Readings
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned,
+{
     let reads = keys.into_iter().map(|key| async move {
-        let api: Api<Secret> = Api::namespaced(context.client.clone(), &key.namespace);
+        let api: Api<K> = Api::namespaced(context.client.clone(), &key.namespace);
         let reading = match api.get_opt(&key.name).await {
-            Ok(Some(secret)) => Reading::Present(SecretContent::of(secret)),
+            Ok(Some(object)) => Reading::Present(content(object)),
             Ok(None) => Reading::Absent,
             Err(error) => {
-                tracing::warn!(secret = %key, %error, "Secret cannot be read");
+                tracing::warn!(kind = %K::kind(&()), object = %key, %error, "Object cannot be read");
                 Reading::Unknown
             }
         };

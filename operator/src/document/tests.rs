@@ -22,6 +22,10 @@ fn made(objects: &Objects, secrets: &Readings, former: Option<&GatewayConfig>) -
         extension: &extension,
         accepted,
         secrets,
+        policy_inputs: PolicyInputs {
+            secrets,
+            config_maps: secrets,
+        },
         ca_bundle: "",
         former,
     };
@@ -144,7 +148,7 @@ fn t45_virtual_servers_of_every_namespace_are_in_and_terminating_ones_are_not() 
 }
 
 #[test]
-fn a_policy_on_the_gateway_closes_it_and_an_unresolved_one_is_not_valid() {
+fn a_policy_goes_to_the_extensions_that_it_concerns() {
     let policy = |kind: &str, group: &str, name: &str| json!({"spec": {"targetRefs": [{"group": group, "kind": kind, "name": name}]}});
     let open = Objects::default()
         .gateway_and_extension()
@@ -155,15 +159,36 @@ fn a_policy_on_the_gateway_closes_it_and_an_unresolved_one_is_not_valid() {
     assert!(!config(&made(&one_closed, &Readings::new(), None)).auth_required);
     let on_gateway = policy("Gateway", "gateway.networking.k8s.io", "gw");
     let closed = one_closed.put(Kind::AuthPolicy, "infra/policy", &on_gateway);
-    let config = config(&made(&closed, &Readings::new(), None));
-    assert!(config.auth_required);
-    assert!(
-        config
-            .auth_policies
-            .iter()
-            .all(|policy| !policy.valid && policy.rules.is_empty())
+    let elsewhere = closed
+        .put(
+            Kind::AuthPolicy,
+            "other/policy",
+            &policy("Gateway", "gateway.networking.k8s.io", "gw"),
+        )
+        .put(
+            Kind::AuthPolicy,
+            "other/server",
+            &policy("MCPServerRegistration", "mcp.kuadrant.io", "one"),
+        );
+    let config = config(&made(&elsewhere, &Readings::new(), None));
+    let named: Vec<(&str, bool, &str)> = config
+        .auth_policies
+        .iter()
+        .map(|policy| {
+            (
+                policy.name.as_str(),
+                policy.valid,
+                policy.targets[0].name.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        named,
+        [
+            ("apps/policy", true, "apps/one"),
+            ("infra/policy", true, "infra/gw")
+        ]
     );
-    assert_eq!(config.auth_policies[1].targets[0].name, "infra/gw");
 }
 
 #[test]

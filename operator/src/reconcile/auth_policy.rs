@@ -1,24 +1,34 @@
-//! Status of a policy. Rules and providers are not resolved yet: the document holds every policy as not valid, which
-//! denies what it concerns, and the status says exactly that (operator.md 10.4.3, 10.5).
+//! Status of a policy (operator.md 10.5): accepted or why not, in force at how many replicas, overruled by whom, and
+//! which of its rules name what nobody serves.
 
 use std::collections::BTreeMap;
 
 use mcp_gateway_api::{
-    conditions::{ConditionType, PolicyReason, Wanted},
-    object_key::ObjectKey,
+    acceptance::Accepted,
+    auth_policy::{MCPAuthPolicy, PolicyTargetRef, PolicyTargetStatus, ResourceKind},
+    authorization::resource_name_covers,
+    conditions::{ConditionType, PolicyReason, Wanted, name_list},
+    object_key::{ObjectKey, is_live},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
+    brokers::Namespace,
     context::Context,
     kinds::Kind,
+    policies::{self, PolicyInputs, Refusal},
     queue::Outcome,
     reconcile::{
         ReconcileError,
         status::{StatusWish, write},
     },
+    secrets::{read_all, read_config_maps},
+    snapshot::Snapshot,
     uninstall::{holds_finalizer, release},
 };
+
+/// When a Secret or ConfigMap that could not be read is tried again.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
 pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
     let Some(object) = context.cache.get(Kind::AuthPolicy, key) else {
@@ -27,41 +37,301 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
     if holds_finalizer(&object) {
         release(context, Kind::AuthPolicy, key, &object).await?;
     }
-    if object.pointer("/metadata/deletionTimestamp").is_some() {
+    let snapshot = context.snapshot();
+    let Some(policy) = snapshot
+        .world
+        .policy(key)
+        .filter(|policy| is_live(&policy.metadata))
+    else {
+        return undecodable(context, key, &object).await;
+    };
+    let (secrets, config_maps) = policies::references(policy);
+    let (secrets, config_maps) =
+        futures::join!(read_all(context, secrets), read_config_maps(context, config_maps));
+    let inputs = PolicyInputs {
+        secrets: &secrets,
+        config_maps: &config_maps,
+    };
+    let verdict = policies::judge(&snapshot.world, policy, inputs).map(drop);
+    let again = match &verdict {
+        Err(refusal) if refusal.inconclusive => Outcome::After(RETRY),
+        _ => Outcome::Done,
+    };
+    let wish = {
+        let brokers = context.brokers();
+        let moment = Moment {
+            snapshot: &snapshot,
+            brokers: &brokers,
+            policy,
+        };
+        moment.wish(&verdict)
+    };
+    write(context, Kind::AuthPolicy, key, wish).await?;
+    Ok(again)
+}
+
+/// A policy that today's schema refuses: no entry of it can be made, so the status has to say so.
+async fn undecodable(context: &Context, key: &ObjectKey, object: &Value) -> Result<Outcome, ReconcileError> {
+    let Some(error) = context.cache.decode_error(Kind::AuthPolicy, key) else {
         return Ok(Outcome::Done);
-    }
+    };
     let generation = object
         .pointer("/metadata/generation")
         .and_then(Value::as_i64)
         .unwrap_or_default();
-    let wanted = |kind, reason: PolicyReason, message: &str| Wanted {
+    let conditions = vec![wanted(
+        (ConditionType::Accepted, false, generation),
+        PolicyReason::Invalid,
+        error,
+    )];
+    let members = BTreeMap::new();
+    write(context, Kind::AuthPolicy, key, StatusWish { conditions, members }).await?;
+    Ok(Outcome::Done)
+}
+
+fn wanted(
+    (kind, status, generation): (ConditionType, bool, i64),
+    reason: PolicyReason,
+    message: String,
+) -> Wanted {
+    Wanted {
         kind,
-        status: false,
+        status,
         reason: reason.as_str(),
-        message: message.to_owned(),
+        message,
         observed_generation: generation,
-    };
-    let conditions = vec![
-        wanted(
-            ConditionType::Accepted,
-            PolicyReason::Invalid,
-            "this version does not resolve policies yet: everything that the policy concerns is denied; delete it to open",
-        ),
-        wanted(
-            ConditionType::Enforced,
-            PolicyReason::NotAccepted,
-            "the policy is not accepted",
-        ),
-    ];
-    write(
-        context,
-        Kind::AuthPolicy,
-        key,
+    }
+}
+
+/// What the status is judged from.
+struct Moment<'a> {
+    snapshot: &'a Snapshot,
+    brokers: &'a BTreeMap<String, Namespace>,
+    policy: &'a MCPAuthPolicy,
+}
+
+impl Moment<'_> {
+    fn wish(&self, verdict: &Result<(), Refusal>) -> StatusWish {
+        let overruled = policies::overruled_by(&self.snapshot.world, self.policy);
+        let enforced = self.enforced(verdict, overruled.is_some());
+        let generation = self.policy.metadata.generation.unwrap_or_default();
+        let accepted = match verdict {
+            Ok(()) => wanted(
+                (ConditionType::Accepted, true, generation),
+                PolicyReason::Accepted,
+                self.accepted(),
+            ),
+            Err(refusal) => wanted(
+                (ConditionType::Accepted, false, generation),
+                refusal.reason,
+                refusal.message.clone(),
+            ),
+        };
+        let targets = self.targets(verdict.is_ok(), enforced.status);
+        let mut conditions = vec![accepted, enforced, self.conflict(overruled)];
+        conditions.extend(self.resources());
         StatusWish {
             conditions,
-            members: BTreeMap::new(),
-        },
-    )
-    .await?;
-    Ok(Outcome::Done)
+            members: [("targets", json!(targets))].into(),
+        }
+    }
+
+    fn generation(&self) -> i64 {
+        self.policy.metadata.generation.unwrap_or_default()
+    }
+
+    fn accepted(&self) -> String {
+        let mut message = "valid, every target found".to_owned();
+        let has_matches = self.policy.spec.rules.iter().any(|rule| !rule.matches.is_empty());
+        let verified = |accepted: &&Accepted| {
+            policies::by_age(&self.snapshot.world).iter().any(|other| {
+                let mut targets = other.spec.target_refs.iter();
+                other.spec.authentication.is_some()
+                    && targets.any(|target| policies::concerns(self.snapshot, accepted, (other, target)))
+            })
+        };
+        let concerned = self.concerned();
+        let unverified = concerned.iter().find(|accepted| !verified(accepted));
+        if let (true, Some(accepted)) = (has_matches, unverified) {
+            let gateway = &accepted.gateway().key;
+            message.push_str("; warning: no JWT provider on gateway ");
+            message.push_str(&gateway.to_string());
+            message.push_str(", so no rule with matches holds");
+        }
+        message
+    }
+
+    /// Accepted extensions that some target has to do with.
+    fn concerned(&self) -> Vec<&Accepted> {
+        let accepted = self.snapshot.plan.accepted();
+        accepted
+            .filter(|accepted| {
+                let mut targets = self.policy.spec.target_refs.iter();
+                targets.any(|target| policies::concerns(self.snapshot, accepted, (self.policy, target)))
+            })
+            .collect()
+    }
+
+    fn enforced(&self, verdict: &Result<(), Refusal>, overruled: bool) -> Wanted {
+        let generation = self.generation();
+        let not = |reason, message| wanted((ConditionType::Enforced, false, generation), reason, message);
+        if verdict.is_err() {
+            let message = "the policy is not accepted; everything that it concerns is denied".to_owned();
+            return not(PolicyReason::NotAccepted, message);
+        }
+        let concerned = self.concerned();
+        if concerned.is_empty() {
+            let message = "no accepted MCPGatewayExtension serves a target".to_owned();
+            return not(PolicyReason::NoExtension, message);
+        }
+        if let Some(behind) = concerned
+            .iter()
+            .find_map(|accepted| self.behind(accepted.extension()))
+        {
+            return not(PolicyReason::Pending, behind);
+        }
+        if overruled {
+            let message = "its rules are in force, its provider is not (see Conflicted)".to_owned();
+            return not(PolicyReason::Conflicted, message);
+        }
+        let names: Vec<String> = concerned
+            .iter()
+            .map(|accepted| accepted.extension().to_string())
+            .collect();
+        let message = format!(
+            "in force at every replica of {}",
+            name_list(names.iter().map(String::as_str))
+        );
+        wanted(
+            (ConditionType::Enforced, true, generation),
+            PolicyReason::Enforced,
+            message,
+        )
+    }
+
+    /// What is missing until every ready replica of an extension serves this generation.
+    fn behind(&self, extension: &ObjectKey) -> Option<String> {
+        let own = ObjectKey::of(&self.policy.metadata);
+        let observed = self.brokers.get(&extension.namespace);
+        let written = observed.and_then(|observed| observed.written.as_ref());
+        let holds = written.is_some_and(|written| written.policies.get(&own) == Some(&self.generation()));
+        let (current, total) =
+            observed.map_or((0, 0), |observed| (observed.current(), observed.replicas.len()));
+        match (holds, total) {
+            (_, 0) => Some(format!("0 replicas ready of {extension}")),
+            (true, total) if current == total => None,
+            (true, total) => Some(format!(
+                "{}/{total} replicas of {extension} still serve the former policy",
+                total - current
+            )),
+            (false, total) => Some(format!(
+                "{total}/{total} replicas of {extension} still serve the former policy"
+            )),
+        }
+    }
+
+    fn conflict(&self, overruled: Option<(&MCPAuthPolicy, String)>) -> Wanted {
+        let generation = self.generation();
+        match overruled {
+            Some((older, issuer)) => {
+                let older = ObjectKey::of(&older.metadata);
+                let message = format!(
+                    "conflict: issuer {issuer} is declared otherwise by the older {older}, whose provider is used; \
+                     make both equal or remove one"
+                );
+                wanted(
+                    (ConditionType::Conflicted, true, generation),
+                    PolicyReason::ProviderConflict,
+                    message,
+                )
+            }
+            None => wanted(
+                (ConditionType::Conflicted, false, generation),
+                PolicyReason::NoConflict,
+                "no other policy declares its issuers otherwise".to_owned(),
+            ),
+        }
+    }
+
+    /// Rules that name nothing; not known until the brokers were asked what they serve.
+    fn resources(&self) -> Option<Wanted> {
+        let concerned = self.concerned();
+        let observed: Vec<&Namespace> = concerned
+            .iter()
+            .map(|accepted| self.brokers.get(&accepted.extension().namespace))
+            .collect::<Option<_>>()?;
+        let asked = observed
+            .iter()
+            .all(|observed| observed.asked && observed.all_current());
+        if observed.is_empty() || !asked {
+            return None;
+        }
+        let unknown: Vec<&str> = self
+            .policy
+            .spec
+            .rules
+            .iter()
+            .map(|rule| (rule.resource.kind, rule.resource.name.as_str()))
+            .filter(|(kind, name)| *name != "*" && !observed.iter().any(|broker| offers(broker, *kind, name)))
+            .map(|(_, name)| name)
+            .collect();
+        let generation = self.generation();
+        Some(if unknown.is_empty() {
+            let message = "every rule names something that is served".to_owned();
+            wanted(
+                (ConditionType::ResourcesResolved, true, generation),
+                PolicyReason::AllResolved,
+                message,
+            )
+        } else {
+            let names = name_list(unknown);
+            let message =
+                format!("nobody serves: {names}; names are <namespace>/<server>:<item> without the prefix");
+            wanted(
+                (ConditionType::ResourcesResolved, false, generation),
+                PolicyReason::UnknownResource,
+                message,
+            )
+        })
+    }
+
+    fn targets(&self, accepted: bool, enforced: bool) -> Vec<PolicyTargetStatus> {
+        let status = |target: &PolicyTargetRef| {
+            let there = policies::is_there(&self.snapshot.world, self.policy, target);
+            let serving = self
+                .snapshot
+                .plan
+                .accepted()
+                .filter(|accepted| policies::concerns(self.snapshot, accepted, (self.policy, target)));
+            let extensions: Vec<String> = serving.map(|accepted| accepted.extension().to_string()).collect();
+            PolicyTargetStatus {
+                group: json!(target.group).as_str().unwrap_or_default().to_owned(),
+                kind: format!("{:?}", target.kind),
+                name: target.name.clone(),
+                section_name: target.section_name.clone(),
+                accepted: accepted && there,
+                enforced: accepted && there && enforced && !extensions.is_empty(),
+                extensions,
+            }
+        };
+        self.policy.spec.target_refs.iter().map(status).collect()
+    }
+}
+
+/// True when some replica offers an item that the name covers.
+fn offers(observed: &Namespace, kind: ResourceKind, name: &str) -> bool {
+    // The gateway's own tools are not listed by any server.
+    if name.starts_with("-/gateway:") {
+        return true;
+    }
+    let items = observed.replicas.values().flat_map(|replica| &replica.items);
+    items.into_iter().any(|(server, items)| {
+        let list = match kind {
+            ResourceKind::Tool => &items.tools,
+            ResourceKind::Prompt => &items.prompts,
+            ResourceKind::Resource => &items.resources,
+        };
+        list.iter()
+            .any(|item| resource_name_covers(name, server, &item.name))
+    })
 }

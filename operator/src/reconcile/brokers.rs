@@ -41,7 +41,12 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str) -> Result<Outc
     let Some(former) = former.filter(|former| former.written.is_some()) else {
         return Ok(Outcome::Done);
     };
-    let with_items = context.snapshot().world.virtual_servers().next().is_some();
+    // Only virtual servers and policies name single items.
+    let with_policies = former
+        .written
+        .as_ref()
+        .is_some_and(|written| !written.policies.is_empty());
+    let with_items = with_policies || context.snapshot().world.virtual_servers().next().is_some();
     let endpoints = ready_endpoints(context, namespace);
     let asked = endpoints.into_iter().map(|(address, pod)| {
         let known = former.replicas.get(&address).cloned();
@@ -95,6 +100,9 @@ fn announce(context: &Context, namespace: &str) {
         let registrations = written.served.into_iter().chain(written.problems.into_keys());
         context.queue.add(registrations.map(WorkItem::Registration));
         context.queue.add([WorkItem::Extension(written.extension)]);
+        context
+            .queue
+            .add(written.policies.into_keys().map(WorkItem::AuthPolicy));
     }
     let world = context.cache.world();
     let servers = world

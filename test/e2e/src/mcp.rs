@@ -14,6 +14,7 @@ pub struct McpClient {
     url: String,
     host: String,
     session: Option<String>,
+    token: Option<String>,
 }
 
 /// An answer as it came.
@@ -23,6 +24,8 @@ pub struct Answer {
     pub status: u16,
     /// `Mcp-Session-Id`, when there is one.
     pub session: Option<String>,
+    /// `WWW-Authenticate`, when there is one.
+    pub challenge: Option<String>,
     /// The JSON-RPC message; of an SSE stream the last one. `Null` when there is none.
     pub message: Value,
 }
@@ -42,7 +45,15 @@ impl McpClient {
             url: url.to_owned(),
             host: host.to_owned(),
             session: None,
+            token: None,
         })
+    }
+
+    /// The same client with `Authorization: Bearer <token>` on every request.
+    #[must_use]
+    pub fn with_bearer(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
+        self
     }
 
     /// Opens a session: `initialize` and `notifications/initialized`.
@@ -115,13 +126,16 @@ impl McpClient {
         if let Some(session) = &self.session {
             request = request.header("mcp-session-id", session);
         }
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
         let response = request.send().await?;
         let status = response.status().as_u16();
-        let session = response
-            .headers()
-            .get("mcp-session-id")
-            .and_then(|id| id.to_str().ok())
-            .map(str::to_owned);
+        let text = |name: &str| {
+            let value = response.headers().get(name);
+            value.and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        let (session, challenge) = (text("mcp-session-id"), text("www-authenticate"));
         let body = response.text().await?;
         let last = body
             .lines()
@@ -131,6 +145,7 @@ impl McpClient {
         Ok(Answer {
             status,
             session,
+            challenge,
             message: serde_json::from_str(last).unwrap_or(Value::Null),
         })
     }

@@ -97,6 +97,7 @@ fn written(context: &Context, validated: &Validated) {
         extension: key.clone(),
         hash: validated.config.hash.clone(),
         served: validated.served.clone(),
+        policies: validated.policies.clone(),
         problems: validated.problems.clone(),
         since: tokio::time::Instant::now(),
     };
@@ -111,6 +112,9 @@ fn written(context: &Context, validated: &Validated) {
         let served = validated.served.iter().chain(validated.problems.keys()).cloned();
         context.queue.add(served.map(WorkItem::Registration));
         context.queue.add([WorkItem::Brokers(key.namespace.clone())]);
+        context
+            .queue
+            .add(validated.policies.keys().cloned().map(WorkItem::AuthPolicy));
     }
 }
 

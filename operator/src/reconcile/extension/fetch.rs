@@ -17,7 +17,8 @@ use crate::{
     context::Context,
     document::secrets_of,
     kinds::Kind,
-    secrets::{Reading, Readings, read_all},
+    policies,
+    secrets::{Reading, Readings, read_all, read_config_maps},
     snapshot::Snapshot,
 };
 
@@ -27,6 +28,8 @@ pub(crate) struct Fetched {
     pub(super) extension: Arc<MCPGatewayExtension>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) secrets: Readings,
+    /// ConfigMaps that policies name.
+    pub(super) config_maps: Readings,
     /// The config document as it is now, when it can be read.
     pub(super) former: Option<GatewayConfig>,
     /// The broker's Deployment as last seen.
@@ -43,7 +46,15 @@ pub(crate) async fn fetch(
     extension: Arc<MCPGatewayExtension>,
 ) -> Fetched {
     let key = ObjectKey::of(&extension.metadata);
-    let secrets = read_all(context, wanted_secrets(&snapshot, &extension, &key)).await;
+    let (policy_secrets, config_maps) = policy_references(&snapshot, &key);
+    let own = wanted_secrets(&snapshot, &extension, &key);
+    let (secrets, config_maps) = futures::join!(
+        read_all(
+            context,
+            own.into_iter().chain(policy_secrets).collect::<BTreeSet<_>>()
+        ),
+        read_config_maps(context, config_maps),
+    );
     let former = match secrets.get(&beside(&key, names::CONFIG_SECRET)) {
         Some(Reading::Present(content)) => content
             .value(names::CONFIG_KEY)
@@ -62,6 +73,7 @@ pub(crate) async fn fetch(
         deployment: context.cache.get(Kind::Deployment, &beside(&key, names::BROKER)),
         former,
         secrets,
+        config_maps,
         snapshot,
         random,
         fresh_pair: generates.then(trusted_headers::generate).and_then(Result::ok),
@@ -73,6 +85,26 @@ pub(crate) async fn fetch(
 /// The object `name` in the extension's namespace.
 pub(super) fn beside(key: &ObjectKey, name: &str) -> ObjectKey {
     ObjectKey::new(key.namespace.as_str(), name)
+}
+
+/// Secrets and ConfigMaps of the policies that concern an accepted extension.
+fn policy_references(snapshot: &Snapshot, key: &ObjectKey) -> (BTreeSet<ObjectKey>, BTreeSet<ObjectKey>) {
+    let Some(accepted) = snapshot.accepted(key) else {
+        return (BTreeSet::new(), BTreeSet::new());
+    };
+    let (mut secrets, mut config_maps) = (BTreeSet::new(), BTreeSet::new());
+    for policy in policies::by_age(&snapshot.world) {
+        let targets = &policy.spec.target_refs;
+        if targets
+            .iter()
+            .any(|target| policies::concerns(snapshot, accepted, (policy, target)))
+        {
+            let named = policies::references(policy);
+            secrets.extend(named.0);
+            config_maps.extend(named.1);
+        }
+    }
+    (secrets, config_maps)
 }
 
 fn wanted_secrets(

@@ -24,6 +24,7 @@ use crate::{
         signing_key, trusted_headers,
     },
     document::{Document, Sources, document},
+    policies::PolicyInputs,
     preserve::value_of,
     reconcile::ReconcileError,
     secrets::{Demand, MAX_BUNDLE, Reading, Readings, SecretProblem, certificates_for, value_for},
@@ -45,6 +46,7 @@ pub(crate) struct Validated {
     pub(super) accepted: Accepted,
     pub(super) config: RenderedConfig,
     pub(super) served: BTreeSet<ObjectKey>,
+    pub(super) policies: std::collections::BTreeMap<ObjectKey, i64>,
     pub(super) problems: std::collections::BTreeMap<ObjectKey, String>,
     pub(super) trusted_pair: Vec<NewHalf>,
     inconclusive: bool,
@@ -107,6 +109,10 @@ pub(crate) fn validate(fetched: Fetched, settings: &Arc<Settings>) -> Result<Ver
         extension: &fetched.extension,
         accepted: &accepted,
         secrets: &fetched.secrets,
+        policy_inputs: PolicyInputs {
+            secrets: &fetched.secrets,
+            config_maps: &fetched.config_maps,
+        },
         ca_bundle: inputs.ca_bundle,
         former: fetched.former.as_ref(),
     })?;
@@ -115,6 +121,7 @@ pub(crate) fn validate(fetched: Fetched, settings: &Arc<Settings>) -> Result<Ver
     let Document {
         rendered,
         served,
+        policies,
         problems,
         inconclusive,
     } = document;
@@ -123,6 +130,7 @@ pub(crate) fn validate(fetched: Fetched, settings: &Arc<Settings>) -> Result<Ver
         accepted,
         config: rendered,
         served,
+        policies,
         problems,
         trusted_pair: inputs.trusted.new_halves,
         inconclusive,

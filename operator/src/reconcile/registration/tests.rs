@@ -51,6 +51,7 @@ fn observed(replicas: Vec<Replica>) -> BTreeMap<String, Namespace> {
         extension: extension(),
         hash: "new".to_owned(),
         served: BTreeSet::new(),
+        policies: BTreeMap::new(),
         problems: BTreeMap::new(),
         since: Instant::now(),
     };

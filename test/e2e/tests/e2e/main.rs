@@ -15,6 +15,7 @@ mod admission_optional;
 mod admission_races;
 mod admission_schema;
 mod admission_serving;
+mod authorization;
 mod healing;
 mod operator_children;
 mod operator_config;

@@ -1,0 +1,403 @@
+//! A policy, resolved (operator.md 10): what it is attached to, whether it is accepted, and how the brokers get it. Pure
+//! over the snapshot and what was read; the document and the policy's own status ask the same functions.
+
+use std::collections::BTreeSet;
+
+use mcp_gateway_api::{
+    acceptance::Accepted,
+    admission::{self, Facts, Subject, Write, jwks},
+    auth_policy::{
+        DefaultAction, Effect, JwtProvider, MCPAuthPolicy, PolicyTargetKind, PolicyTargetRef, ResourceKind,
+    },
+    conditions::{ExtensionReason, PolicyReason, name_list},
+    config::{AuthPolicyEntry, PolicyAction, PolicyMatch, PolicyProvider, PolicyRule, PolicyTarget},
+    extension::MCPGatewayExtension,
+    object_key::{Age, ObjectKey, is_live},
+    world::World,
+};
+
+use crate::{
+    secrets::{Demand, MAX_SERVER_CA, Reading, Readings, SecretProblem, certificates_for, value_for},
+    snapshot::Snapshot,
+};
+
+/// Largest key document of a Secret or ConfigMap in bytes.
+const MAX_JWKS: usize = 65_536;
+
+/// What the policies' references were read as.
+#[derive(Clone, Copy)]
+pub(crate) struct PolicyInputs<'a> {
+    pub(crate) secrets: &'a Readings,
+    pub(crate) config_maps: &'a Readings,
+}
+
+/// Why a policy is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: PolicyReason,
+    pub(crate) message: String,
+    /// The API server could not be asked: the former entry stays in use.
+    pub(crate) inconclusive: bool,
+}
+
+/// Live policies, oldest first: of two providers with one issuer the older counts.
+pub(crate) fn by_age(world: &World) -> Vec<&MCPAuthPolicy> {
+    let mut policies: Vec<&MCPAuthPolicy> = world
+        .policies()
+        .map(AsRef::as_ref)
+        .filter(|policy| is_live(&policy.metadata))
+        .collect();
+    policies.sort_by_cached_key(|policy| Age::of(&policy.metadata));
+    policies
+}
+
+fn namespace_of(policy: &MCPAuthPolicy) -> &str {
+    policy.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+/// The object that a target names.
+pub(crate) fn target_key(policy: &MCPAuthPolicy, target: &PolicyTargetRef) -> ObjectKey {
+    ObjectKey::new(namespace_of(policy), target.name.as_str())
+}
+
+/// True when the target has to do with what this extension serves.
+pub(crate) fn concerns(
+    snapshot: &Snapshot,
+    accepted: &Accepted,
+    (policy, target): (&MCPAuthPolicy, &PolicyTargetRef),
+) -> bool {
+    let key = target_key(policy, target);
+    match target.kind {
+        PolicyTargetKind::Gateway => {
+            let gateway = accepted.gateway();
+            let same_port = |section: &str| {
+                // A section that is not there (yet) may become this one: closed until then.
+                let listener = gateway.listener(section);
+                listener.is_none_or(|listener| listener.port == accepted.listener().port)
+            };
+            gateway.key == key && target.section_name.as_deref().is_none_or(same_port)
+        }
+        PolicyTargetKind::MCPGatewayExtension => *accepted.extension() == key,
+        PolicyTargetKind::MCPServerRegistration => snapshot
+            .plan
+            .served_by(accepted.extension())
+            .any(|(registration, _)| *registration == key),
+        PolicyTargetKind::MCPVirtualServer => true,
+    }
+}
+
+/// Secrets and ConfigMaps that the providers of a policy name.
+pub(crate) fn references(policy: &MCPAuthPolicy) -> (BTreeSet<ObjectKey>, BTreeSet<ObjectKey>) {
+    let beside = |name: &str| ObjectKey::new(namespace_of(policy), name);
+    let (mut secrets, mut config_maps) = (BTreeSet::new(), BTreeSet::new());
+    for provider in providers(policy) {
+        let jwks = &provider.jwks;
+        secrets.extend(jwks.secret_ref.iter().map(|named| beside(&named.name)));
+        config_maps.extend(jwks.config_map_ref.iter().map(|named| beside(&named.name)));
+        let bundle = jwks
+            .remote
+            .iter()
+            .filter_map(|remote| remote.ca_cert_secret_ref.as_ref());
+        secrets.extend(bundle.map(|named| beside(&named.name)));
+    }
+    (secrets, config_maps)
+}
+
+fn providers(policy: &MCPAuthPolicy) -> impl Iterator<Item = &JwtProvider> {
+    let authentication = policy.spec.authentication.iter();
+    authentication.flat_map(|authentication| &authentication.jwt.providers)
+}
+
+/// The entry of a policy in the document of `extension`, with the targets that concern it; nothing when none does.
+pub(crate) fn entry(
+    snapshot: &Snapshot,
+    (extension, accepted): (&MCPGatewayExtension, &Accepted),
+    policy: &MCPAuthPolicy,
+    inputs: PolicyInputs<'_>,
+) -> Option<(AuthPolicyEntry, Option<Refusal>)> {
+    let targets: Vec<PolicyTarget> = policy
+        .spec
+        .target_refs
+        .iter()
+        .filter(|target| concerns(snapshot, accepted, (policy, target)))
+        .map(|target| PolicyTarget {
+            kind: format!("{:?}", target.kind),
+            name: target_key(policy, target).to_string(),
+            port: target
+                .section_name
+                .as_ref()
+                .and_then(|_| u16::try_from(accepted.listener().port).ok()),
+        })
+        .collect();
+    if targets.is_empty() {
+        return None;
+    }
+    let mut entry = AuthPolicyEntry {
+        name: ObjectKey::of(&policy.metadata).to_string(),
+        generation: policy.metadata.generation.unwrap_or_default(),
+        targets,
+        ..AuthPolicyEntry::default()
+    };
+    match judge(&snapshot.world, policy, inputs) {
+        Ok(mut providers) => {
+            let audience = audience(extension, accepted);
+            for provider in &mut providers {
+                if provider.audiences.is_empty() {
+                    provider.audiences.push(audience.clone());
+                }
+            }
+            entry.valid = true;
+            entry.providers = providers;
+            entry.rules = rules(policy);
+            entry.default_action = match policy.spec.default_action {
+                DefaultAction::Allow => PolicyAction::Allow,
+                DefaultAction::Deny => PolicyAction::Deny,
+            };
+            Some((entry, None))
+        }
+        // Without rules and not valid: everything that it concerns is denied (operator.md 10.4).
+        Err(refusal) => Some((entry, Some(refusal))),
+    }
+}
+
+/// What tokens are for when the provider does not say.
+fn audience(extension: &MCPGatewayExtension, accepted: &Accepted) -> String {
+    let named = extension.spec.oauth_protected_resource.as_ref();
+    named
+        .and_then(|oauth| oauth.resource.clone())
+        .unwrap_or_else(|| format!("https://{}/mcp", accepted.public_host()))
+}
+
+/// Whether the policy is accepted; its providers with their keys, audiences as the policy says them.
+pub(crate) fn judge(
+    world: &World,
+    policy: &MCPAuthPolicy,
+    inputs: PolicyInputs<'_>,
+) -> Result<Vec<PolicyProvider>, Refusal> {
+    let refusal = |reason, message| Refusal {
+        reason,
+        message,
+        inconclusive: false,
+    };
+    let write = Write {
+        old: None,
+        new: &Subject::Policy(Box::new(policy.clone())),
+    };
+    let violations = admission::judge(world, write, &Facts::default()).violations;
+    if !violations.is_empty() {
+        let all: Vec<String> = violations
+            .iter()
+            .map(|violation| format!("{}: {}", violation.field, violation.message))
+            .collect();
+        return Err(refusal(PolicyReason::Invalid, all.join("; ")));
+    }
+    let missing: Vec<String> = policy
+        .spec
+        .target_refs
+        .iter()
+        .filter(|target| !is_there(world, policy, target))
+        .map(|target| described(policy, target))
+        .collect();
+    if !missing.is_empty() {
+        let message = format!(
+            "not found: {}; create it or correct spec.targetRefs",
+            name_list(missing.iter().map(String::as_str))
+        );
+        return Err(refusal(PolicyReason::TargetNotFound, message));
+    }
+    providers(policy)
+        .map(|provider| resolved(policy, provider, inputs))
+        .collect()
+}
+
+/// True when the target exists.
+pub(crate) fn is_there(world: &World, policy: &MCPAuthPolicy, target: &PolicyTargetRef) -> bool {
+    let key = target_key(policy, target);
+    match target.kind {
+        PolicyTargetKind::Gateway => world.gateway(&key).is_some_and(|gateway| {
+            let section = target.section_name.as_deref();
+            gateway.live && section.is_none_or(|section| gateway.listener(section).is_some())
+        }),
+        PolicyTargetKind::MCPGatewayExtension => world.extension(&key).is_some(),
+        PolicyTargetKind::MCPServerRegistration => world.registration(&key).is_some(),
+        PolicyTargetKind::MCPVirtualServer => world.virtual_server(&key).is_some(),
+    }
+}
+
+fn described(policy: &MCPAuthPolicy, target: &PolicyTargetRef) -> String {
+    let section = target.section_name.as_ref();
+    let section = section
+        .map(|section| format!(" listener {section}"))
+        .unwrap_or_default();
+    format!("{:?} {}{section}", target.kind, target_key(policy, target))
+}
+
+fn rules(policy: &MCPAuthPolicy) -> Vec<PolicyRule> {
+    let rules = policy
+        .spec
+        .rules
+        .iter()
+        .enumerate()
+        .map(|(index, rule)| PolicyRule {
+            name: rule.name.clone().unwrap_or_else(|| format!("rule-{index}")),
+            effect: match rule.effect {
+                Effect::Allow => PolicyAction::Allow,
+                Effect::Deny => PolicyAction::Deny,
+            },
+            matches: rule
+                .matches
+                .iter()
+                .map(|condition| PolicyMatch {
+                    claim: condition.jwt.claim.clone(),
+                    values: match (&condition.jwt.value, &condition.jwt.values) {
+                        (Some(value), _) => vec![value.clone()],
+                        (None, values) => values.clone().unwrap_or_default(),
+                    },
+                })
+                .collect(),
+            kind: match rule.resource.kind {
+                ResourceKind::Tool => "tool",
+                ResourceKind::Prompt => "prompt",
+                ResourceKind::Resource => "resource",
+            }
+            .to_owned(),
+            resource: rule.resource.name.clone(),
+        });
+    rules.collect()
+}
+
+fn resolved(
+    policy: &MCPAuthPolicy,
+    provider: &JwtProvider,
+    inputs: PolicyInputs<'_>,
+) -> Result<PolicyProvider, Refusal> {
+    let mut entry = PolicyProvider {
+        name: provider.name.clone(),
+        issuer: provider.issuer.clone(),
+        audiences: provider.audiences.clone(),
+        algorithms: provider.algorithms.iter().map(|one| format!("{one:?}")).collect(),
+        leeway_seconds: u32::try_from(provider.leeway_seconds).ok(),
+        required_scopes: provider.required_scopes.clone(),
+        ..PolicyProvider::default()
+    };
+    let beside = |name: &str| ObjectKey::new(namespace_of(policy), name);
+    let jwks = &provider.jwks;
+    if let Some(inline) = &jwks.inline {
+        entry.jwks.clone_from(inline);
+    } else if let Some(named) = &jwks.secret_ref {
+        let secret = beside(&named.name);
+        let demand = demand(
+            &secret,
+            &named.key,
+            "authentication.jwt.providers[].jwks.secretRef",
+        );
+        let value = value_for(inputs.secrets, &demand).map_err(of_secret)?;
+        entry.jwks = key_document(value, &format!("secret {secret}"), PolicyReason::SecretInvalid)?;
+    } else if let Some(named) = &jwks.config_map_ref {
+        entry.jwks = of_config_map(inputs.config_maps, &beside(&named.name), &named.key)?;
+    } else if let Some(remote) = &jwks.remote {
+        entry.jwks_url.clone_from(&remote.url);
+        entry.refresh_interval_seconds = u32::try_from(remote.refresh_interval_seconds).ok();
+        if let Some(named) = &remote.ca_cert_secret_ref {
+            let secret = beside(&named.name);
+            let field = "authentication.jwt.providers[].jwks.remote.caCertSecretRef";
+            let demand = demand(&secret, &named.key, field);
+            let bundle = certificates_for(inputs.secrets, &demand, MAX_SERVER_CA).map_err(of_secret)?;
+            bundle.clone_into(&mut entry.jwks_ca_cert);
+        }
+    }
+    Ok(entry)
+}
+
+fn demand<'a>(secret: &'a ObjectKey, key: &'a str, field: &'a str) -> Demand<'a> {
+    Demand {
+        secret,
+        key,
+        field,
+        label: true,
+    }
+}
+
+fn of_secret(problem: SecretProblem) -> Refusal {
+    Refusal {
+        reason: if problem.reason == ExtensionReason::SecretNotFound {
+            PolicyReason::SecretNotFound
+        } else {
+            PolicyReason::SecretInvalid
+        },
+        message: problem.message,
+        inconclusive: problem.inconclusive,
+    }
+}
+
+fn of_config_map(config_maps: &Readings, key: &ObjectKey, member: &str) -> Result<String, Refusal> {
+    let field = "spec.authentication.jwt.providers[].jwks.configMapRef";
+    let absent = |message: String, inconclusive| Refusal {
+        reason: PolicyReason::ConfigMapNotFound,
+        message,
+        inconclusive,
+    };
+    match config_maps.get(key) {
+        Some(Reading::Present(content)) => {
+            let value = content.value(member).ok_or_else(|| Refusal {
+                reason: PolicyReason::Invalid,
+                message: format!("configmap {key}: missing key {member}"),
+                inconclusive: false,
+            })?;
+            key_document(value, &format!("configmap {key}"), PolicyReason::Invalid)
+        }
+        Some(Reading::Absent) => Err(absent(
+            format!("configmap {key} not found ({field}); create it"),
+            false,
+        )),
+        Some(Reading::Unknown) | None => Err(absent(
+            format!("configmap {key} cannot be read now ({field}); retrying"),
+            true,
+        )),
+    }
+}
+
+fn key_document(value: &[u8], place: &str, reason: PolicyReason) -> Result<String, Refusal> {
+    let refusal = |what: &str| Refusal {
+        reason,
+        message: format!("{place}: {what}"),
+        inconclusive: false,
+    };
+    if value.len() > MAX_JWKS {
+        return Err(refusal("is larger than 65536 bytes"));
+    }
+    let text = std::str::from_utf8(value).map_err(|_| refusal("is not JSON; give a JWK set"))?;
+    jwks::check(text).map_err(|what| refusal(&what))?;
+    Ok(text.to_owned())
+}
+
+/// An older policy on the same target that declares one of this policy's issuers otherwise.
+pub(crate) fn overruled_by<'a>(
+    world: &'a World,
+    policy: &MCPAuthPolicy,
+) -> Option<(&'a MCPAuthPolicy, String)> {
+    let own = ObjectKey::of(&policy.metadata);
+    let older = by_age(world)
+        .into_iter()
+        .take_while(|other| ObjectKey::of(&other.metadata) != own)
+        .filter(|other| {
+            namespace_of(other) == namespace_of(policy)
+                && other
+                    .spec
+                    .target_refs
+                    .iter()
+                    .any(|target| policy.spec.target_refs.contains(target))
+        });
+    older
+        .flat_map(|other| providers(other).map(move |theirs| (other, theirs)))
+        .find_map(|(other, theirs)| {
+            let ours = providers(policy).find(|ours| ours.issuer == theirs.issuer)?;
+            let same = ours.jwks == theirs.jwks
+                && ours.audiences == theirs.audiences
+                && ours.algorithms == theirs.algorithms;
+            (!same).then(|| (other, theirs.issuer.clone()))
+        })
+}
+
+#[cfg(test)]
+mod tests;
