@@ -36,7 +36,7 @@ clippy: ## Lints, warnings are errors
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 .PHONY: deny
-deny: ## Licences, bans and sources of dependencies; advisories when their database can be reached
+deny: tools ## Licences, bans and sources of dependencies; advisories when their database can be reached
 	$(CARGO) deny check bans licenses sources
 	@$(CARGO) deny check advisories 2>/dev/null || echo "advisories not checked: the advisory database cannot be reached from here"
 
@@ -104,7 +104,7 @@ generate: ## Write CRDs, RBAC, manifests and the API reference from code
 
 .PHONY: tools
 tools: ## Install what `make test` needs beside Rust, Go, Node.js and Python (cargo-deny)
-	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked
+	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked --debug
 
 .PHONY: docs
 docs: ## API documentation of the crates, warnings are errors
