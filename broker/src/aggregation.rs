@@ -1,11 +1,12 @@
 //! One catalog out of many servers (data-plane.md 5): the immutable snapshot and its building (`catalog`), what a caller
-//! sees of it (`view`), the pages of lists (`lists`), the gateway's own tools (`meta`), the status, and the task that keeps it current (`federation`).
+//! sees of it (`view`) and of lists of its own (`user_lists`), the pages of lists (`lists`), the gateway's own tools (`meta`), the status, and the task that keeps it current (`federation`).
 
 pub mod catalog;
 pub mod federation;
 pub mod lists;
 pub mod meta;
 pub mod status;
+pub mod user_lists;
 pub mod view;
 
 #[cfg(test)]

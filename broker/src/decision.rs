@@ -18,6 +18,7 @@ pub mod user_token;
 #[cfg(test)]
 mod tests;
 
+use crate::aggregation::user_lists::Own;
 use crate::aggregation::view::Selection;
 use crate::auth::capabilities::CapabilityRules;
 use crate::auth::identity;
@@ -190,6 +191,8 @@ pub enum Need {
     Facts(SessionClaims, String),
     /// A backend session.
     Backend(SessionClaims, Arc<ServerConfig>),
+    /// What servers list for this caller alone.
+    UserLists(SessionClaims),
     /// The per-user token for a server, or an entry of the page where a person leaves one.
     UserToken(SessionClaims, Arc<ServerConfig>),
 }
@@ -228,6 +231,8 @@ pub struct Facts {
     pub user_token: Option<Secret>,
     /// Entry of the token page.
     pub elicitation: Option<Uuid>,
+    /// What servers list for this caller alone.
+    pub own: Option<Own>,
 }
 
 /// What of the process' settings decides.

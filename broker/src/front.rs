@@ -20,6 +20,7 @@ pub mod unsolicited;
 mod tests;
 
 use crate::aggregation::federation::Published;
+use crate::aggregation::user_lists::UserLists;
 use crate::auth::keys::Keys;
 use crate::authn::Authenticator;
 use crate::decision::Rules;
@@ -45,6 +46,8 @@ pub struct FrontState {
     pub authenticator: Arc<Authenticator>,
     /// Sessions.
     pub store: Arc<SessionStore>,
+    /// Lists of callers.
+    pub user_lists: Arc<UserLists>,
     /// Backend sessions; `None` without a hairpin.
     pub opener: Option<Arc<Opener>>,
     /// Metrics.

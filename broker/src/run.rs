@@ -1,36 +1,24 @@
 //! The process: pieces in their start order (data-plane.md 2.7), their wiring, and the orderly end.
 
+mod pieces;
 mod upkeep;
 
-use crate::aggregation::catalog::OwnHosts;
-use crate::aggregation::federation::{Federation, Published};
-use crate::aggregation::meta::MetaSettings;
-use crate::auth::capabilities::{CapabilityKey, CapabilityRules};
-use crate::auth::hairpin::UseCounter;
 use crate::auth::keys::Keys;
-use crate::authn::Authenticator;
 use crate::config::{sources, watch};
-use crate::decision::Rules;
-use crate::front::{self, FrontState, Health, streams, unsolicited};
+use crate::front::{self, FrontState, streams};
 use crate::kubernetes::secret::{self, ClusterAccess};
 use crate::options::Options;
-use crate::router::facts::{MAX_ANSWERS, RouterState};
-use crate::sessions::hairpin::Hairpin;
-use crate::sessions::memory::MemoryStore;
-use crate::sessions::opener::Opener;
-use crate::sessions::shared::SharedStore;
-use crate::sessions::store::SessionStore;
-use crate::telemetry::metrics::Metrics;
+use crate::router::facts::RouterState;
 use crate::transport::address::AddressPolicy;
 use crate::transport::client::install_crypto;
-use crate::upstreams::connection::ConnectionSettings;
 use anyhow::Context as _;
 use futures::future::BoxFuture;
+use pieces::Pieces;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,10 +28,6 @@ use upkeep::Upkeep;
 const ENDPOINT_REMOVAL: Duration = Duration::from_secs(5);
 /// Running calls may finish in this time.
 const IN_FLIGHT: Duration = Duration::from_secs(12);
-/// The router answers this much before Envoy gives up.
-const ROUTER_MARGIN: Duration = Duration::from_secs(2);
-/// Longest wait for a backend session within a request.
-const OPEN_DEADLINE: Duration = Duration::from_secs(8);
 /// Updates of the config that wait; one is applied at a time.
 const UPDATE_QUEUE: usize = 4;
 
@@ -161,133 +145,6 @@ async fn bind(address: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("bind {address}"))
-}
-
-/// What router and front share.
-struct Pieces {
-    published: Arc<Published>,
-    store: Arc<SessionStore>,
-    hairpin: Arc<Hairpin>,
-    opener: Arc<Opener>,
-    metrics: Arc<Metrics>,
-    authenticator: Arc<Authenticator>,
-    rules: Rules,
-}
-
-/// The canonical URL of the MCP endpoint, which tokens are for unless their provider says otherwise.
-fn resource(options: &Options) -> String {
-    let resource = options.oauth.resource.trim_end_matches('/');
-    if options.oauth.resource.starts_with('/') {
-        format!("https://{}{resource}", options.public_host)
-    } else {
-        resource.to_owned()
-    }
-}
-
-impl Pieces {
-    async fn new(options: &Options, keys: &Arc<Keys>, addresses: AddressPolicy) -> anyhow::Result<Self> {
-        let metrics = Arc::<Metrics>::default();
-        let store = if options.cache_connection.is_empty() {
-            SessionStore::memory(MemoryStore::default(), Arc::clone(&metrics))
-        } else {
-            let shared = SharedStore::connect(&options.cache_connection).await?;
-            SessionStore::shared(shared, Arc::clone(&metrics))
-        };
-        let store = Arc::new(store);
-        let hairpin = Hairpin::new(
-            options.private_host.clone(),
-            options.public_host.clone(),
-            Arc::clone(keys),
-            &[],
-        )?;
-        let hairpin = Arc::new(hairpin);
-        let opener = Arc::new(Opener::new(Arc::clone(&hairpin), Arc::clone(&store)));
-        let trusted = options.trusted_header_key.as_deref().map(CapabilityKey::from_pem);
-        let rules = Rules {
-            max_body: options.max_request_body,
-            url_elicitation: options.url_elicitation,
-            capabilities: CapabilityRules {
-                key: trusted.transpose().context("TRUSTED_HEADER_PUBLIC_KEY")?,
-                enforce: options.enforce_capability_filtering,
-            },
-        };
-        Ok(Self {
-            published: Arc::default(),
-            store,
-            hairpin,
-            opener,
-            metrics,
-            authenticator: Arc::new(Authenticator::new(addresses, resource(options))),
-            rules,
-        })
-    }
-
-    fn front_state(&self, options: &Options, keys: &Arc<Keys>) -> Arc<FrontState> {
-        Arc::new(FrontState {
-            published: Arc::clone(&self.published),
-            keys: Arc::clone(keys),
-            authenticator: Arc::clone(&self.authenticator),
-            store: Arc::clone(&self.store),
-            opener: Some(Arc::clone(&self.opener)),
-            metrics: Arc::clone(&self.metrics),
-            streams: streams::Streams::default(),
-            unsolicited: Arc::new(Semaphore::new(unsolicited::MAX_STREAMS)),
-            health: Arc::new(Health::default()),
-            rules: self.rules.clone(),
-            page_size: options.page_size,
-            session_length: options.session_length,
-            oauth: options.oauth.clone(),
-            replica: options.replica.clone(),
-        })
-    }
-
-    fn upkeep(&self, state: &Arc<FrontState>) -> Upkeep {
-        Upkeep {
-            state: Arc::clone(state),
-            store: Arc::clone(&self.store),
-            opener: Arc::clone(&self.opener),
-            published: Arc::clone(&self.published),
-        }
-    }
-
-    fn router_state(&self, options: &Options, keys: &Arc<Keys>) -> RouterState {
-        RouterState {
-            published: Arc::clone(&self.published),
-            keys: Arc::clone(keys),
-            authenticator: Arc::clone(&self.authenticator),
-            store: Arc::clone(&self.store),
-            opener: Arc::clone(&self.opener),
-            uses: UseCounter::default(),
-            answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
-            rules: self.rules.clone(),
-            open_deadline: OPEN_DEADLINE.min(options.message_timeout.saturating_sub(ROUTER_MARGIN)),
-            metrics: Arc::clone(&self.metrics),
-        }
-    }
-
-    fn federation(&self, options: &Options, environment: &Environment) -> Federation {
-        Federation {
-            settings: ConnectionSettings {
-                check_interval: options.check_interval,
-                addresses: environment.addresses,
-                invalid_tool_policy: options.invalid_tool_policy,
-                metrics: Arc::clone(&self.metrics),
-            },
-            hosts: OwnHosts {
-                public: options.public_host.clone(),
-                private: options.private_host.host.clone(),
-            },
-            meta: MetaSettings {
-                enabled: options.discovery_tools,
-                threshold: options.discovery_threshold,
-            },
-            allowed_origins: options.allowed_origins.clone(),
-            hairpin: Some(Arc::clone(&self.hairpin)),
-            ca_file: options.gateway_ca_cert.clone(),
-            authenticator: Arc::clone(&self.authenticator),
-            published: Arc::clone(&self.published),
-        }
-    }
 }
 
 impl Running {

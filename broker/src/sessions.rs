@@ -2,6 +2,7 @@
 //! closing and addressing of hairpin requests (`opener`, `leg`, `hairpin`), the watching of sessions (`watchers`). The token
 //! of a client session itself is `auth::session`.
 
+mod asking;
 pub mod hairpin;
 pub mod leg;
 pub mod memory;

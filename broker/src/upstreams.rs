@@ -3,6 +3,7 @@
 
 pub mod connection;
 pub mod items;
+pub mod listing;
 mod noticing;
 pub mod peer;
 mod publisher;

@@ -48,6 +48,11 @@ pub struct Table {
 }
 
 impl Table {
+    /// A table of these entries by published name.
+    pub(super) fn of(entries: BTreeMap<String, Entry>) -> Self {
+        Self { entries }
+    }
+
     /// The entry of a published name.
     pub fn get(&self, published: &str) -> Option<&Entry> {
         self.entries.get(published)
@@ -59,7 +64,7 @@ impl Table {
     }
 
     /// Entries whose name comes after `last`.
-    pub fn after<'a>(&'a self, last: Option<&str>) -> impl Iterator<Item = &'a Entry> {
+    pub fn after<'a>(&'a self, last: Option<&str>) -> impl Iterator<Item = &'a Entry> + use<'a> {
         use std::ops::Bound::{Excluded, Unbounded};
         let start = last.map_or(Unbounded, |last| Excluded(last.to_owned()));
         self.entries
@@ -263,11 +268,7 @@ fn table(kind: ItemKind, servers: &mut [Server], own_tools: &[MetaTool]) -> Tabl
         }
         let (mut conflicts, mut warnings, mut count) = (Vec::new(), Vec::new(), 0);
         for item in &snapshot.items.of(kind).items {
-            let published = if kind.prefixed() {
-                format!("{}{}", config.prefix, item.key)
-            } else {
-                item.key.clone()
-            };
+            let published = published_name(kind, item, &config.prefix);
             if let Some(problem) = too_long(kind, &published) {
                 warnings.push(format!(
                     "{} {:?} not published: {problem}",
@@ -320,6 +321,22 @@ fn own_entries(kind: ItemKind, own_tools: &[MetaTool]) -> BTreeMap<String, Entry
         .iter()
         .map(|tool| (tool.name().to_owned(), entry(tool)))
         .collect()
+}
+
+fn published_name(kind: ItemKind, item: &Item, prefix: &str) -> String {
+    if kind.prefixed() {
+        format!("{prefix}{}", item.key)
+    } else {
+        item.key.clone()
+    }
+}
+
+/// The entry of an item of the server at this position; `None` when its name is too long.
+pub(super) fn entry_of(kind: ItemKind, item: &Item, prefix: &str, server: usize) -> Option<Entry> {
+    let published = published_name(kind, item, prefix);
+    too_long(kind, &published)
+        .is_none()
+        .then(|| entry(kind, item, &published, server))?
 }
 
 /// Oldest first; entries without a creation time come last, in their order in the file.

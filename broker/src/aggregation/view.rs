@@ -3,6 +3,7 @@
 
 use super::catalog::{Catalog, Entry, GATEWAY, Server};
 use super::meta::MetaTool;
+use super::user_lists::PerCaller;
 use crate::auth::capabilities::Capabilities;
 use crate::auth::jwt::Verified;
 use crate::config::model::VirtualServer;
@@ -35,6 +36,8 @@ pub struct View<'a> {
     catalog: &'a Catalog,
     scope: Scope<'a>,
     selection: &'a Selection,
+    /// Lists of the caller's own.
+    own: Option<&'a PerCaller>,
 }
 
 /// What of the visible tools the list shows.
@@ -93,6 +96,31 @@ impl<'a> View<'a> {
             catalog,
             scope,
             selection,
+            own: None,
+        }
+    }
+
+    /// The same, with lists of the caller's own behind the shared ones.
+    #[must_use]
+    pub fn with(self, own: Option<&'a PerCaller>) -> Self {
+        Self { own, ..self }
+    }
+
+    fn entry(&self, kind: ItemKind, published: &str) -> Option<&'a Entry> {
+        let own = || self.own.and_then(|own| own.table(kind).get(published));
+        self.catalog.table(kind).get(published).or_else(own)
+    }
+
+    /// All entries after `last` by name, shared ones and the caller's own.
+    fn entries(&self, kind: ItemKind, last: Option<&str>) -> Box<dyn Iterator<Item = &'a Entry> + 'a> {
+        let shared = self.catalog.table(kind).after(last);
+        match self.own {
+            None => Box::new(shared),
+            Some(own) => {
+                let mut all: Vec<&'a Entry> = shared.chain(own.table(kind).after(last)).collect();
+                all.sort_unstable_by(|a, b| a.published.cmp(&b.published));
+                Box::new(all.into_iter())
+            }
         }
     }
 
@@ -177,9 +205,7 @@ impl<'a> View<'a> {
     /// What the list shows, in its order, after `last`.
     pub fn list(&self, kind: ItemKind, last: Option<&str>) -> impl Iterator<Item = &'a Entry> {
         let shape = self.shape(kind);
-        self.catalog
-            .table(kind)
-            .after(last)
+        self.entries(kind, last)
             .filter(move |entry| self.allows(kind, entry))
             .filter(move |entry| match &shape {
                 _ if entry.server == GATEWAY => true,
@@ -191,9 +217,7 @@ impl<'a> View<'a> {
 
     /// Everything that the caller may use, whether the list shows it or not.
     pub fn visible(&self, kind: ItemKind) -> impl Iterator<Item = &'a Entry> {
-        self.catalog
-            .table(kind)
-            .iter()
+        self.entries(kind, None)
             .filter(move |entry| self.allows(kind, entry))
     }
 
@@ -221,14 +245,14 @@ impl<'a> View<'a> {
 
     /// Permission to use a published name; a hidden one is answered as an unknown one.
     pub fn permit(&self, kind: ItemKind, published: &str) -> Option<Permit<'a>> {
-        let entry = self.catalog.table(kind).get(published)?;
+        let entry = self.entry(kind, published)?;
         self.in_scope(kind, &entry.published).then_some(())?;
         self.permit_entry(kind, entry, &entry.original)
     }
 
     /// Why the policies hide an item that exists and is in scope: for the audit record, never for the caller.
     pub fn denial(&self, kind: ItemKind, published: &str) -> Option<Denial> {
-        let entry = self.catalog.table(kind).get(published)?;
+        let entry = self.entry(kind, published)?;
         self.in_scope(kind, &entry.published).then_some(())?;
         match self.judged(kind, entry, &entry.original)? {
             Outcome::Denied(denial) => Some(denial),
@@ -243,10 +267,10 @@ impl<'a> View<'a> {
             return Some(permit);
         }
         // An exact URI that is hidden from this caller stays hidden, whatever template would cover it.
-        if self.catalog.table(ItemKind::Resource).get(uri).is_some() {
+        if self.entry(ItemKind::Resource, uri).is_some() {
             return None;
         }
-        let templates = self.catalog.table(ItemKind::Template).iter();
+        let templates = self.entries(ItemKind::Template, None);
         let matching: Vec<(usize, &'a Entry)> = templates
             .filter(|entry| self.in_scope(ItemKind::Template, &entry.published))
             .filter_map(|entry| uri_template::covers(&entry.original, uri).map(|literals| (literals, entry)))

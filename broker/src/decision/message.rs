@@ -5,6 +5,7 @@ use super::forward::{Call, call};
 use super::head::broker_edits;
 use super::{Answer, Decision, Edits, Facts, Head, Need, Rules, returned, target, user_token};
 use crate::aggregation::catalog::Catalog;
+use crate::aggregation::user_lists::{self, PerCaller};
 use crate::aggregation::view::View;
 use crate::auth::keys::Keys;
 use crate::auth::session::SessionClaims;
@@ -138,22 +139,26 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         Err(refusal) => return answer(message, Some(token), refusal),
     };
     let selection = &facts.selection;
-    let view = View::new(catalog, selection);
+    let own = facts.own.as_ref().map(|own| PerCaller::merge(catalog, own));
+    let view = View::new(catalog, selection).with(own.as_ref());
     if message.method == "tools/call" && view.meta_tool(&target.name.value).is_some() {
         return Decision::Broker(to_broker(request, message, catalog));
     }
     let Some(permit) = target.permit(&view) else {
         // Whether the session was ended is known only to the store, and comes before what it may see.
         return match facts.revoked {
-            Some(_) => hidden(message, token, (&target, &view)),
             None => Decision::Need(Need::Facts(claims.clone(), String::new())),
+            Some(_) if own.is_none() && user_lists::wanted(catalog) => {
+                Decision::Need(Need::UserLists(claims.clone()))
+            }
+            Some(_) => hidden(message, token, (&target, &view)),
         };
     };
     let server = permit.server();
     if target.completion && !server.snapshot.completions {
         return Decision::Broker(to_broker(request, message, catalog));
     }
-    if facts.revoked.is_none() {
+    if facts.asked.as_ref() != Some(&server.config.name) {
         return Decision::Need(Need::Facts(claims.clone(), server.config.name.clone()));
     }
     if request.rules.url_elicitation

@@ -3,6 +3,7 @@
 
 use super::streams::NotOpened;
 use super::{FrontState, meta_tools, methods, relay, streams, unsolicited};
+use crate::aggregation::user_lists::{self, Own};
 use crate::aggregation::view::Selection;
 use crate::auth::session::SessionClaims;
 use crate::auth::{clock, session};
@@ -11,6 +12,7 @@ use crate::decision::{Head, access, head, message as decision, selection};
 use crate::protocol::message::{self, Message, MessageError, MessageKind};
 use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, PARSE_ERROR, Refusal, UNSUPPORTED_VERSION};
 use crate::protocol::{header, version};
+use crate::sessions::hairpin::forwarded;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
@@ -186,10 +188,13 @@ async fn on_message(
     if message.kind == MessageKind::Request && message.method == "initialize" {
         return methods::initialize(state, head, message);
     }
-    let caller = match caller_of(state, head).await {
+    let mut caller = match caller_of(state, head).await {
         Ok(caller) => caller,
         Err(refusal) => return refuse(&refusal, message.id),
     };
+    if methods::shows_items(message) {
+        caller.own = own_lists(state, &caller, head).await;
+    }
     match message.kind {
         MessageKind::Request if message.method == "logging/setLevel" => {
             relay::set_level(state, (&caller, head), message).await
@@ -209,12 +214,26 @@ async fn on_message(
     }
 }
 
+/// What the servers that list per caller list for this one.
+async fn own_lists(state: &FrontState, caller: &Caller, head: &Head) -> Own {
+    let catalog = state.published.load();
+    if !user_lists::wanted(&catalog) {
+        return Own::default();
+    }
+    state
+        .user_lists
+        .fetch(&catalog, &caller.claims, &forwarded(&head.fields))
+        .await
+}
+
 /// Who calls, with which filters.
 pub struct Caller {
     /// Session.
     pub claims: SessionClaims,
     /// Filters.
     pub selection: Selection,
+    /// What servers list for this caller alone.
+    pub own: Own,
 }
 
 /// The modern era is not served by this build; a legacy version must be a known one (4.1).
@@ -274,6 +293,7 @@ pub async fn caller_of(state: &FrontState, head: &Head) -> Result<Caller, Refusa
         Ok(record) if record.revoked => Err(decision::session_not_found()),
         Ok(record) => Ok(Caller {
             claims,
+            own: Own::default(),
             selection: Selection {
                 scope: record.scope.clone(),
                 ..selection(head, &state.rules, now)

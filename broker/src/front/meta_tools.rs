@@ -4,6 +4,7 @@ use super::FrontState;
 use super::mcp::{Caller, refuse};
 use super::methods::ok;
 use crate::aggregation::meta::{self, MetaTool};
+use crate::aggregation::user_lists::PerCaller;
 use crate::aggregation::view::View;
 use crate::protocol::message::Message;
 use crate::protocol::reply::{INTERNAL, Refusal};
@@ -35,7 +36,8 @@ pub async fn call(state: &FrontState, caller: &Caller, tool: MetaTool, message: 
     let params = serde_json::from_str::<CallParams>(message.params.unwrap_or("{}")).unwrap_or_default();
     let arguments = &params.arguments;
     let catalog = state.published.load();
-    let view = View::new(&catalog, &caller.selection);
+    let own = PerCaller::merge(&catalog, &caller.own);
+    let view = View::new(&catalog, &caller.selection).with(Some(&own));
     let text = match tool {
         MetaTool::Discover => Ok(meta::discover(
             &view,

@@ -5,12 +5,13 @@ use super::FrontState;
 use super::mcp::{Caller, json, refuse};
 use crate::aggregation::lists::{Paging, page};
 use crate::aggregation::meta::INSTRUCTIONS;
+use crate::aggregation::user_lists::PerCaller;
 use crate::aggregation::view::View;
 use crate::auth::clock;
 use crate::auth::session::{NewSession, capability_letters, mint};
 use crate::decision::{Head, target};
 use crate::protocol::json::quoted;
-use crate::protocol::message::Message;
+use crate::protocol::message::{Message, MessageKind};
 use crate::protocol::reply::{INTERNAL, INVALID_PARAMS, METHOD_NOT_FOUND, Refusal, result};
 use crate::protocol::{header, version};
 use crate::upstreams::items::ItemKind;
@@ -100,6 +101,16 @@ pub fn request(state: &FrontState, caller: &Caller, message: &Message<'_>) -> Re
     }
 }
 
+/// Whether the answer depends on what servers list for the caller alone.
+pub(super) fn shows_items(message: &Message<'_>) -> bool {
+    message.kind == MessageKind::Request
+        && (message.method == "tools/call"
+            || message.method == "completion/complete"
+            || ItemKind::ALL
+                .iter()
+                .any(|kind| kind.list_method() == message.method))
+}
+
 pub(super) fn ok(message: &Message<'_>, body: &str) -> Response {
     json(StatusCode::OK, result(message.id.unwrap_or("null"), body))
 }
@@ -118,7 +129,8 @@ fn list(state: &FrontState, caller: &Caller, kind: ItemKind, message: &Message<'
         return refuse(&invalid_params("cursor"), message.id);
     };
     let catalog = state.published.load();
-    let view = View::new(&catalog, &caller.selection);
+    let own = PerCaller::merge(&catalog, &caller.own);
+    let view = View::new(&catalog, &caller.selection).with(Some(&own));
     let paging = Paging {
         keys: &state.keys,
         size: state.page_size,
@@ -142,7 +154,8 @@ fn complete(state: &FrontState, caller: &Caller, message: &Message<'_>) -> Respo
         Err(refusal) => return refuse(&refusal, message.id),
     };
     let catalog = state.published.load();
-    match target.permit(&View::new(&catalog, &caller.selection)) {
+    let own = PerCaller::merge(&catalog, &caller.own);
+    match target.permit(&View::new(&catalog, &caller.selection).with(Some(&own))) {
         Some(_) => ok(message, r#"{"completion":{"values":[]}}"#),
         None => refuse(&target.unknown(), message.id),
     }

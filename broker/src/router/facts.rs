@@ -3,6 +3,7 @@
 
 use crate::aggregation::catalog::Catalog;
 use crate::aggregation::federation::Published;
+use crate::aggregation::user_lists::UserLists;
 use crate::auth::hairpin::{self, UseCounter};
 use crate::auth::jwt::Verified;
 use crate::auth::keys::Keys;
@@ -25,6 +26,7 @@ use http::{HeaderMap, HeaderValue};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 /// Everything that the router works with.
@@ -39,6 +41,8 @@ pub struct RouterState {
     pub store: Arc<SessionStore>,
     /// Backend sessions.
     pub opener: Arc<Opener>,
+    /// Lists of callers.
+    pub user_lists: Arc<UserLists>,
     /// Uses of hairpin tokens.
     pub uses: UseCounter,
     /// Settings that decide.
@@ -228,6 +232,13 @@ impl RouterState {
                 self.metrics
                     .backend_init(&server.name, opened.is_ok(), started.elapsed());
                 facts.backend = Some(opened.map_err(open_refusal)?);
+                Ok(())
+            }
+            Need::UserLists(claims) => {
+                let (catalog, headers) = (self.published.load(), forwarded(&head.fields));
+                let lists = self.user_lists.fetch(&catalog, &claims, &headers);
+                let own = timeout(self.open_deadline, lists).await.unwrap_or_default();
+                facts.own = Some(own);
                 Ok(())
             }
             Need::UserToken(claims, server) => self.user_token(&claims, &server, facts).await,

@@ -16,8 +16,8 @@ use envoy_types::pb::envoy::service::ext_proc::v3::{HttpBody, HttpHeaders, Proce
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A decision asks at most for the store's facts, about two servers, and for a backend session.
-const MAX_NEEDS: usize = 3;
+/// A decision asks at most for the session, the caller's own lists, facts about two servers, a token and a backend session.
+const MAX_NEEDS: usize = 6;
 
 enum State {
     AwaitHeaders,

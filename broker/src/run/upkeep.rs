@@ -33,6 +33,7 @@ impl Upkeep {
         let mut tick = interval(SWEEP);
         loop {
             tick.tick().await;
+            self.state.user_lists.sweep();
             self.close(self.store.sweep(clock::now())).await;
         }
     }
@@ -44,7 +45,10 @@ impl Upkeep {
         let act = async {
             loop {
                 match events.recv().await {
-                    Ok(SessionEvent::Ended(jti)) => self.state.streams.close(jti),
+                    Ok(SessionEvent::Ended(jti)) => {
+                        self.state.streams.close(jti);
+                        self.state.user_lists.forget(jti);
+                    }
                     Ok(SessionEvent::Scope(jti)) if self.state.streams.has(jti) => self.rescope(jti).await,
                     Ok(SessionEvent::Scope(_)) => {}
                     Ok(SessionEvent::Changed(jti)) => self.opener.watchers.touch(jti),

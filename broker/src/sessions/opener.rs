@@ -61,7 +61,7 @@ type Flights = Mutex<HashMap<(Uuid, String), watch::Receiver<Option<Outcome>>>>;
 
 /// Opens and closes backend sessions.
 pub struct Opener {
-    hairpin: Arc<Hairpin>,
+    pub(super) hairpin: Arc<Hairpin>,
     store: Arc<SessionStore>,
     flights: Arc<Flights>,
     missing_routes: Arc<Mutex<BTreeSet<String>>>,

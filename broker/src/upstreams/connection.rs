@@ -2,8 +2,9 @@
 //! stopped. What it publishes goes into its own slot, so a task that was replaced can touch nothing of its successor.
 
 use super::items::{ItemKind, Items};
+use super::listing::Listed;
 use super::noticing::{noticed, watch_notices};
-use super::peer::{Hello, Listed, Peer};
+use super::peer::{Hello, Peer};
 use super::publisher::{Publisher, TOLERATED};
 use super::snapshot::{ServerSnapshot, State};
 use crate::auth::clock;

@@ -1,7 +1,8 @@
 //! The broker's MCP client: `initialize`, `ping`, lists with all their pages, the notice stream, the end
 //! (data-plane.md 6.1–6.3). It offers no client capabilities and answers requests of the server accordingly.
 
-use super::items::{ItemKind, KindItems};
+use super::items::ItemKind;
+use super::listing::{self, Asker, ListError, Listed};
 use crate::config::model::ServerConfig;
 use crate::protocol::{header, reply, version};
 use crate::transport::exchange::{self, Answer, ExchangeError, ReverseRequest};
@@ -9,36 +10,14 @@ use crate::transport::notices::Notices;
 use http::{HeaderMap, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde::Deserialize;
-use serde_json::value::RawValue;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::timeout;
 
-const PAGE: Duration = Duration::from_secs(30);
 const WHOLE_LIST: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(5);
-const MAX_PAGES: usize = 100;
-const MAX_ITEMS: usize = 10_000;
-const MAX_LIST_BYTES: usize = exchange::MAX_ANSWER;
-
-/// What a list gave.
-pub type Listed = Result<KindItems, ListError>;
-
-/// Why a list failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ListError {
-    /// A page failed.
-    #[error(transparent)]
-    Page(#[from] ExchangeError),
-    /// The server gave a cursor that it gave before.
-    #[error("repeated cursor")]
-    RepeatedCursor,
-    /// The whole list took too long.
-    #[error("timed out waiting for the whole list")]
-    Timeout,
-}
 
 /// What a server said at `initialize`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +40,18 @@ pub struct Peer {
     next_id: AtomicU64,
     /// Slots that notices fill.
     pub notices: Arc<Notices>,
+}
+
+/// Asks on the shared connection.
+struct Connected<'a> {
+    peer: &'a Peer,
+    hello: &'a Hello,
+}
+
+impl Asker for Connected<'_> {
+    async fn ask(&self, kind: ItemKind, params: &str) -> Result<Answer, ExchangeError> {
+        self.peer.call(kind.list_method(), params, Some(self.hello)).await
+    }
 }
 
 #[derive(Deserialize)]
@@ -195,37 +186,9 @@ impl Peer {
     /// # Errors
     /// [`ListError`].
     pub async fn list(&self, kind: ItemKind, hello: &Hello) -> Listed {
-        timeout(WHOLE_LIST, self.pages(kind, hello))
+        timeout(WHOLE_LIST, listing::pages(kind, &Connected { peer: self, hello }))
             .await
             .unwrap_or(Err(ListError::Timeout))
-    }
-
-    async fn pages(&self, kind: ItemKind, hello: &Hello) -> Listed {
-        let mut found = KindItems::default();
-        let mut cursors = HashSet::new();
-        let (mut params, mut bytes) = ("{}".to_owned(), 0);
-        for _ in 0..MAX_PAGES {
-            let page = timeout(PAGE, self.call(kind.list_method(), &params, Some(hello))).await;
-            let page = page.map_err(|_| ExchangeError::Timeout("a list page"))?;
-            let page = match page {
-                // A server that announces resources need not know templates.
-                Err(ExchangeError::Rpc(-32601)) if kind == ItemKind::Template => return Ok(found),
-                other => other?,
-            };
-            bytes += page.result.get().len();
-            let cursor = take_page(kind, &page.result, &mut found)?;
-            let Some(cursor) = cursor else { return Ok(found) };
-            if bytes > MAX_LIST_BYTES || found.truncated {
-                found.truncated = true;
-                return Ok(found);
-            }
-            params = format!(r#"{{"cursor":{}}}"#, crate::protocol::json::quoted(&cursor));
-            if !cursors.insert(cursor) {
-                return Err(ListError::RepeatedCursor);
-            }
-        }
-        found.truncated = true;
-        Ok(found)
     }
 
     /// Opens the notice stream; the answer decides whether there is one.
@@ -258,41 +221,4 @@ impl Peer {
             let _ = timeout(STOP, exchange::send(self.request(Method::DELETE, Some(hello)))).await;
         }
     }
-}
-
-#[derive(Deserialize)]
-struct Page<'a> {
-    #[serde(borrow, default)]
-    tools: Option<Vec<&'a RawValue>>,
-    #[serde(borrow, default)]
-    prompts: Option<Vec<&'a RawValue>>,
-    #[serde(borrow, default)]
-    resources: Option<Vec<&'a RawValue>>,
-    #[serde(borrow, default, rename = "resourceTemplates")]
-    templates: Option<Vec<&'a RawValue>>,
-    #[serde(default, rename = "nextCursor")]
-    next_cursor: Option<String>,
-}
-
-/// Adds the items of a page; returns the next cursor. An empty string is a cursor like any other.
-fn take_page(
-    kind: ItemKind,
-    result: &RawValue,
-    found: &mut KindItems,
-) -> Result<Option<String>, ExchangeError> {
-    let page: Page<'_> = serde_json::from_str(result.get()).map_err(|_| ExchangeError::Malformed)?;
-    let items = match kind {
-        ItemKind::Tool => page.tools,
-        ItemKind::Prompt => page.prompts,
-        ItemKind::Resource => page.resources,
-        ItemKind::Template => page.templates,
-    };
-    for item in items.ok_or(ExchangeError::Malformed)? {
-        if found.items.len() >= MAX_ITEMS {
-            found.truncated = true;
-            break;
-        }
-        found.add(kind, item.get());
-    }
-    Ok(page.next_cursor)
 }

@@ -42,6 +42,8 @@ pub struct Server {
     pub address: SocketAddr,
     pub name: &'static str,
     pub tools: Mutex<Vec<Value>>,
+    /// What `tools` is for requests with this `x-user`.
+    pub by_user: Mutex<std::collections::HashMap<String, Vec<Value>>>,
     pub prompts: Mutex<Vec<Value>>,
     pub resources: Mutex<Vec<Value>>,
     pub templates: Mutex<Vec<Value>>,
@@ -85,6 +87,7 @@ impl Server {
             address: listener.local_addr().unwrap(),
             name,
             tools: Mutex::new(tools.iter().map(|name| tool(name)).collect()),
+            by_user: Mutex::default(),
             prompts: Mutex::default(),
             resources: Mutex::default(),
             templates: Mutex::default(),
@@ -323,7 +326,14 @@ fn answer(server: &Server, method: &str, message: &Value, headers: &HeaderMap, b
         |member: &str, items: &Mutex<Vec<Value>>| page(server, member, &items.lock().unwrap(), message);
     let result = match method {
         "ping" => json!({}),
-        "tools/list" => list("tools", &server.tools),
+        "tools/list" => {
+            let user = headers.get("x-user").and_then(|user| user.to_str().ok());
+            let by_user = server.by_user.lock().unwrap();
+            match user.and_then(|user| by_user.get(user)) {
+                Some(own) => page(server, "tools", own, message),
+                None => list("tools", &server.tools),
+            }
+        }
         "prompts/list" if server.prompts_fail.load(Ordering::Relaxed) => {
             return axum::Json(json!({"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32603, "message": "no prompts today"}})).into_response();
         }

@@ -31,5 +31,6 @@ mod servers;
 mod sessions;
 mod shared_store;
 mod tls;
+mod user_lists;
 mod user_tokens;
 mod world;

@@ -1,0 +1,247 @@
+//! Lists of servers that show every caller something of its own (data-plane.md 5.6): fetched on the caller's own backend
+//! sessions, kept for half a minute, and merged behind the shared names of a catalog.
+
+use super::catalog::{Catalog, Entry, Table, entry_of};
+use crate::auth::clock;
+use crate::auth::keys::Keys;
+use crate::auth::session::SessionClaims;
+use crate::auth::vault;
+use crate::config::model::ServerConfig;
+use crate::sessions::opener::Opener;
+use crate::sessions::store::{BackendSession, SessionStore};
+use crate::transport::exchange::{Answer, ExchangeError};
+use crate::upstreams::items::{ItemKind, Items};
+use crate::upstreams::listing::{self, Asker, ListError};
+use futures::future::join_all;
+use http::{HeaderMap, HeaderValue};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+/// Longest fetch from one server.
+const FETCH: Duration = Duration::from_secs(10);
+const LIFE: Duration = Duration::from_secs(30);
+/// Lists kept at once.
+const MAX_KEPT: usize = 50_000;
+
+/// What one server lists for one caller.
+pub struct UserItems {
+    server: String,
+    items: Items,
+}
+
+/// All that is listed for one caller.
+pub type Own = Arc<Vec<Arc<UserItems>>>;
+
+/// One kind each, by published name.
+pub struct PerCaller {
+    tables: [Table; 4],
+}
+
+type Kept = HashMap<(Uuid, String), (Instant, Arc<UserItems>)>;
+
+/// Fetches and keeps.
+pub struct UserLists {
+    opener: Arc<Opener>,
+    store: Arc<SessionStore>,
+    keys: Arc<Keys>,
+    kept: Mutex<Kept>,
+}
+
+struct OfSession<'a> {
+    opener: &'a Opener,
+    server: &'a ServerConfig,
+    backend: BackendSession,
+    headers: HeaderMap,
+}
+
+impl Asker for OfSession<'_> {
+    async fn ask(&self, kind: ItemKind, params: &str) -> Result<Answer, ExchangeError> {
+        let to = (self.server, &self.backend);
+        self.opener
+            .ask(to, &self.headers, (kind.list_method(), params))
+            .await
+    }
+}
+
+/// True when a server of this catalog lists per caller.
+pub fn wanted(catalog: &Catalog) -> bool {
+    servers(catalog).next().is_some()
+}
+
+fn servers(catalog: &Catalog) -> impl Iterator<Item = &Arc<ServerConfig>> {
+    let configs = catalog.servers.iter().map(|server| &server.config);
+    configs.filter(|config| config.enabled && config.user_specific_list)
+}
+
+impl UserLists {
+    /// Over an opener of backend sessions, and the store with the callers' tokens.
+    pub fn new(opener: Arc<Opener>, store: Arc<SessionStore>, keys: Arc<Keys>) -> Self {
+        Self {
+            opener,
+            store,
+            keys,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// What the servers list for the caller of this session; servers in parallel, a failing one is left out. `headers`
+    /// are those that the caller's hairpin requests carry.
+    pub async fn fetch(&self, catalog: &Catalog, claims: &SessionClaims, headers: &HeaderMap) -> Own {
+        let lists = servers(catalog).map(async |config| {
+            if let Some(kept) = self.kept(claims.jti, &config.name) {
+                return Some(kept);
+            }
+            match timeout(FETCH, self.of_server(config, claims, headers)).await {
+                Ok(Ok(items)) => Some(self.keep(claims.jti, config, items)),
+                Ok(Err(error)) => {
+                    tracing::info!(
+                        component = "broker",
+                        server = config.name,
+                        error,
+                        "List of a caller not fetched"
+                    );
+                    None
+                }
+                Err(_) => {
+                    tracing::info!(
+                        component = "broker",
+                        server = config.name,
+                        "List of a caller timed out"
+                    );
+                    None
+                }
+            }
+        });
+        Arc::new(join_all(lists).await.into_iter().flatten().collect())
+    }
+
+    async fn of_server(
+        &self,
+        server: &Arc<ServerConfig>,
+        claims: &SessionClaims,
+        headers: &HeaderMap,
+    ) -> Result<Items, String> {
+        let headers = self.with_token(server, claims, headers.clone()).await?;
+        let backend = self
+            .opener
+            .open(claims, server, headers.clone(), FETCH)
+            .await
+            .map_err(|error| error.to_string())?;
+        let session = OfSession {
+            opener: &self.opener,
+            server,
+            backend,
+            headers,
+        };
+        let mut items = Items::default();
+        for kind in ItemKind::ALL {
+            match listing::pages(kind, &session).await {
+                Ok(list) => *items.of_mut(kind) = list,
+                // A server need not know every kind.
+                Err(ListError::Page(ExchangeError::Rpc(_))) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Ok(items)
+    }
+
+    /// The caller's own token for the server, when it wants one.
+    async fn with_token(
+        &self,
+        server: &ServerConfig,
+        claims: &SessionClaims,
+        mut headers: HeaderMap,
+    ) -> Result<HeaderMap, String> {
+        if server.token_url_elicitation.is_none() {
+            return Ok(headers);
+        }
+        let record = self
+            .store
+            .record(claims.jti)
+            .await
+            .map_err(|error| error.to_string())?;
+        let sealed = record
+            .tokens
+            .get(&server.name)
+            .ok_or("no token of the caller yet")?;
+        let token = vault::open(&self.keys, claims.jti, &server.name, sealed, clock::now())
+            .ok_or("the token of the caller has ended")?;
+        let mut value = HeaderValue::from_str(token.expose()).map_err(|_| "token is no header value")?;
+        value.set_sensitive(true);
+        headers.insert("authorization", value);
+        Ok(headers)
+    }
+
+    fn kept(&self, jti: Uuid, server: &str) -> Option<Arc<UserItems>> {
+        let kept = self.kept.lock().ok()?;
+        let (end, items) = kept.get(&(jti, server.to_owned()))?;
+        (*end > Instant::now()).then(|| Arc::clone(items))
+    }
+
+    fn keep(&self, jti: Uuid, server: &ServerConfig, items: Items) -> Arc<UserItems> {
+        let items = Arc::new(UserItems {
+            server: server.name.clone(),
+            items,
+        });
+        let now = Instant::now();
+        if let Ok(mut kept) = self.kept.lock() {
+            if kept.len() >= MAX_KEPT {
+                kept.retain(|_, (end, _)| *end > now);
+            }
+            if kept.len() < MAX_KEPT {
+                kept.insert((jti, server.name.clone()), (now + LIFE, Arc::clone(&items)));
+            }
+        }
+        items
+    }
+
+    /// Drops what is too old.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        if let Ok(mut kept) = self.kept.lock() {
+            kept.retain(|_, (end, _)| *end > now);
+            kept.shrink_to_fit();
+        }
+    }
+
+    /// Drops what a session was listed, for its next list is another one.
+    pub fn forget(&self, jti: Uuid) {
+        if let Ok(mut kept) = self.kept.lock() {
+            kept.retain(|(session, _), _| *session != jti);
+        }
+    }
+}
+
+impl PerCaller {
+    /// Names of the caller's own lists that no shared item has; of two servers the one that the catalog names first.
+    pub fn merge(catalog: &Catalog, own: &Own) -> Self {
+        let tables = ItemKind::ALL.map(|kind| {
+            let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+            for (at, server) in catalog.servers.iter().enumerate() {
+                let lists = own.iter().filter(|list| list.server == server.config.name);
+                let items = lists.flat_map(|list| &list.items.of(kind).items);
+                for entry in items.filter_map(|item| entry_of(kind, item, &server.config.prefix, at)) {
+                    if catalog.table(kind).get(&entry.published).is_none() {
+                        entries.entry(entry.published.clone()).or_insert(entry);
+                    }
+                }
+            }
+            Table::of(entries)
+        });
+        Self { tables }
+    }
+
+    /// The table of one kind.
+    pub fn table(&self, kind: ItemKind) -> &Table {
+        let [tools, prompts, resources, templates] = &self.tables;
+        match kind {
+            ItemKind::Tool => tools,
+            ItemKind::Prompt => prompts,
+            ItemKind::Resource => resources,
+            ItemKind::Template => templates,
+        }
+    }
+}

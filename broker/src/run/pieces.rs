@@ -1,0 +1,169 @@
+//! What router, front and background share, made once.
+
+use super::Environment;
+use super::upkeep::Upkeep;
+use crate::aggregation::catalog::OwnHosts;
+use crate::aggregation::federation::{Federation, Published};
+use crate::aggregation::meta::MetaSettings;
+use crate::aggregation::user_lists::UserLists;
+use crate::auth::capabilities::{CapabilityKey, CapabilityRules};
+use crate::auth::hairpin::UseCounter;
+use crate::auth::keys::Keys;
+use crate::authn::Authenticator;
+use crate::decision::Rules;
+use crate::front::{FrontState, Health, streams, unsolicited};
+use crate::options::Options;
+use crate::router::facts::{MAX_ANSWERS, RouterState};
+use crate::sessions::hairpin::Hairpin;
+use crate::sessions::memory::MemoryStore;
+use crate::sessions::opener::Opener;
+use crate::sessions::shared::SharedStore;
+use crate::sessions::store::SessionStore;
+use crate::telemetry::metrics::Metrics;
+use crate::transport::address::AddressPolicy;
+use crate::upstreams::connection::ConnectionSettings;
+use anyhow::Context as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// The router answers this much before Envoy gives up.
+const ROUTER_MARGIN: Duration = Duration::from_secs(2);
+/// Longest wait for a backend session within a request.
+const OPEN_DEADLINE: Duration = Duration::from_secs(8);
+
+/// What router and front share.
+pub(super) struct Pieces {
+    pub(super) published: Arc<Published>,
+    pub(super) store: Arc<SessionStore>,
+    pub(super) hairpin: Arc<Hairpin>,
+    pub(super) opener: Arc<Opener>,
+    pub(super) user_lists: Arc<UserLists>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) authenticator: Arc<Authenticator>,
+    pub(super) rules: Rules,
+}
+
+/// The canonical URL of the MCP endpoint, which tokens are for unless their provider says otherwise.
+fn resource(options: &Options) -> String {
+    let resource = options.oauth.resource.trim_end_matches('/');
+    if options.oauth.resource.starts_with('/') {
+        format!("https://{}{resource}", options.public_host)
+    } else {
+        resource.to_owned()
+    }
+}
+
+impl Pieces {
+    pub(super) async fn new(
+        options: &Options,
+        keys: &Arc<Keys>,
+        addresses: AddressPolicy,
+    ) -> anyhow::Result<Self> {
+        let metrics = Arc::<Metrics>::default();
+        let store = if options.cache_connection.is_empty() {
+            SessionStore::memory(MemoryStore::default(), Arc::clone(&metrics))
+        } else {
+            let shared = SharedStore::connect(&options.cache_connection).await?;
+            SessionStore::shared(shared, Arc::clone(&metrics))
+        };
+        let store = Arc::new(store);
+        let hairpin = Hairpin::new(
+            options.private_host.clone(),
+            options.public_host.clone(),
+            Arc::clone(keys),
+            &[],
+        )?;
+        let hairpin = Arc::new(hairpin);
+        let opener = Arc::new(Opener::new(Arc::clone(&hairpin), Arc::clone(&store)));
+        let lists = UserLists::new(Arc::clone(&opener), Arc::clone(&store), Arc::clone(keys));
+        let trusted = options.trusted_header_key.as_deref().map(CapabilityKey::from_pem);
+        let rules = Rules {
+            max_body: options.max_request_body,
+            url_elicitation: options.url_elicitation,
+            capabilities: CapabilityRules {
+                key: trusted.transpose().context("TRUSTED_HEADER_PUBLIC_KEY")?,
+                enforce: options.enforce_capability_filtering,
+            },
+        };
+        Ok(Self {
+            published: Arc::default(),
+            store,
+            hairpin,
+            opener,
+            user_lists: Arc::new(lists),
+            metrics,
+            authenticator: Arc::new(Authenticator::new(addresses, resource(options))),
+            rules,
+        })
+    }
+
+    pub(super) fn front_state(&self, options: &Options, keys: &Arc<Keys>) -> Arc<FrontState> {
+        Arc::new(FrontState {
+            published: Arc::clone(&self.published),
+            keys: Arc::clone(keys),
+            authenticator: Arc::clone(&self.authenticator),
+            store: Arc::clone(&self.store),
+            user_lists: Arc::clone(&self.user_lists),
+            opener: Some(Arc::clone(&self.opener)),
+            metrics: Arc::clone(&self.metrics),
+            streams: streams::Streams::default(),
+            unsolicited: Arc::new(Semaphore::new(unsolicited::MAX_STREAMS)),
+            health: Arc::new(Health::default()),
+            rules: self.rules.clone(),
+            page_size: options.page_size,
+            session_length: options.session_length,
+            oauth: options.oauth.clone(),
+            replica: options.replica.clone(),
+        })
+    }
+
+    pub(super) fn upkeep(&self, state: &Arc<FrontState>) -> Upkeep {
+        Upkeep {
+            state: Arc::clone(state),
+            store: Arc::clone(&self.store),
+            opener: Arc::clone(&self.opener),
+            published: Arc::clone(&self.published),
+        }
+    }
+
+    pub(super) fn router_state(&self, options: &Options, keys: &Arc<Keys>) -> RouterState {
+        RouterState {
+            published: Arc::clone(&self.published),
+            keys: Arc::clone(keys),
+            authenticator: Arc::clone(&self.authenticator),
+            store: Arc::clone(&self.store),
+            opener: Arc::clone(&self.opener),
+            user_lists: Arc::clone(&self.user_lists),
+            uses: UseCounter::default(),
+            answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
+            rules: self.rules.clone(),
+            open_deadline: OPEN_DEADLINE.min(options.message_timeout.saturating_sub(ROUTER_MARGIN)),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    pub(super) fn federation(&self, options: &Options, environment: &Environment) -> Federation {
+        Federation {
+            settings: ConnectionSettings {
+                check_interval: options.check_interval,
+                addresses: environment.addresses,
+                invalid_tool_policy: options.invalid_tool_policy,
+                metrics: Arc::clone(&self.metrics),
+            },
+            hosts: OwnHosts {
+                public: options.public_host.clone(),
+                private: options.private_host.host.clone(),
+            },
+            meta: MetaSettings {
+                enabled: options.discovery_tools,
+                threshold: options.discovery_threshold,
+            },
+            allowed_origins: options.allowed_origins.clone(),
+            hairpin: Some(Arc::clone(&self.hairpin)),
+            ca_file: options.gateway_ca_cert.clone(),
+            authenticator: Arc::clone(&self.authenticator),
+            published: Arc::clone(&self.published),
+        }
+    }
+}
