@@ -33,6 +33,9 @@ pub use facts::{Facts, ObjectFact};
 pub const MAX_WARNINGS: usize = 10;
 /// Longest warning in characters; the API server cuts longer ones.
 pub const MAX_WARNING: usize = 120;
+/// Most characters of all warnings of an answer together, beyond which the API server cuts.
+const MAX_ALL_WARNINGS: usize = 4096;
+const _: () = assert!(MAX_WARNINGS * MAX_WARNING <= MAX_ALL_WARNINGS);
 
 /// The four kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -275,4 +278,27 @@ pub fn judge(world: &World, write: Write<'_>, facts: &Facts) -> Verdict {
         Subject::Policy(new) => policy::judge(world, new, facts),
     }
     .bounded()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_stay_within_what_the_api_server_passes_on() {
+        let warning = |n: usize| Warning::new("test", "spec.targetRef.sectionName", "ü".repeat(n));
+        let verdict = Verdict {
+            violations: Vec::new(),
+            warnings: (0..60).map(|n| warning(n * 10)).collect(),
+        };
+        let lengths: Vec<usize> = verdict
+            .bounded()
+            .warnings
+            .iter()
+            .map(|warning| warning.text.chars().count())
+            .collect();
+        assert_eq!(lengths.len(), MAX_WARNINGS);
+        assert!(lengths.iter().all(|length| *length <= MAX_WARNING), "{lengths:?}");
+        assert_eq!(warning(1000).text.chars().count(), MAX_WARNING);
+    }
 }

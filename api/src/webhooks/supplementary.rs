@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{DEFAULTS, EXCLUSIVITY, EXCLUSIVITY_OF_CHANGES, RULES, changed};
+use super::{CHANGED, DEFAULTS, EXCLUSIVITY, EXCLUSIVITY_OF_CHANGES, RULES, condition};
 use crate::names;
 
 /// Name of both supplementary objects.
@@ -141,7 +141,10 @@ fn complements(webhook: &Value) -> Vec<Value> {
         let mut guard = with(None);
         if let Some(members) = guard.as_object_mut() {
             members.insert("failurePolicy".to_owned(), json!("Fail"));
-            members.insert("matchConditions".to_owned(), json!([changed()]));
+            members.insert(
+                "matchConditions".to_owned(),
+                json!([condition("spec-changed", CHANGED)]),
+            );
         }
         return vec![guard];
     }
