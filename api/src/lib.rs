@@ -13,6 +13,8 @@ pub mod acceptance;
 #[cfg(feature = "k8s")]
 pub mod admission;
 #[cfg(feature = "k8s")]
+pub mod attachment;
+#[cfg(feature = "k8s")]
 pub mod auth_policy;
 #[cfg(feature = "k8s")]
 pub mod claims;

@@ -4,6 +4,7 @@ use std::{io, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use mcpgw::{
+    explain::Explain,
     lint::Lint,
     uninstall::{self, Uninstall},
 };
@@ -20,6 +21,9 @@ struct Arguments {
 enum Command {
     /// Judges manifests by the admission rules, offline. Exit code 0: fine, 1: findings, 2: unreadable.
     Lint(Lint),
+    /// Says whether a caller may use a tool, prompt or resource, by which rule, and what would have to change. Exit code 0:
+    /// allowed, 1: denied, 2: not explained.
+    Explain(Explain),
     /// Before the operator is removed: it stops working, its webhook configurations go, and finalizers are released, so that
     /// every object can be deleted without it. Gateways keep serving.
     Uninstall {
@@ -40,7 +44,14 @@ async fn main() -> anyhow::Result<ExitCode> {
     // Only the first call in a process can succeed, and this is the first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().command {
-        Command::Lint(lint) => Ok(linted(&lint)),
+        Command::Lint(lint) => Ok(exit(
+            "lint",
+            lint.run(&mut io::stdout().lock()).map_err(anyhow::Error::from),
+        )),
+        Command::Explain(explain) => {
+            let done = explain.run(&mut io::stdout().lock()).await;
+            Ok(exit("explain", done.map_err(anyhow::Error::from)))
+        }
         Command::Uninstall {
             namespace,
             without_extensions,
@@ -63,11 +74,11 @@ async fn main() -> anyhow::Result<ExitCode> {
     clippy::print_stderr,
     reason = "a command line tool says on stderr why it cannot work"
 )]
-fn linted(lint: &Lint) -> ExitCode {
-    match lint.run(&mut io::stdout().lock()) {
+fn exit(subcommand: &str, done: anyhow::Result<u8>) -> ExitCode {
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("mcpgw lint: {error}");
+            eprintln!("mcpgw {subcommand}: {error}");
             ExitCode::from(2)
         }
     }

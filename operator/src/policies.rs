@@ -5,14 +5,13 @@ use std::collections::BTreeSet;
 
 use mcp_gateway_api::{
     acceptance::Accepted,
-    admission::{self, Facts, Subject, Write, jwks},
-    auth_policy::{
-        DefaultAction, Effect, JwtProvider, MCPAuthPolicy, PolicyTargetKind, PolicyTargetRef, ResourceKind,
-    },
-    conditions::{ExtensionReason, PolicyReason, name_list},
-    config::{AuthPolicyEntry, PolicyAction, PolicyMatch, PolicyProvider, PolicyRule, PolicyTarget},
+    admission::jwks,
+    attachment::{Entrance, acceptable, by_age, default_action, is_on, rules, target_key},
+    auth_policy::{JwtProvider, MCPAuthPolicy, PolicyTargetKind, PolicyTargetRef},
+    conditions::{ExtensionReason, PolicyReason},
+    config::{AuthPolicyEntry, PolicyProvider, PolicyTarget},
     extension::MCPGatewayExtension,
-    object_key::{Age, ObjectKey, is_live},
+    object_key::ObjectKey,
     world::World,
 };
 
@@ -40,49 +39,25 @@ pub(crate) struct Refusal {
     pub(crate) inconclusive: bool,
 }
 
-/// Live policies, oldest first: of two providers with one issuer the older counts.
-pub(crate) fn by_age(world: &World) -> Vec<&MCPAuthPolicy> {
-    let mut policies: Vec<&MCPAuthPolicy> = world
-        .policies()
-        .map(AsRef::as_ref)
-        .filter(|policy| is_live(&policy.metadata))
-        .collect();
-    policies.sort_by_cached_key(|policy| Age::of(&policy.metadata));
-    policies
-}
-
-fn namespace_of(policy: &MCPAuthPolicy) -> &str {
-    policy.metadata.namespace.as_deref().unwrap_or_default()
-}
-
-/// The object that a target names.
-pub(crate) fn target_key(policy: &MCPAuthPolicy, target: &PolicyTargetRef) -> ObjectKey {
-    ObjectKey::new(namespace_of(policy), target.name.as_str())
-}
-
 /// True when the target has to do with what this extension serves.
 pub(crate) fn concerns(
     snapshot: &Snapshot,
     accepted: &Accepted,
     (policy, target): (&MCPAuthPolicy, &PolicyTargetRef),
 ) -> bool {
-    let key = target_key(policy, target);
+    let entrance = Entrance {
+        gateway: accepted.gateway(),
+        port: accepted.listener().port,
+        extension: accepted.extension(),
+    };
     match target.kind {
-        PolicyTargetKind::Gateway => {
-            let gateway = accepted.gateway();
-            let same_port = |section: &str| {
-                // A section that is not there (yet) may become this one: closed until then.
-                let listener = gateway.listener(section);
-                listener.is_none_or(|listener| listener.port == accepted.listener().port)
-            };
-            gateway.key == key && target.section_name.as_deref().is_none_or(same_port)
+        PolicyTargetKind::MCPServerRegistration => {
+            let key = target_key(policy, target);
+            let mut served = snapshot.plan.served_by(accepted.extension());
+            served.any(|(registration, _)| *registration == key)
         }
-        PolicyTargetKind::MCPGatewayExtension => *accepted.extension() == key,
-        PolicyTargetKind::MCPServerRegistration => snapshot
-            .plan
-            .served_by(accepted.extension())
-            .any(|(registration, _)| *registration == key),
         PolicyTargetKind::MCPVirtualServer => true,
+        PolicyTargetKind::Gateway | PolicyTargetKind::MCPGatewayExtension => is_on(&entrance, policy, target),
     }
 }
 
@@ -101,6 +76,10 @@ pub(crate) fn references(policy: &MCPAuthPolicy) -> (BTreeSet<ObjectKey>, BTreeS
         secrets.extend(bundle.map(|named| beside(&named.name)));
     }
     (secrets, config_maps)
+}
+
+fn namespace_of(policy: &MCPAuthPolicy) -> &str {
+    policy.metadata.namespace.as_deref().unwrap_or_default()
 }
 
 fn providers(policy: &MCPAuthPolicy) -> impl Iterator<Item = &JwtProvider> {
@@ -149,10 +128,7 @@ pub(crate) fn entry(
             entry.valid = true;
             entry.providers = providers;
             entry.rules = rules(policy);
-            entry.default_action = match policy.spec.default_action {
-                DefaultAction::Allow => PolicyAction::Allow,
-                DefaultAction::Deny => PolicyAction::Deny,
-            };
+            entry.default_action = default_action(policy);
             Some((entry, None))
         }
         // Without rules and not valid: everything that it concerns is denied (operator.md 10.4).
@@ -174,96 +150,14 @@ pub(crate) fn judge(
     policy: &MCPAuthPolicy,
     inputs: PolicyInputs<'_>,
 ) -> Result<Vec<PolicyProvider>, Refusal> {
-    let refusal = |reason, message| Refusal {
+    acceptable(world, policy).map_err(|(reason, message)| Refusal {
         reason,
         message,
         inconclusive: false,
-    };
-    let write = Write {
-        old: None,
-        new: &Subject::Policy(Box::new(policy.clone())),
-    };
-    let violations = admission::judge(world, write, &Facts::default()).violations;
-    if !violations.is_empty() {
-        let all: Vec<String> = violations
-            .iter()
-            .map(|violation| format!("{}: {}", violation.field, violation.message))
-            .collect();
-        return Err(refusal(PolicyReason::Invalid, all.join("; ")));
-    }
-    let missing: Vec<String> = policy
-        .spec
-        .target_refs
-        .iter()
-        .filter(|target| !is_there(world, policy, target))
-        .map(|target| described(policy, target))
-        .collect();
-    if !missing.is_empty() {
-        let message = format!(
-            "not found: {}; create it or correct spec.targetRefs",
-            name_list(missing.iter().map(String::as_str))
-        );
-        return Err(refusal(PolicyReason::TargetNotFound, message));
-    }
+    })?;
     providers(policy)
         .map(|provider| resolved(policy, provider, inputs))
         .collect()
-}
-
-/// True when the target exists.
-pub(crate) fn is_there(world: &World, policy: &MCPAuthPolicy, target: &PolicyTargetRef) -> bool {
-    let key = target_key(policy, target);
-    match target.kind {
-        PolicyTargetKind::Gateway => world.gateway(&key).is_some_and(|gateway| {
-            let section = target.section_name.as_deref();
-            gateway.live && section.is_none_or(|section| gateway.listener(section).is_some())
-        }),
-        PolicyTargetKind::MCPGatewayExtension => world.extension(&key).is_some(),
-        PolicyTargetKind::MCPServerRegistration => world.registration(&key).is_some(),
-        PolicyTargetKind::MCPVirtualServer => world.virtual_server(&key).is_some(),
-    }
-}
-
-fn described(policy: &MCPAuthPolicy, target: &PolicyTargetRef) -> String {
-    let section = target.section_name.as_ref();
-    let section = section
-        .map(|section| format!(" listener {section}"))
-        .unwrap_or_default();
-    format!("{:?} {}{section}", target.kind, target_key(policy, target))
-}
-
-fn rules(policy: &MCPAuthPolicy) -> Vec<PolicyRule> {
-    let rules = policy
-        .spec
-        .rules
-        .iter()
-        .enumerate()
-        .map(|(index, rule)| PolicyRule {
-            name: rule.name.clone().unwrap_or_else(|| format!("rule-{index}")),
-            effect: match rule.effect {
-                Effect::Allow => PolicyAction::Allow,
-                Effect::Deny => PolicyAction::Deny,
-            },
-            matches: rule
-                .matches
-                .iter()
-                .map(|condition| PolicyMatch {
-                    claim: condition.jwt.claim.clone(),
-                    values: match (&condition.jwt.value, &condition.jwt.values) {
-                        (Some(value), _) => vec![value.clone()],
-                        (None, values) => values.clone().unwrap_or_default(),
-                    },
-                })
-                .collect(),
-            kind: match rule.resource.kind {
-                ResourceKind::Tool => "tool",
-                ResourceKind::Prompt => "prompt",
-                ResourceKind::Resource => "resource",
-            }
-            .to_owned(),
-            resource: rule.resource.name.clone(),
-        });
-    rules.collect()
 }
 
 fn resolved(

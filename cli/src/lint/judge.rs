@@ -2,13 +2,14 @@
 
 use mcp_gateway_api::{
     admission::{self, Facts, Kind, ObjectFact, Subject, Violation, Write, schema},
-    intake::{Watched, key_of},
+    intake::key_of,
     names,
     world::World,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Document, Finding, Level, lines, migrate};
+use crate::world::{placed, world};
 
 /// One document that holds an object, on its way through the rules.
 struct Item {
@@ -75,7 +76,7 @@ pub fn lint(documents: Vec<Document>, namespace: &str) -> Vec<Finding> {
                 .map(|(field, what)| item.finding(Level::Error, "old-spelling", format!("{field}: {what}"))),
         );
     }
-    let world = world(&items);
+    let world = world(items.iter().map(|item| &item.object));
     for item in &items {
         findings.extend(judge(&world, &items, item));
     }
@@ -93,47 +94,6 @@ fn unreadable(document: &Document, error: &str) -> Finding {
         object: "document".to_owned(),
         message: format!("is no object: {}", error.lines().next().unwrap_or_default()),
     }
-}
-
-fn placed(mut object: Value, namespace: &str) -> Value {
-    let cluster_scoped = object.get("kind").is_some_and(|kind| kind == "Namespace");
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
-        && !cluster_scoped
-    {
-        metadata.entry("namespace").or_insert(json!(namespace));
-    }
-    object
-}
-
-fn world(items: &[Item]) -> World {
-    let mut world = World::default();
-    for item in items {
-        match Watched::from_name(item.text("kind")) {
-            // What cannot be read is a finding of its own document.
-            Some(Watched::HttpRoute) => drop(Watched::HttpRoute.put(&mut world, &attached(&item.object))),
-            Some(kind) => drop(kind.put(&mut world, &item.object)),
-            None => {}
-        }
-    }
-    world
-}
-
-/// A route of a file has no status: its parents are taken to accept it, because nothing here can say otherwise.
-fn attached(route: &Value) -> Value {
-    let mut route = route.clone();
-    let parents = route
-        .pointer("/spec/parentRefs")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    let accepted = |parent: Value| json!({"controllerName": "mcpgw-lint", "parentRef": parent, "conditions": [{"type": "Accepted", "status": "True"}]});
-    if let Some(members) = route.as_object_mut() {
-        let parents: Vec<Value> = parents.into_iter().map(accepted).collect();
-        members
-            .entry("status")
-            .or_insert_with(|| json!({"parents": parents}));
-    }
-    route
 }
 
 fn judge(world: &World, items: &[Item], item: &Item) -> Vec<Finding> {

@@ -1,7 +1,7 @@
 //! The policies in a document (operator.md 10.4, 10.6): every live one that concerns the extension, oldest first. One
 //! that is not accepted is there without rules, so that nothing that it concerns is open.
 
-use mcp_gateway_api::config::AuthPolicyEntry;
+use mcp_gateway_api::{attachment, config::AuthPolicyEntry};
 
 use super::Sources;
 use crate::policies;
@@ -10,7 +10,7 @@ use crate::policies;
 pub(super) fn entries(sources: &Sources<'_>) -> (Vec<AuthPolicyEntry>, bool) {
     let mut inconclusive = false;
     let mut entries = Vec::new();
-    for policy in policies::by_age(&sources.snapshot.world) {
+    for policy in attachment::by_age(&sources.snapshot.world) {
         let of = (sources.extension, sources.accepted);
         let Some((entry, refusal)) = policies::entry(sources.snapshot, of, policy, sources.policy_inputs)
         else {

@@ -1,3 +1,4 @@
+use mcp_gateway_api::config::PolicyAction;
 use serde_json::json;
 
 use super::*;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use mcp_gateway_api::{
     acceptance::Accepted,
+    attachment,
     auth_policy::{MCPAuthPolicy, PolicyTargetRef, PolicyTargetStatus, ResourceKind},
     authorization::resource_name_covers,
     conditions::{ConditionType, PolicyReason, Wanted, name_list},
@@ -144,7 +145,7 @@ impl Moment<'_> {
         let mut message = "valid, every target found".to_owned();
         let has_matches = self.policy.spec.rules.iter().any(|rule| !rule.matches.is_empty());
         let verified = |accepted: &&Accepted| {
-            policies::by_age(&self.snapshot.world).iter().any(|other| {
+            attachment::by_age(&self.snapshot.world).iter().any(|other| {
                 let mut targets = other.spec.target_refs.iter();
                 other.spec.authentication.is_some()
                     && targets.any(|target| policies::concerns(self.snapshot, accepted, (other, target)))
@@ -297,7 +298,7 @@ impl Moment<'_> {
 
     fn targets(&self, accepted: bool, enforced: bool) -> Vec<PolicyTargetStatus> {
         let status = |target: &PolicyTargetRef| {
-            let there = policies::is_there(&self.snapshot.world, self.policy, target);
+            let there = attachment::is_there(&self.snapshot.world, self.policy, target);
             let serving = self
                 .snapshot
                 .plan

@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use mcp_gateway_api::{
+    attachment,
     config::{GatewayConfig, parse},
     extension::MCPGatewayExtension,
     names,
@@ -93,7 +94,7 @@ fn policy_references(snapshot: &Snapshot, key: &ObjectKey) -> (BTreeSet<ObjectKe
         return (BTreeSet::new(), BTreeSet::new());
     };
     let (mut secrets, mut config_maps) = (BTreeSet::new(), BTreeSet::new());
-    for policy in policies::by_age(&snapshot.world) {
+    for policy in attachment::by_age(&snapshot.world) {
         let targets = &policy.spec.target_refs;
         if targets
             .iter()

@@ -1,0 +1,365 @@
+//! `mcpgw explain`: may this caller use this item, by which rule of which policy, and what would have to change. The
+//! decision is the brokers' own function over manifests or over a cluster.
+
+use std::io::{self, Write};
+
+use mcp_gateway_api::{
+    attachment::{self, Entrance},
+    auth_policy::{Effect, MCPAuthPolicy, PolicyTargetKind, ResourceKind},
+    authorization::{
+        Claims, Item, ItemKind, Outcome, Policies, Request, claim_matches, resource_name_covers,
+    },
+    config::{AuthPolicyEntry, PolicyTarget},
+    extension::{Authorization, MCPGatewayExtension},
+    object_key::{ObjectKey, is_live},
+    world::{World, gateway_of},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    lint::{ReadError, read},
+    world::{placed, world},
+};
+
+mod advice;
+mod cluster;
+
+/// How the answer is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// A few lines for people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// What to explain.
+#[derive(Clone, Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("item").required(true).args(["tool", "prompt", "resource"])))]
+pub struct Explain {
+    /// File with the claims of the caller's token as a JSON object; `-` is standard input. Without it: a caller without token.
+    #[arg(long = "as", value_name = "CLAIMS")]
+    pub claims: Option<String>,
+    /// Tool, `<namespace>/<registration>:<tool>` with the server's own name, without prefix.
+    #[arg(long)]
+    pub tool: Option<String>,
+    /// Prompt, in the same form.
+    #[arg(long)]
+    pub prompt: Option<String>,
+    /// Resource, `<namespace>/<registration>:<URI>`.
+    #[arg(long)]
+    pub resource: Option<String>,
+    /// Gateway, `<namespace>/<name>`; needed when there are several with an extension.
+    #[arg(long)]
+    pub gateway: Option<String>,
+    /// Extension, `<namespace>/<name>`; needed when the Gateway has several.
+    #[arg(long)]
+    pub extension: Option<String>,
+    /// Virtual server that the caller uses, `<namespace>/<name>`.
+    #[arg(long)]
+    pub virtual_server: Option<String>,
+    /// Files or directories with manifests; without one the cluster of the current context is asked.
+    #[arg(long = "filename", short = 'f', value_name = "FILE")]
+    pub files: Vec<String>,
+    /// Namespace of objects that name none.
+    #[arg(long, short, default_value = "default")]
+    pub namespace: String,
+    /// How the answer is printed.
+    #[arg(long, short, value_enum, default_value_t = Format::Text)]
+    pub output: Format,
+}
+
+/// Why nothing could be explained.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    /// A file.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The claims.
+    #[error("--as {0}: must hold one JSON object with the claims of a token")]
+    Claims(String),
+    /// The item.
+    #[error("{0:?} is no name of an item; use <namespace>/<registration>:<name>, without the prefix")]
+    Item(String),
+    /// Which extension is meant.
+    #[error("{0}")]
+    Entrance(String),
+    /// The cluster.
+    #[error("cluster: {0}")]
+    Cluster(#[from] Box<kube::Error>),
+    /// The output.
+    #[error("cannot write: {0}")]
+    Write(#[from] io::Error),
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The verdict of the brokers' function.
+    pub outcome: Outcome,
+    /// Extension that was looked at.
+    pub extension: ObjectKey,
+    /// Policies that concern the item, oldest first.
+    pub policies: Vec<String>,
+    /// What should be known beside the verdict.
+    pub notes: Vec<String>,
+    /// What would turn it.
+    pub changes: Vec<String>,
+}
+
+impl Explain {
+    /// Explains and prints; the exit code is 0 when the item is allowed and 1 when it is denied.
+    ///
+    /// # Errors
+    /// [`ExplainError`]; that is exit code 2.
+    pub async fn run(&self, out: &mut impl Write) -> Result<u8, ExplainError> {
+        let world = if self.files.is_empty() {
+            cluster::world().await?
+        } else {
+            self.world_of_files()?
+        };
+        let explanation = self.explain(&world, self.claims()?.as_ref())?;
+        match self.output {
+            Format::Text => self.text(out, &explanation)?,
+            Format::Json => writeln!(out, "{:#}", as_json(&explanation))?,
+        }
+        Ok(u8::from(!explanation.outcome.permits()))
+    }
+
+    fn world_of_files(&self) -> Result<World, ExplainError> {
+        let mut objects = Vec::new();
+        for file in &self.files {
+            // What is no object is `mcpgw lint`'s to say.
+            let found = read(file)?
+                .into_iter()
+                .filter_map(|document| document.object.ok());
+            objects.extend(found.map(|object| placed(object, &self.namespace)));
+        }
+        Ok(world(objects.iter()))
+    }
+
+    fn claims(&self) -> Result<Option<Claims>, ExplainError> {
+        let Some(file) = &self.claims else { return Ok(None) };
+        let object = read(file)?
+            .into_iter()
+            .next()
+            .and_then(|document| document.object.ok());
+        match object {
+            Some(Value::Object(claims)) => Ok(Some(claims)),
+            _ => Err(ExplainError::Claims(file.clone())),
+        }
+    }
+
+    fn item(&self) -> Result<Item<'_>, ExplainError> {
+        let (kind, name) = match (&self.tool, &self.prompt, &self.resource) {
+            (Some(name), ..) => (ItemKind::Tool, name),
+            (_, Some(name), _) => (ItemKind::Prompt, name),
+            (.., name) => (
+                ItemKind::Resource,
+                name.as_ref().ok_or(ExplainError::Item(String::new()))?,
+            ),
+        };
+        let bad = || ExplainError::Item(name.clone());
+        let slash = name.find('/').ok_or_else(bad)?;
+        let colon = name
+            .get(slash..)
+            .and_then(|rest| rest.find(':'))
+            .ok_or_else(bad)?
+            + slash;
+        let (server, item) = (name.get(..colon), name.get(colon + 1..));
+        match (server, item) {
+            (Some(server), Some(item)) if !item.is_empty() => Ok(Item {
+                kind,
+                server,
+                name: item,
+            }),
+            _ => Err(bad()),
+        }
+    }
+
+    /// Explains over a world. Pure.
+    ///
+    /// # Errors
+    /// [`ExplainError`] when it is not clear what is meant.
+    pub fn explain(&self, world: &World, claims: Option<&Claims>) -> Result<Explanation, ExplainError> {
+        let item = self.item()?;
+        let extension = self.chosen(world)?;
+        let key = ObjectKey::of(&extension.metadata);
+        let gateway = gateway_of(extension);
+        let gateway = world
+            .gateway(&gateway)
+            .ok_or_else(|| ExplainError::Entrance(format!("gateway {gateway} is not among the objects")))?;
+        let section = extension.spec.target_ref.section_name.as_str();
+        let entrance = Entrance {
+            gateway,
+            port: gateway.listener(section).map_or(0, |listener| listener.port),
+            extension: &key,
+        };
+        let policies = concerned(world, &entrance, (&item, self.virtual_server.as_deref()));
+        let mut notes = Vec::new();
+        let verified = policies.iter().any(|policy| policy.spec.authentication.is_some());
+        if claims.is_some() && !verified {
+            notes.push(
+                "no JWT provider is attached here, so no token is verified and its claims count for nothing"
+                    .to_owned(),
+            );
+        }
+        let caller = claims.filter(|_| verified);
+        let entries: Vec<AuthPolicyEntry> = policies
+            .iter()
+            .map(|policy| entry(world, policy, &entrance))
+            .collect();
+        let required = extension.spec.authorization == Authorization::Required;
+        let request = Request {
+            claims: caller,
+            virtual_server: self.virtual_server.as_deref(),
+        };
+        let outcome = Policies::new(&entries, required).decide(&request, &item);
+        if claims.is_none() && verified {
+            notes.push("a request without a token is answered with 401 before any rule is asked".to_owned());
+        }
+        Ok(Explanation {
+            changes: advice::changes(world, &policies, (&outcome, &item, caller)),
+            outcome,
+            extension: key,
+            policies: policies
+                .iter()
+                .map(|policy| ObjectKey::of(&policy.metadata).to_string())
+                .collect(),
+            notes,
+        })
+    }
+
+    /// The extension that is meant.
+    fn chosen<'w>(&self, world: &'w World) -> Result<&'w MCPGatewayExtension, ExplainError> {
+        let named = |given: &Option<String>, key: &ObjectKey| {
+            given.as_ref().is_none_or(|name| *name == key.to_string())
+        };
+        let found: Vec<&MCPGatewayExtension> = world
+            .extensions()
+            .map(AsRef::as_ref)
+            .filter(|extension| is_live(&extension.metadata))
+            .filter(|extension| named(&self.extension, &ObjectKey::of(&extension.metadata)))
+            .filter(|extension| named(&self.gateway, &gateway_of(extension)))
+            .collect();
+        match found.as_slice() {
+            [one] => Ok(one),
+            [] => Err(ExplainError::Entrance(
+                "no MCPGatewayExtension fits --gateway and --extension".to_owned(),
+            )),
+            several => {
+                let names: Vec<String> = several
+                    .iter()
+                    .map(|extension| {
+                        format!(
+                            "{} on gateway {}",
+                            ObjectKey::of(&extension.metadata),
+                            gateway_of(extension)
+                        )
+                    })
+                    .collect();
+                Err(ExplainError::Entrance(format!(
+                    "there are several extensions, choose one with --extension: {}",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+
+    fn text(&self, out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
+        let verdict = if explanation.outcome.permits() {
+            "allowed"
+        } else {
+            "denied"
+        };
+        let named = [&self.tool, &self.prompt, &self.resource]
+            .into_iter()
+            .flatten()
+            .next();
+        writeln!(
+            out,
+            "{verdict}: {}",
+            named.map(String::as_str).unwrap_or_default()
+        )?;
+        let by = match &explanation.outcome {
+            Outcome::Open => "no policy concerns it".to_owned(),
+            decided => decided.to_string(),
+        };
+        writeln!(out, "  decided by: {by}")?;
+        writeln!(out, "  extension:  {}", explanation.extension)?;
+        let policies = explanation.policies.join(", ");
+        writeln!(
+            out,
+            "  policies:   {}",
+            if policies.is_empty() { "none" } else { &policies }
+        )?;
+        for note in &explanation.notes {
+            writeln!(out, "  note:       {note}")?;
+        }
+        for change in &explanation.changes {
+            writeln!(out, "  to change:  {change}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Policies that concern the item at this entrance, oldest first.
+fn concerned<'w>(
+    world: &'w World,
+    entrance: &Entrance<'_>,
+    (item, virtual_server): (&Item<'_>, Option<&str>),
+) -> Vec<&'w MCPAuthPolicy> {
+    let mut policies = attachment::by_age(world);
+    policies.retain(|policy| {
+        policy.spec.target_refs.iter().any(|target| {
+            let key = attachment::target_key(policy, target).to_string();
+            match target.kind {
+                PolicyTargetKind::MCPServerRegistration => key == item.server,
+                PolicyTargetKind::MCPVirtualServer => virtual_server == Some(key.as_str()),
+                _ => attachment::is_on(entrance, policy, target),
+            }
+        })
+    });
+    policies
+}
+
+/// The policy as the brokers of this entrance get it.
+fn entry(world: &World, policy: &MCPAuthPolicy, entrance: &Entrance<'_>) -> AuthPolicyEntry {
+    let accepted = attachment::acceptable(world, policy).is_ok();
+    let targets = policy.spec.target_refs.iter().filter(|target| match target.kind {
+        PolicyTargetKind::MCPServerRegistration | PolicyTargetKind::MCPVirtualServer => true,
+        _ => attachment::is_on(entrance, policy, target),
+    });
+    AuthPolicyEntry {
+        name: ObjectKey::of(&policy.metadata).to_string(),
+        valid: accepted,
+        targets: targets
+            .map(|target| PolicyTarget {
+                kind: format!("{:?}", target.kind),
+                name: attachment::target_key(policy, target).to_string(),
+                port: None,
+            })
+            .collect(),
+        default_action: attachment::default_action(policy),
+        rules: if accepted {
+            attachment::rules(policy)
+        } else {
+            Vec::new()
+        },
+        ..AuthPolicyEntry::default()
+    }
+}
+
+fn as_json(explanation: &Explanation) -> Value {
+    json!({
+        "allowed": explanation.outcome.permits(),
+        "decidedBy": explanation.outcome.to_string(),
+        "extension": explanation.extension.to_string(),
+        "policies": explanation.policies,
+        "notes": explanation.notes,
+        "changes": explanation.changes,
+    })
+}
+
+#[cfg(test)]
+mod tests;
