@@ -4,6 +4,7 @@
 //! only translate.
 
 pub mod access;
+pub mod batch;
 pub mod forward;
 pub mod head;
 pub mod message;
@@ -182,6 +183,14 @@ pub struct Forward {
     pub reply: Option<rewrite::ReplyPlan>,
     /// What let it pass, for the audit record: policy and rule, or nothing where no policy is asked.
     pub rule: String,
+}
+
+impl Forward {
+    /// The call that is repeated when the server has lost its session, if it may be: the context of its repair.
+    pub fn repeatable(&mut self) -> Option<&mut repair::Context> {
+        let context = self.edits.guard.as_mut()?.repair.as_mut()?;
+        (context.subject == repair::Subject::Call && context.backend.is_some()).then_some(context)
+    }
 }
 
 /// A missing fact.

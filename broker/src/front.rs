@@ -25,6 +25,7 @@ use crate::auth::keys::Keys;
 use crate::authn::Authenticator;
 use crate::decision::Rules;
 use crate::options::OauthOptions;
+use crate::sessions::kept::KeptCalls;
 use crate::sessions::opener::Opener;
 use crate::sessions::store::SessionStore;
 use crate::telemetry::metrics::Metrics;
@@ -50,6 +51,8 @@ pub struct FrontState {
     pub user_lists: Arc<UserLists>,
     /// Backend sessions; `None` without a hairpin.
     pub opener: Option<Arc<Opener>>,
+    /// Calls that may have to be sent once more.
+    pub kept: Arc<KeptCalls>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// GET streams of clients.

@@ -2,6 +2,7 @@
 //! fetches what a decision needs, `translate` turns decisions into ext_proc messages, `server` speaks gRPC.
 
 pub mod audit;
+pub mod batch;
 pub mod facts;
 pub mod machine;
 pub mod reply;

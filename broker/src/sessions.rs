@@ -1,9 +1,11 @@
 //! Client sessions and the backend sessions that belong to them: the store (`store` over `memory` or `shared`), the opening,
-//! closing and addressing of hairpin requests (`opener`, `leg`, `hairpin`), the watching of sessions (`watchers`). The token
+//! closing and addressing of hairpin requests (`opener`, `leg`, `hairpin`), the watching of sessions (`watchers`),
+//! the calls that may have to be sent once more (`kept`). The token
 //! of a client session itself is `auth::session`.
 
 mod asking;
 pub mod hairpin;
+pub mod kept;
 pub mod leg;
 pub mod memory;
 pub mod opener;

@@ -77,9 +77,12 @@ local function repair(handle, guard, status, details)
   }, text, REPAIR_MILLISECONDS)
   local action = answer[ [==[@REPAIR_ACTION_HEADER@]==] ]
   local headers = handle:headers()
-  if action == "keep" or action == "replace" then
-    headers:replace(":status", answer[":status"])
+  if action ~= "keep" and action ~= "replace" then
+    -- The broker did not decide: the reply of the server stays here.
+    action, answer = "replace", {[":status"] = "502"}
+    answer_body = [==[{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"MCP server unavailable"}}]==]
   end
+  headers:replace(":status", answer[":status"])
   if action == "replace" then
     handle:body(true):setBytes(answer_body or "")
     headers:replace("content-type", answer["content-type"] or "application/json")

@@ -38,6 +38,9 @@ pub struct Context {
     /// The call carried a token of a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserToken>,
+    /// Number under which the call is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<u64>,
 }
 
 /// What is needed when the server refuses the person's token.
@@ -64,6 +67,7 @@ impl Context {
             server: server.to_owned(),
             backend: fingerprint(backend),
             user: None,
+            kept: None,
         }
     }
 }
@@ -143,6 +147,7 @@ mod tests {
             server: "a/b".into(),
             backend: Some("f".into()),
             user: None,
+            kept: None,
         }
     }
 

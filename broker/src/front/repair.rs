@@ -6,8 +6,11 @@ use super::mcp::plain;
 use crate::auth::seal;
 use crate::decision::repair::{Context, FailedReply, UserToken, Verdict, fingerprint, judge};
 use crate::decision::user_token::{self, Entry};
-use crate::protocol::reply::{INTERNAL, Refusal};
+use crate::protocol::reply::{INTERNAL, Refusal, error};
+use crate::protocol::{header, server_message};
+use crate::sessions::hairpin::as_client;
 use crate::sessions::store::Change;
+use crate::transport::exchange;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -16,8 +19,16 @@ use mcp_gateway_api::envoy_filter::{
     REPAIR_ACTION_HEADER, REPAIR_DETAILS_HEADER, REPAIR_STATUS_HEADER, REPAIR_TYPE_HEADER, SEAL_HEADER,
 };
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 use uuid::Uuid;
 
+/// A call that is sent once more; the guard waits for 9 s.
+const REPEAT: Duration = Duration::from_secs(8);
+/// Largest answer of it, bytes.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// Purpose of the mark of a call that is sent once more; the router opens it with the same word.
+const REPLAY_PURPOSE: &str = "replay";
 /// Purpose of the seal; the router makes it with the same word.
 pub const PURPOSE: &str = "repair";
 
@@ -60,6 +71,9 @@ pub async fn handle(State(state): State<Arc<FrontState>>, headers: HeaderMap) ->
         } => {
             if session_lost {
                 forget(&state, &context).await;
+                if let Some(repeated) = repeated(&state, &context).await {
+                    return repeated;
+                }
             }
             answer(status, "replace", body)
         }
@@ -96,6 +110,36 @@ async fn forget(state: &FrontState, context: &Context) {
     };
     let _ = state.store.forget(context.jti, &context.server, &backend).await;
     tracing::info!(component = "router", server = context.server, session = %format_args!("jti:{}", context.jti), "Backend session lost");
+}
+
+/// Sends the call once more, on a new backend session: the server has not run it. `None` when it was not kept.
+async fn repeated(state: &FrontState, context: &Context) -> Option<Response> {
+    let (opener, number) = (state.opener.as_ref()?, context.kept?);
+    let call = state.kept.take(number, context.jti)?;
+    let mut headers = as_client(&call.fields);
+    let mark = seal::seal(&state.keys, REPLAY_PURPOSE, &context.jti);
+    headers.insert(header::REPLAY, HeaderValue::from_str(&mark).ok()?);
+    let body = String::from_utf8(call.body).ok()?;
+    let sent = async {
+        let response = opener.again(headers, &call.host, body).await?;
+        let status = response.status().as_u16();
+        exchange::body(response, MAX_ANSWER)
+            .await
+            .map(|body| (status, body))
+    };
+    Some(match timeout(REPEAT, sent).await {
+        // It may be running: nobody is told to call again.
+        Err(_) => {
+            let text = error(context.id.as_deref(), INTERNAL, "MCP server timed out", None);
+            answer(504, "replace", text)
+        }
+        Ok(sent) => {
+            let (status, body) = sent.ok()?;
+            let text = String::from_utf8(body.to_vec()).ok()?;
+            server_message::read(text.trim())?;
+            answer(status, "replace", text)
+        }
+    })
 }
 
 fn answer(status: u16, action: &'static str, body: String) -> Response {

@@ -29,6 +29,8 @@ pub const RESOURCE_URI: &str = "x-mcp-resourceuri";
 pub const HINTS: &str = "x-mcp-annotation-hints";
 /// Envoy's per-request timeout in milliseconds.
 pub const UPSTREAM_TIMEOUT: &str = "x-envoy-upstream-rq-timeout-ms";
+/// Sealed mark of a call that the gateway sends once more.
+pub const REPLAY: &str = "x-mcp-replay";
 /// Value of `x-mcp-servername` on the broker path.
 pub const BROKER: &str = "mcpBroker";
 

@@ -8,7 +8,7 @@ use crate::auth::hairpin::{self, UseCounter};
 use crate::auth::jwt::Verified;
 use crate::auth::keys::Keys;
 use crate::auth::session::SessionClaims;
-use crate::auth::{clock, session, vault};
+use crate::auth::{clock, seal, session, vault};
 use crate::authn::Authenticator;
 use crate::config::model::ServerConfig;
 use crate::decision::access;
@@ -19,6 +19,7 @@ use crate::protocol::header;
 use crate::protocol::message::{Message, MessageKind};
 use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::sessions::hairpin::forwarded;
+use crate::sessions::kept::{KeptCalls, MAX_BODY};
 use crate::sessions::opener::{OpenError, Opener};
 use crate::sessions::store::{BackendSession, SessionStore, StoreError};
 use crate::transport::exchange::Failure;
@@ -49,11 +50,16 @@ pub struct RouterState {
     pub rules: Rules,
     /// Longest wait for a backend session.
     pub open_deadline: Duration,
+    /// Calls that may have to be sent once more.
+    pub kept: Arc<KeptCalls>,
     /// Answers of the gateway to servers that may be under way; past it they are not sent.
     pub answers: Arc<Semaphore>,
     /// Metrics.
     pub metrics: Arc<crate::telemetry::metrics::Metrics>,
 }
+
+/// Purpose of the mark of a call that the gateway sends once more.
+pub const REPLAY_PURPOSE: &str = "replay";
 
 /// Answers to servers under way at once in this process.
 pub const MAX_ANSWERS: usize = 1024;
@@ -152,6 +158,23 @@ impl RouterState {
             let _ = router.store.subscribe(jti, expires, (server, uri), on).await;
             router.opener.watchers.touch(jti);
         });
+    }
+
+    /// The number under which a call will be kept, noted in its context; `None` for what is not repeated: large ones, and
+    /// those that are a repetition already.
+    pub fn will_keep(
+        &self,
+        head: &Head,
+        facts: &Facts,
+        (forward, size): (&mut Forward, usize),
+    ) -> Option<u64> {
+        let jti = facts.claims.as_ref()?.jti;
+        let mark = head.get(header::REPLAY).unwrap_or_default();
+        let repeated = seal::open::<Uuid>(&self.keys, REPLAY_PURPOSE, mark) == Some(jti);
+        let context = forward.repeatable().filter(|_| size <= MAX_BODY && !repeated)?;
+        let number = self.kept.number();
+        context.kept = Some(number);
+        Some(number)
     }
 
     /// Sends an answer of the gateway to a request that a server made on the stream of a reply.

@@ -8,8 +8,10 @@ use super::translate;
 use crate::decision::head::{self, HeadDecision};
 use crate::decision::message::{Request, judge};
 use crate::decision::{Answer, Decision, Facts, Forward, Head, resume};
-use crate::protocol::message;
+use crate::protocol::header;
+use crate::protocol::message::{self, Message, MessageError};
 use crate::protocol::reply::{INTERNAL, Refusal};
+use crate::sessions::kept::KeptCall;
 use crate::transport::exchange::Failure;
 use envoy_types::pb::envoy::service::ext_proc::v3::processing_request::Request as Phase;
 use envoy_types::pb::envoy::service::ext_proc::v3::{HttpBody, HttpHeaders, ProcessingResponse};
@@ -150,14 +152,16 @@ impl Machine {
     }
 
     async fn on_body(&mut self, (head, mut facts): (Head, Facts), body: HttpBody) -> ProcessingResponse {
-        let head = &head;
         if body.body.len() > self.router.rules.max_body {
             return self.answer("none", &refused(head::too_large(), None, None));
         }
         let read = message::read(&body.body);
+        if matches!(read, Err(MessageError::Batch)) {
+            return self.on_batch(&head, facts, &body.body).await;
+        }
         let method = read.as_ref().map_or("none", |message| message.method.as_ref());
         let request = Request {
-            head,
+            head: &head,
             rules: &self.router.rules,
             keys: &self.router.keys,
             message: &read,
@@ -165,20 +169,9 @@ impl Machine {
         let catalog = self.router.published.load();
         let id = read.as_ref().ok().and_then(|message| message.id);
         let decide = |facts: &Facts| judge(&request, &catalog, facts);
-        let settled = self.settle(&decide, (head, id), &mut facts).await;
-        let outcome = match &settled {
-            Ok(Decision::Forward(forward)) => Some(Outcome::Forwarded(forward)),
-            Ok(Decision::Answer(answer)) => Some(Outcome::Answered(answer)),
-            _ => None,
-        };
-        if let (Ok(message), Some(outcome)) = (&read, &outcome) {
-            let call = audit::Call {
-                head,
-                message,
-                facts: &facts,
-                keys: &self.router.keys,
-            };
-            audit::record(&call, outcome, self.started.elapsed());
+        let settled = self.settle(&decide, (&head, id), &mut facts).await;
+        if let Ok(message) = &read {
+            self.audit((&head, message, &facts), &settled);
         }
         match settled {
             Ok(Decision::Broker(edits)) => {
@@ -188,9 +181,7 @@ impl Machine {
             Ok(Decision::Forward(forward)) => {
                 self.count(method, "forward", "ok");
                 self.router.remember(&facts, read.as_ref().ok(), &forward);
-                let answer = translate::body_pass(&forward.edits, &self.router.keys, Some(&body.body));
-                self.await_reply(head, *forward);
-                answer
+                self.forward(*forward, (head, facts), body.body)
             }
             Ok(Decision::Answer(answer)) => self.answer(method, &answer),
             Ok(Decision::Need(_)) => {
@@ -201,6 +192,57 @@ impl Machine {
                 self.router.metrics.immediate("policy", failure.status);
                 translate::policy(&failure)
             }
+        }
+    }
+
+    /// Sends a request on, and keeps it for as long as it may have to be sent once more.
+    fn forward(
+        &mut self,
+        mut forward: Forward,
+        (head, facts): (Head, Facts),
+        body: Vec<u8>,
+    ) -> ProcessingResponse {
+        let number = self.router.will_keep(&head, &facts, (&mut forward, body.len()));
+        let answer = translate::body_pass(&forward.edits, &self.router.keys, Some(&body));
+        self.await_reply(&head, forward);
+        if let (Some(number), Some(claims)) = (number, facts.claims) {
+            let call = KeptCall {
+                jti: claims.jti,
+                host: head.host(),
+                fields: head.fields,
+                body,
+            };
+            self.router.kept.keep(number, call);
+        }
+        answer
+    }
+
+    fn audit(
+        &self,
+        (head, message, facts): (&Head, &Message<'_>, &Facts),
+        settled: &Result<Decision, Failure>,
+    ) {
+        let outcome = match settled {
+            Ok(Decision::Forward(forward)) => Outcome::Forwarded(forward),
+            Ok(Decision::Answer(answer)) => Outcome::Answered(answer),
+            _ => return,
+        };
+        let call = audit::Call {
+            head,
+            message,
+            facts,
+            keys: &self.router.keys,
+        };
+        audit::record(&call, &outcome, self.started.elapsed());
+    }
+
+    async fn on_batch(&mut self, head: &Head, facts: Facts, body: &[u8]) -> ProcessingResponse {
+        match self.router.batch(head, facts, body).await {
+            Ok(answers) => {
+                self.count("batch", "immediate", "ok");
+                translate::answers(answers, head.get(header::SESSION))
+            }
+            Err(answer) => self.answer("batch", &answer),
         }
     }
 

@@ -47,27 +47,22 @@ pub fn head(headers: HttpHeaders) -> Head {
 /// Which phases follow: the request's body, the response's headers, the response's body.
 #[derive(Clone, Copy, Default)]
 struct Phases {
-    body: bool,
+    body: BodySendMode,
     reply_headers: bool,
-    reply_body: bool,
+    reply_body: BodySendMode,
 }
 
 fn mode(phases: Phases) -> ProcessingMode {
-    let (header_mode, body_mode) = (
-        |wanted| {
-            if wanted {
-                HeaderSendMode::Send
-            } else {
-                HeaderSendMode::Skip
-            }
-        },
-        |wanted, mode| if wanted { mode } else { BodySendMode::None },
-    );
+    let reply_headers = if phases.reply_headers {
+        HeaderSendMode::Send
+    } else {
+        HeaderSendMode::Skip
+    };
     ProcessingMode {
         request_header_mode: HeaderSendMode::Send.into(),
-        response_header_mode: header_mode(phases.reply_headers).into(),
-        request_body_mode: body_mode(phases.body, BodySendMode::Buffered).into(),
-        response_body_mode: body_mode(phases.reply_body, BodySendMode::Streamed).into(),
+        response_header_mode: reply_headers.into(),
+        request_body_mode: phases.body.into(),
+        response_body_mode: phases.reply_body.into(),
         request_trailer_mode: HeaderSendMode::Skip.into(),
         response_trailer_mode: HeaderSendMode::Skip.into(),
     }
@@ -148,9 +143,9 @@ pub fn headers_forward(edits: &Edits, keys: &Keys, reply: bool) -> ProcessingRes
 /// the stream is closed before.
 pub fn headers_then_body(edits: &Edits, reply: bool) -> ProcessingResponse {
     let phases = Phases {
-        body: true,
+        body: BodySendMode::Buffered,
         reply_headers: reply,
-        reply_body: false,
+        ..Phases::default()
     };
     headers(edits, phases, None)
 }
@@ -177,8 +172,8 @@ pub fn reply_rewrite(json: bool) -> ProcessingResponse {
     };
     let phases = Phases {
         reply_headers: true,
-        reply_body: true,
-        body: false,
+        reply_body: BodySendMode::Streamed,
+        ..Phases::default()
     };
     ProcessingResponse {
         response: Some(Response::ResponseHeaders(HeadersResponse {
@@ -271,6 +266,19 @@ pub fn answer(answer: &Answer) -> ProcessingResponse {
         refusal.body(answer.id.as_deref()).into_bytes(),
         refusal.reason,
     )
+}
+
+/// The answers to a batch; without any it was taken.
+pub fn answers(answers: Option<String>, session: Option<&str>) -> ProcessingResponse {
+    let mut headers: Vec<_> = session
+        .map(|token| (header::SESSION, token))
+        .into_iter()
+        .collect();
+    let Some(text) = answers else {
+        return immediate(202, &headers, Vec::new(), "batch");
+    };
+    headers.push(("content-type", "application/json"));
+    immediate(200, &headers, text.into_bytes(), "batch")
 }
 
 /// A plain text answer.

@@ -15,6 +15,7 @@ use crate::front::{FrontState, Health, streams, unsolicited};
 use crate::options::Options;
 use crate::router::facts::{MAX_ANSWERS, RouterState};
 use crate::sessions::hairpin::Hairpin;
+use crate::sessions::kept::KeptCalls;
 use crate::sessions::memory::MemoryStore;
 use crate::sessions::opener::Opener;
 use crate::sessions::shared::SharedStore;
@@ -38,6 +39,7 @@ pub(super) struct Pieces {
     pub(super) store: Arc<SessionStore>,
     pub(super) hairpin: Arc<Hairpin>,
     pub(super) opener: Arc<Opener>,
+    pub(super) kept: Arc<KeptCalls>,
     pub(super) user_lists: Arc<UserLists>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) authenticator: Arc<Authenticator>,
@@ -91,6 +93,7 @@ impl Pieces {
             store,
             hairpin,
             opener,
+            kept: Arc::default(),
             user_lists: Arc::new(lists),
             metrics,
             authenticator: Arc::new(Authenticator::new(addresses, resource(options))),
@@ -107,6 +110,7 @@ impl Pieces {
             user_lists: Arc::clone(&self.user_lists),
             opener: Some(Arc::clone(&self.opener)),
             metrics: Arc::clone(&self.metrics),
+            kept: Arc::clone(&self.kept),
             streams: streams::Streams::default(),
             unsolicited: Arc::new(Semaphore::new(unsolicited::MAX_STREAMS)),
             health: Arc::new(Health::default()),
@@ -136,6 +140,7 @@ impl Pieces {
             opener: Arc::clone(&self.opener),
             user_lists: Arc::clone(&self.user_lists),
             uses: UseCounter::default(),
+            kept: Arc::clone(&self.kept),
             answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
             rules: self.rules.clone(),
             open_deadline: OPEN_DEADLINE.min(options.message_timeout.saturating_sub(ROUTER_MARGIN)),

@@ -112,13 +112,33 @@ impl Hairpin {
         }
     }
 
+    /// Sends a client's message through the gateway once more; `host` is the one that the client used. The answer is JSON.
+    ///
+    /// # Errors
+    /// [`ExchangeError`] as in [`exchange::send`].
+    pub async fn again(
+        &self,
+        headers: HeaderMap,
+        host: &str,
+        body: String,
+    ) -> Result<Response, ExchangeError> {
+        let (scheme, name) = if self.target.tls {
+            ("https", self.public_host.as_str())
+        } else {
+            ("http", self.target.host.as_str())
+        };
+        let url = format!("{scheme}://{}:{}/mcp", bracketed(name), self.target.port);
+        let request = self.client.load().post(url).headers(headers);
+        let request = request
+            .header("host", host)
+            .header("accept", "application/json")
+            .header("content-type", "application/json");
+        exchange::send(request.body(body)).await
+    }
+
     fn build(&self, request: &HairpinRequest<'_>, host: &str) -> RequestBuilder {
         let scheme = if self.target.tls { "https" } else { "http" };
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host.to_owned()
-        };
+        let host = bracketed(host);
         let url = format!("{scheme}://{host}:{}{}", self.target.port, request.server.path);
         let door = Door {
             purpose: request.purpose,
@@ -156,6 +176,33 @@ impl Hairpin {
             Payload::End => builder.header("accept", both),
         }
     }
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
+}
+
+/// The client's headers that its message carries when it goes through the gateway once more: also its session, and the
+/// inputs that select what it may use.
+pub fn as_client(client: &[(String, Vec<u8>)]) -> HeaderMap {
+    let mut headers = forwarded(client);
+    let kept = [
+        header::SESSION,
+        header::PROTOCOL_VERSION,
+        header::AUTHORIZED,
+        header::VIRTUAL_SERVER,
+    ];
+    for name in kept {
+        let values = client.iter().filter(|(key, _)| key == name);
+        for value in values.filter_map(|(_, value)| HeaderValue::from_bytes(value).ok()) {
+            headers.append(name, value);
+        }
+    }
+    headers
 }
 
 /// The client's headers that a hairpin request carries: not those of the hop, the body, MCP, or the gateway itself.

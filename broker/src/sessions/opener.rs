@@ -195,6 +195,19 @@ impl Opener {
         relay(&self.hairpin, (server, backend), headers, (method, body)).await;
     }
 
+    /// Sends a client's message through the gateway once more, as [`Hairpin::again`].
+    ///
+    /// # Errors
+    /// [`ExchangeError`] as in [`exchange::send`].
+    pub async fn again(
+        &self,
+        headers: HeaderMap,
+        host: &str,
+        body: String,
+    ) -> Result<reqwest::Response, ExchangeError> {
+        self.hairpin.again(headers, host, body).await
+    }
+
     /// Asks for the event stream of a backend session; the response's headers have come.
     ///
     /// # Errors

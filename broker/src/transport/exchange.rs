@@ -206,7 +206,11 @@ async fn next_piece(
     }
 }
 
-async fn body(response: Response, limit: usize) -> Result<Bytes, ExchangeError> {
+/// Reads a whole body of at most `limit` bytes.
+///
+/// # Errors
+/// [`ExchangeError`].
+pub async fn body(response: Response, limit: usize) -> Result<Bytes, ExchangeError> {
     let mut stream = response.bytes_stream();
     let mut whole = Vec::new();
     while let Some(piece) = next_piece(&mut stream).await? {

@@ -461,3 +461,54 @@ async fn d34_a_subscription_is_kept_over_the_loss_of_a_backend_session() {
         one.count(|seen| seen.verb == Method::GET && seen.header("user-agent") == Some("mcp-router"));
     assert_eq!(others, 2, "a client that wants nothing costs no stream");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d35_a_batch_of_the_one_version_that_has_them_is_answered_by_one_array() {
+    let (one, two, world) = two_servers().await;
+    let batch = json!([
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "one_forecast"}},
+        {"jsonrpc": "2.0", "id": "b", "method": "tools/call", "params": {"name": "two_ask"}},
+        {"jsonrpc": "2.0", "id": 3, "method": "ping"},
+        {"jsonrpc": "2.0", "id": 4, "method": "tools/call", "params": {"name": "nope"}},
+        {"jsonrpc": "2.0", "id": 5, "method": "initialize"},
+        {"jsonrpc": "2.0", "method": "notifications/roots/list_changed"},
+    ]);
+    let client = world.client().opened("2025-03-26", json!({"roots": {}})).await;
+    let reply = client.post(batch.to_string()).await;
+    assert_eq!(
+        (reply.status, reply.header("content-type")),
+        (200, Some("application/json")),
+        "{}",
+        reply.text
+    );
+    assert_eq!(reply.header("mcp-session-id"), client.session.as_deref());
+    let answers = reply.json();
+    assert_eq!(answers.as_array().unwrap().len(), 5);
+    let of = |id: Value| {
+        let found = answers
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|answer| answer["id"] == id);
+        found.cloned().unwrap_or_else(|| panic!("{id}: {answers}"))
+    };
+    assert_eq!(of(json!(1))["result"]["content"][0]["text"], "one");
+    assert_eq!(of(json!("b"))["result"]["content"][0]["text"], "asked");
+    assert_eq!(of(json!(3))["result"], json!({}));
+    assert_eq!(of(json!(4))["error"]["message"], "Unknown tool: nope");
+    assert_eq!(of(json!(5))["error"]["code"], -32600);
+    assert_eq!(
+        (one.calls("tools/call").len(), two.calls("tools/call").len()),
+        (1, 1)
+    );
+    let notices = r#"[{"jsonrpc":"2.0","method":"notifications/initialized"}]"#;
+    let taken = client.post(notices).await;
+    assert_eq!((taken.status, taken.text.as_str()), (202, ""));
+    let later = world.client().initialized().await;
+    let refused = later.post(batch.to_string()).await;
+    assert_eq!((refused.status, refused.error().0), (400, -32600));
+    assert_eq!(world.client().post(batch.to_string()).await.status, 400);
+    client.send(client.request(Method::DELETE, "/mcp")).await;
+    assert_eq!(client.post(batch.to_string()).await.status, 404);
+    assert_eq!(one.calls("tools/call").len(), 1);
+}

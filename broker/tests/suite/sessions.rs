@@ -164,13 +164,66 @@ async fn d20_a_server_without_session_ids_is_initialized_once_per_client_session
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d21_a_lost_backend_session_is_an_error_once_and_the_next_call_works() {
+async fn d21_a_call_on_a_lost_backend_session_is_sent_once_more() {
+    let one = Server::start("one", &["forecast", "ask"]).await;
+    let world = World::start(&[(&one, "one_")], &[]).await;
+    let client = world
+        .client()
+        .with("x-team", "a")
+        .able(json!({"roots": {}}))
+        .await;
+    for tool in ["one_forecast", "one_ask"] {
+        assert_eq!(client.call(tool).await.status, 200);
+        let before = one.calls("tools/call").len();
+        one.forget_sessions();
+        let reply = client.call(tool).await;
+        assert_eq!(
+            (reply.status, reply.header("content-type")),
+            (200, Some("application/json"))
+        );
+        assert_eq!(reply.json()["id"], 7);
+        assert!(reply.json().get("result").is_some(), "{}", reply.text);
+        assert_eq!(reply.header("mcp-session-id"), client.session.as_deref());
+        let calls = one.calls("tools/call");
+        let [lost, again] = &calls[before..] else {
+            panic!("{} calls", calls.len() - before)
+        };
+        assert_ne!(lost.header("mcp-session-id"), again.header("mcp-session-id"));
+        assert_eq!(lost.body, again.body);
+        assert_eq!(
+            (again.header("x-team"), again.header("x-mcp-replay")),
+            (Some("a"), None)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d21_a_server_that_loses_every_session_is_called_twice_and_no_more() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = World::start(&[(&one, "one_")], &[]).await;
+    let client = world.client().initialized().await;
+    assert_eq!(client.call("one_forecast").await.status, 200);
+    one.call_status.store(404, Ordering::Relaxed);
+    let reply = client.call("one_forecast").await;
+    let ended = "session with the MCP server ended, call again".to_owned();
+    assert_eq!(
+        (reply.status, reply.error()),
+        (200, (-32603, ended)),
+        "{}",
+        reply.text
+    );
+    assert_eq!(one.calls("tools/call").len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d21_a_call_too_large_to_be_kept_is_an_error_once_and_the_next_call_works() {
     let one = Server::start("one", &["forecast"]).await;
     let world = World::start(&[(&one, "one_")], &[]).await;
     let client = world.client().initialized().await;
     assert_eq!(client.call("one_forecast").await.status, 200);
     one.forget_sessions();
-    let lost = client.call("one_forecast").await;
+    let large = json!({"name": "one_forecast", "arguments": {"text": "x".repeat(256 * 1024)}});
+    let lost = client.rpc("tools/call", large).await;
     assert_eq!(
         (lost.status, lost.error()),
         (
