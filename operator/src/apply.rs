@@ -1,15 +1,15 @@
 //! The apply engine: compare over the owned fields, then one conditional server-side apply (operator.md 4.3, 6).
 //! Invariant: an object that is not ours is never written or deleted, and an object that is settled costs no request.
 
-use json_patch::{PatchOperation, ReplaceOperation, TestOperation, jsonptr::PointerBuf};
+use json_patch::{PatchOperation, ReplaceOperation, jsonptr::PointerBuf};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::DynamicObject,
     runtime::events::EventType,
 };
 use mcp_gateway_api::{names, object_key::ObjectKey};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     blueprint::Blueprint,
@@ -17,6 +17,8 @@ use crate::{
     context::Context,
     fields::{Drift, drift, is_settled},
     kinds::Kind,
+    ownership::handed_over,
+    standing::{Standing, standing},
 };
 
 /// How often a conflicting write is tried with a fresh read.
@@ -112,14 +114,6 @@ pub(crate) enum ApplyError {
     },
 }
 
-/// Whose object it is (operator.md 4.3).
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Standing {
-    Ours,
-    Predecessor(String),
-    Foreign,
-}
-
 /// Brings one child to its wanted state; returns the object when it had to be read or written.
 pub(crate) async fn settle(
     context: &Context,
@@ -132,13 +126,13 @@ pub(crate) async fn settle(
         && standing(cached, kind, blueprint) == Standing::Ours
         && settled(resource, cached)
     {
-        context.metrics.applied("unchanged");
+        context.metrics.applied(kind, "unchanged");
         return Ok(None);
     }
     let api = context.api(kind, &key.namespace);
     for _ in 0..ATTEMPTS {
         match write(context, &api, blueprint, resource).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => context.metrics.applied("conflict"),
+            Err(kube::Error::Api(status)) if status.code == 409 => context.metrics.applied(kind, "conflict"),
             Err(error) => return Err(failed(context, kind, key, error)),
             Ok(result) => return result,
         }
@@ -147,7 +141,7 @@ pub(crate) async fn settle(
     Err(failed(context, kind, key, kube::Error::Api(Box::new(conflict))))
 }
 
-/// One read and one conditional write. The outer error is the API server's, the inner one is a decision of ours.
+/// One read and what it calls for. The outer error is the API server's, the inner one is a decision of ours.
 async fn write(
     context: &Context,
     api: &Api<DynamicObject>,
@@ -155,45 +149,72 @@ async fn write(
     resource: &Resource,
 ) -> Result<Result<Option<Value>, ApplyError>, kube::Error> {
     let (kind, key) = (resource.kind, &resource.key);
-    let live = api.get_opt(&key.name).await?.map(raw);
-    if let Some(live) = &live {
-        match standing(live, kind, blueprint) {
-            Standing::Ours => {}
-            Standing::Predecessor(owner) => {
-                return Ok(Err(ApplyError::Predecessor {
-                    kind: kind.name(),
-                    key: key.clone(),
-                    owner,
-                }));
-            }
-            Standing::Foreign => {
-                return Ok(Err(ApplyError::Foreign {
-                    kind: kind.name(),
-                    key: key.clone(),
-                }));
-            }
+    let Some(live) = api.get_opt(&key.name).await?.map(raw) else {
+        return create(context, api, resource).await.map(|made| Ok(Some(made)));
+    };
+    let (name, key) = (kind.name(), key.clone());
+    match standing(&live, kind, blueprint) {
+        Standing::Ours => {}
+        Standing::Predecessor(owner) => {
+            return Ok(Err(ApplyError::Predecessor {
+                kind: name,
+                key,
+                owner,
+            }));
         }
-        if settled(resource, live) {
-            context.metrics.applied("unchanged");
-            return Ok(Ok(Some(live.clone())));
-        }
+        Standing::Foreign => return Ok(Err(ApplyError::Foreign { kind: name, key })),
     }
-    let version = live
-        .as_ref()
-        .and_then(|live| live.pointer("/metadata/resourceVersion"))
-        .and_then(Value::as_str);
-    let body = (resource.make)(live.as_ref()).body(version);
+    let live = take_over(api, &(resource.make)(Some(&live)).body(None), live).await?;
+    if settled(resource, &live) {
+        context.metrics.applied(kind, "unchanged");
+        return Ok(Ok(Some(live)));
+    }
+    let version = live.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+    let body = (resource.make)(Some(&live)).body(version);
     let applied = api
         .patch(&key.name, &apply_params(), &Patch::Apply(&body))
         .await?;
     let applied = replace_spec(api, kind, &body, raw(applied)).await?;
-    let result = if live.is_some() { "changed" } else { "created" };
-    tracing::info!(kind = kind.name(), name = %key, result, "Applied");
-    context.metrics.applied(result);
-    if let Some(drift) = live.and_then(|live| drift(&body, &live, names::FIELD_MANAGER)) {
+    tracing::info!(kind = name, name = %key, "Applied");
+    context.metrics.applied(kind, "changed");
+    if let Some(drift) = drift(&body, &live, names::FIELD_MANAGER) {
         report(context, blueprint, resource, &drift).await;
     }
     Ok(Ok(Some(applied)))
+}
+
+/// Makes an object by POST, so that one which somebody else makes at the same moment is never taken over.
+async fn create(
+    context: &Context,
+    api: &Api<DynamicObject>,
+    resource: &Resource,
+) -> Result<Value, kube::Error> {
+    let body = (resource.make)(None).body(None);
+    let object = serde_json::from_value(body.clone()).map_err(kube::Error::SerdeError)?;
+    let params = PostParams {
+        field_manager: Some(names::FIELD_MANAGER.to_owned()),
+        dry_run: false,
+    };
+    let created = raw(api.create(&params, &object).await?);
+    tracing::info!(kind = resource.kind.name(), name = %resource.key, "Created");
+    context.metrics.applied(resource.kind, "created");
+    take_over(api, &body, created).await
+}
+
+/// Hands what former managers hold of `body` to our apply, in exactly the version that was seen (operator.md 6.2).
+async fn take_over(api: &Api<DynamicObject>, body: &Value, live: Value) -> Result<Value, kube::Error> {
+    match handed_over(body, &live) {
+        Some(fields) => {
+            replace(
+                api,
+                &live,
+                ["metadata", "managedFields"].as_slice(),
+                json!(fields),
+            )
+            .await
+        }
+        None => Ok(live),
+    }
 }
 
 /// Says on the extension that somebody's edit of a field of ours was set back (operator.md 6.8).
@@ -224,26 +245,36 @@ async fn replace_spec(
     if kind != Kind::EnvoyFilter || body.get("spec") == applied.get("spec") {
         return Ok(applied);
     }
-    let at = |path: &[&str]| PointerBuf::from_tokens(path.iter().copied());
-    let patch = json_patch::Patch(vec![
-        PatchOperation::Test(TestOperation {
-            path: at(&["metadata", "resourceVersion"]),
-            value: member(&applied, "/metadata/resourceVersion"),
-        }),
+    let spec = member(body, "/spec");
+    replace(api, &applied, &["spec"], spec).await
+}
+
+/// Replaces one member of an object, in exactly the version of `live`; another version is a conflict (409).
+async fn replace(
+    api: &Api<DynamicObject>,
+    live: &Value,
+    path: &[&str],
+    value: Value,
+) -> Result<Value, kube::Error> {
+    let text = |pointer| live.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let step = |path: &[&str], value| {
         PatchOperation::Replace(ReplaceOperation {
-            path: at(&["spec"]),
-            value: member(body, "/spec"),
-        }),
+            path: PointerBuf::from_tokens(path.iter().copied()),
+            value,
+        })
+    };
+    let version = json!(text("/metadata/resourceVersion"));
+    let patch = json_patch::Patch(vec![
+        step(path, value),
+        step(&["metadata", "resourceVersion"], version),
     ]);
     let params = PatchParams {
         field_manager: Some(names::FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    let name = applied
-        .pointer("/metadata/name")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    api.patch(name, &params, &Patch::<()>::Json(patch)).await.map(raw)
+    api.patch(text("/metadata/name"), &params, &Patch::<()>::Json(patch))
+        .await
+        .map(raw)
 }
 
 /// Parameters of every server-side apply.
@@ -253,12 +284,15 @@ pub(crate) fn apply_params() -> PatchParams {
 
 fn settled(resource: &Resource, live: &Value) -> bool {
     let wanted = (resource.make)(Some(live)).body(None);
+    if handed_over(&wanted, live).is_some() {
+        return false;
+    }
     let whole = resource.kind != Kind::EnvoyFilter || wanted.get("spec") == live.get("spec");
     whole && is_settled(&wanted, live, names::FIELD_MANAGER, None)
 }
 
 fn failed(context: &Context, kind: Kind, key: &ObjectKey, source: kube::Error) -> ApplyError {
-    context.metrics.applied("error");
+    context.metrics.applied(kind, "error");
     let (kind, key) = (kind.name(), key.clone());
     match source {
         kube::Error::Api(status) if status.code == 422 => ApplyError::Refused {
@@ -314,76 +348,6 @@ pub(crate) async fn remove(
     }
     let conflict = kube::core::Status::failure("too many conflicting writes", "Conflict").with_code(409);
     Err(request(kube::Error::Api(Box::new(conflict))))
-}
-
-/// True when `extension_uid` controls the object.
-pub(crate) fn is_controlled_by(object: &Value, extension_uid: &str) -> bool {
-    controller(object)
-        .and_then(|owner| owner.get("uid"))
-        .and_then(Value::as_str)
-        == Some(extension_uid)
-}
-
-/// True for an EnvoyFilter that carries our labels for the extension `key`.
-pub(crate) fn is_filter_of(object: &Value, key: &ObjectKey) -> bool {
-    let label = |name: &str| {
-        object
-            .pointer("/metadata/labels")
-            .and_then(|labels| labels.get(name))
-            .and_then(Value::as_str)
-    };
-    label(names::MANAGED_BY_LABEL.0) == Some(names::MANAGED_BY_LABEL.1)
-        && label(names::EXTENSION_NAME_LABEL) == Some(names::label_value(&key.name).as_str())
-        && label(names::EXTENSION_NAMESPACE_LABEL) == Some(names::label_value(&key.namespace).as_str())
-}
-
-fn standing(live: &Value, kind: Kind, blueprint: &Blueprint) -> Standing {
-    if kind == Kind::EnvoyFilter {
-        return if is_filter_of(live, &blueprint.key) {
-            Standing::Ours
-        } else {
-            Standing::Foreign
-        };
-    }
-    if is_controlled_by(live, blueprint.uid()) {
-        return Standing::Ours;
-    }
-    let Some(owner) = controller(live) else {
-        return if is_adoptable(live, kind) {
-            Standing::Ours
-        } else {
-            Standing::Foreign
-        };
-    };
-    let is_extension = owner.get("kind").and_then(Value::as_str) == Some(Kind::Extension.name());
-    match owner.get("name").and_then(Value::as_str) {
-        Some(name) if is_extension => Standing::Predecessor(format!("{}/{name}", blueprint.namespace())),
-        _ => Standing::Foreign,
-    }
-}
-
-/// A config Secret of an older install: our label and no owner at all (T32).
-fn is_adoptable(live: &Value, kind: Kind) -> bool {
-    let is = |pointer: &str, wanted: &str| live.pointer(pointer).and_then(Value::as_str) == Some(wanted);
-    let ownerless = live
-        .pointer("/metadata/ownerReferences")
-        .and_then(Value::as_array)
-        .is_none_or(Vec::is_empty);
-    let aggregated = live
-        .pointer("/metadata/labels")
-        .and_then(|labels| labels.get(names::AGGREGATED_LABEL))
-        .and_then(Value::as_str);
-    kind == Kind::Secret
-        && is("/metadata/name", names::CONFIG_SECRET)
-        && ownerless
-        && aggregated == Some("true")
-}
-
-fn controller(object: &Value) -> Option<&Value> {
-    let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
-    owners
-        .iter()
-        .find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))
 }
 
 /// An object as plain JSON.

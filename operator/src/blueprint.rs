@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) cluster_domain: String,
     /// Namespace that the operator runs in.
     pub(crate) namespace: String,
+    /// ClusterRole that owns the webhook configurations.
+    pub(crate) webhook_configuration_owner: Option<String>,
 }
 
 /// One accepted extension with everything that its children show.
@@ -53,6 +55,8 @@ pub(crate) struct Blueprint {
     pub(crate) fresh_signing_key: SigningKey,
     /// A user's own `--max-request-body-size`, when `maxBodyBytes` is unset.
     pub(crate) users_max_body: Option<u64>,
+    /// Image of the broker now: that of the settings, or the running one while others roll (operator.md 6.7).
+    pub(crate) broker_image: String,
     /// Settings of the operator.
     pub(crate) settings: Arc<Settings>,
 }

@@ -27,6 +27,8 @@ pub(crate) struct Written {
     pub(crate) policies: BTreeMap<ObjectKey, i64>,
     pub(crate) problems: BTreeMap<ObjectKey, String>,
     pub(crate) since: Instant,
+    /// This process changed the document, and not every broker has reported it yet.
+    pub(crate) under_way: bool,
 }
 
 /// One ready replica.
@@ -117,6 +119,14 @@ impl Namespace {
     /// True when every replica reports the current document, and there is one.
     pub(crate) fn all_current(&self) -> bool {
         !self.replicas.is_empty() && self.current() == self.replicas.len()
+    }
+
+    /// How long the document took to every broker, once: when all report it for the first time.
+    pub(crate) fn propagated(&mut self) -> Option<Duration> {
+        let all = self.all_current();
+        let written = self.written.as_mut().filter(|written| all && written.under_way)?;
+        written.under_way = false;
+        Some(written.since.elapsed())
     }
 
     /// True when some enabled server is not ready somewhere.

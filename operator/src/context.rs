@@ -14,7 +14,7 @@ use mcp_gateway_api::object_key::ObjectKey;
 
 use crate::{
     blueprint::Settings, brokers::Namespace, cache::Cache, events::Events, kinds::Kind, metrics::Metrics,
-    queue::Queue, snapshot::Snapshot,
+    queue::Queue, rollouts::Rollouts, snapshot::Snapshot,
 };
 
 /// Shared state of the process.
@@ -30,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) status_interval: Duration,
     /// The operator is being uninstalled: no finalizer is taken any more.
     pub(crate) uninstalling: Arc<AtomicBool>,
+    /// Which brokers may roll to another image.
+    pub(crate) rollouts: Rollouts,
     snapshot: Mutex<Option<Arc<Snapshot>>>,
     brokers: Mutex<BTreeMap<String, Namespace>>,
 }
@@ -68,6 +70,7 @@ impl Context {
             events,
             status_interval,
             uninstalling: Arc::default(),
+            rollouts: Rollouts::default(),
             snapshot: Mutex::new(None),
             brokers: Mutex::new(BTreeMap::new()),
         }

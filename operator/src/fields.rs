@@ -89,7 +89,7 @@ fn lacks_owned(fields: &Map<String, Value>, value: &Value) -> bool {
 }
 
 /// What a path element of `fieldsV1` names inside `value`: `f:` a member, `k:` a keyed item, `v:` a set member.
-fn member<'a>(path: &str, value: &'a Value) -> Option<&'a Value> {
+pub(crate) fn member<'a>(path: &str, value: &'a Value) -> Option<&'a Value> {
     let (form, rest) = path.split_once(':')?;
     match form {
         "f" => value.get(rest),

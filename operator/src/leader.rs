@@ -122,13 +122,19 @@ impl Election {
         let Step::Write(spec) = decide(spec, &self.identity, Timestamp::now()) else {
             return Ok(false);
         };
-        let metadata = current.map_or_else(
+        let was_ours = spec_holder(current.as_ref()) == Some(self.identity.as_str());
+        let mut metadata = current.map_or_else(
             || ObjectMeta {
                 name: Some(LEASE.to_owned()),
                 ..ObjectMeta::default()
             },
             |lease| lease.metadata,
         );
+        if !was_ours && let Some(annotations) = &mut metadata.annotations {
+            // Left by an uninstall that was broken off: whoever takes the Lease now is a new installation.
+            annotations.remove(UNINSTALLING);
+            self.uninstalling.store(false, Ordering::Relaxed);
+        }
         let is_new = metadata.resource_version.is_none();
         let lease = Lease {
             metadata,
@@ -155,6 +161,10 @@ impl Election {
             self.metrics.leads(leads);
         }
     }
+}
+
+fn spec_holder(lease: Option<&Lease>) -> Option<&str> {
+    lease?.spec.as_ref()?.holder_identity.as_deref()
 }
 
 fn decide(current: Option<&LeaseSpec>, identity: &str, now: Timestamp) -> Step {

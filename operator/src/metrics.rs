@@ -27,8 +27,14 @@ struct KindOnly {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultOnly {
-    result: &'static str,
+struct KindReady {
+    kind: &'static str,
+    ready: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateOnly {
+    state: &'static str,
 }
 
 /// All metrics and their registry.
@@ -36,9 +42,12 @@ pub(crate) struct Metrics {
     registry: Registry,
     reconciles: Family<KindResult, Counter>,
     seconds: Family<KindOnly, Histogram>,
-    applies: Family<ResultOnly, Counter>,
+    applies: Family<KindResult, Counter>,
     watch_restarts: Family<KindOnly, Counter>,
+    objects: Family<KindReady, Gauge>,
+    claims: Family<StateOnly, Gauge>,
     config_bytes: Gauge,
+    config_propagation: Histogram,
     leader: Gauge,
 }
 
@@ -48,47 +57,49 @@ fn histogram() -> Histogram {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
+        let metrics = Self {
+            registry: Registry::default(),
+            reconciles: Family::default(),
+            seconds: Family::new_with_constructor(histogram as fn() -> Histogram),
+            applies: Family::default(),
+            watch_restarts: Family::default(),
+            objects: Family::default(),
+            claims: Family::default(),
+            config_bytes: Gauge::default(),
+            config_propagation: histogram(),
+            leader: Gauge::default(),
+        };
+        let registry = metrics.registered();
+        Self { registry, ..metrics }
+    }
+
+    /// A registry with every metric under its name.
+    fn registered(&self) -> Registry {
         let mut registry = Registry::with_prefix("mcp_gateway");
-        let reconciles = Family::default();
-        let seconds = Family::new_with_constructor(histogram as fn() -> Histogram);
-        let applies = Family::default();
-        let watch_restarts = Family::default();
-        let (config_bytes, leader) = (Gauge::default(), Gauge::default());
-        registry.register(
-            "reconcile",
-            "Evaluations by kind and result",
-            Family::clone(&reconciles),
-        );
-        registry.register(
-            "reconcile_seconds",
-            "Duration of evaluations",
-            Family::clone(&seconds),
-        );
-        registry.register(
-            "apply",
-            "Child objects by what applying them did",
-            Family::clone(&applies),
-        );
-        registry.register(
-            "watch_restarts",
-            "Watches that had to start again",
-            Family::clone(&watch_restarts),
-        );
+        let reconciles = Family::clone(&self.reconciles);
+        registry.register("reconcile", "Evaluations by kind and result", reconciles);
+        let seconds = Family::clone(&self.seconds);
+        registry.register("reconcile_seconds", "Duration of evaluations", seconds);
+        let applies = Family::clone(&self.applies);
+        registry.register("apply", "Child objects by what applying them did", applies);
+        let restarts = Family::clone(&self.watch_restarts);
+        registry.register("watch_restarts", "Watches that had to start again", restarts);
+        let objects = Family::clone(&self.objects);
+        registry.register("objects", "Objects of our kinds by their verdict", objects);
+        let claims = Family::clone(&self.claims);
+        registry.register("claims", "Exclusivity claims by state", claims);
         registry.register(
             "config_bytes",
             "Size of the largest config document written",
-            config_bytes.clone(),
+            self.config_bytes.clone(),
         );
-        registry.register("leader", "1 while this replica leads", leader.clone());
-        Self {
-            registry,
-            reconciles,
-            seconds,
-            applies,
-            watch_restarts,
-            config_bytes,
-            leader,
-        }
+        registry.register(
+            "config_propagation_seconds",
+            "From writing a config document until every ready broker reports it",
+            self.config_propagation.clone(),
+        );
+        registry.register("leader", "1 while this replica leads", self.leader.clone());
+        registry
     }
 
     pub(crate) fn reconciled(&self, kind: &'static str, result: &'static str, took: Duration) {
@@ -98,8 +109,27 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    pub(crate) fn applied(&self, result: &'static str) {
-        self.applies.get_or_create(&ResultOnly { result }).inc();
+    pub(crate) fn applied(&self, kind: Kind, result: &'static str) {
+        let kind = kind.name();
+        self.applies.get_or_create(&KindResult { kind, result }).inc();
+    }
+
+    /// How many objects of `kind` there are, by the status of their verdict.
+    pub(crate) fn counted(&self, kind: Kind, ready: &'static str, objects: usize) {
+        let kind = kind.name();
+        let gauge = self.objects.get_or_create(&KindReady { kind, ready });
+        gauge.set(i64::try_from(objects).unwrap_or(i64::MAX));
+    }
+
+    /// How many claims there are in a state.
+    pub(crate) fn claimed(&self, state: &'static str, claims: usize) {
+        let gauge = self.claims.get_or_create(&StateOnly { state });
+        gauge.set(i64::try_from(claims).unwrap_or(i64::MAX));
+    }
+
+    /// A document reached every ready broker.
+    pub(crate) fn propagated(&self, took: Duration) {
+        self.config_propagation.observe(took.as_secs_f64());
     }
 
     pub(crate) fn watch_restarted(&self, kind: Kind) {

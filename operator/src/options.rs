@@ -72,6 +72,8 @@ pub struct Environment {
     pub namespace: String,
     /// Name of the pod.
     pub pod: Option<String>,
+    /// ClusterRole that owns the webhook configurations which the operator makes, so that they go with the release.
+    pub webhook_configuration_owner: Option<String>,
 }
 
 impl Environment {
@@ -98,6 +100,7 @@ impl Environment {
                 .or_else(from_file)
                 .unwrap_or_else(|| "mcp-system".to_owned()),
             pod: named("POD_NAME"),
+            webhook_configuration_owner: named("WEBHOOK_CONFIGURATION_OWNER"),
         }
     }
 }

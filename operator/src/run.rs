@@ -121,6 +121,7 @@ fn context(options: &Options, environment: &Environment, client: Client) -> anyh
             broker_log_level: environment.broker_log_level,
             cluster_domain: options.cluster_domain.clone(),
             namespace: environment.namespace.clone(),
+            webhook_configuration_owner: environment.webhook_configuration_owner.clone(),
         }),
         http,
         status_interval: options.status_interval,
@@ -132,7 +133,7 @@ async fn serve(tasks: &mut JoinSet<()>, options: &Options, context: &Context) ->
         (options.health_addr, health::probes(Arc::clone(&context.cache))),
         (
             options.metrics_addr,
-            health::metrics(Arc::clone(&context.metrics)),
+            health::metrics(Arc::clone(&context.metrics), Arc::clone(&context.cache)),
         ),
     ];
     for (address, router) in routers {

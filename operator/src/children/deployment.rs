@@ -73,7 +73,7 @@ fn merge_command(blueprint: &Blueprint, live: Option<&Value>) -> MergedCommand {
 fn container(blueprint: &Blueprint, command: &[String]) -> Value {
     json!({
         "name": names::BROKER,
-        "image": blueprint.settings.broker_image,
+        "image": blueprint.broker_image,
         "command": command,
         "env": env::variables(blueprint),
         "ports": [

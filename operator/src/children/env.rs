@@ -3,7 +3,7 @@
 use mcp_gateway_api::{extension::OAuthProtectedResource, names};
 use serde_json::{Value, json};
 
-use super::signing_key;
+use super::{deployment::live_container, signing_key};
 use crate::blueprint::Blueprint;
 
 /// A key of a Secret in the extension's namespace that a variable refers to.
@@ -66,6 +66,22 @@ pub(crate) fn variables(blueprint: &Blueprint) -> Vec<Value> {
     variables.push(from_field("POD_NAME", "metadata.name"));
     variables.push(from_field("POD_NAMESPACE", "metadata.namespace"));
     variables
+}
+
+/// Variables of ours that the live container has more than once: somebody added one of the same name, and only one counts.
+pub(crate) fn repeated_variables(live: &Value, blueprint: &Blueprint) -> Vec<String> {
+    let name = |variable: &Value| variable.get("name").and_then(Value::as_str).map(str::to_owned);
+    let live: Vec<String> = live_container(live)
+        .and_then(|container| container.get("env")?.as_array())
+        .into_iter()
+        .flatten()
+        .filter_map(name)
+        .collect();
+    let ours = variables(blueprint).iter().filter_map(name).collect::<Vec<_>>();
+    let repeated = ours
+        .into_iter()
+        .filter(|ours| live.iter().filter(|name| *name == ours).count() > 1);
+    repeated.collect()
 }
 
 fn oauth_variables(oauth: &OAuthProtectedResource, public_host: &str) -> Vec<Value> {

@@ -31,9 +31,11 @@ pub(crate) fn blueprint(spec: &Value) -> Blueprint {
         config_yaml: "servers: []\n".into(),
         env_secrets_hash: "hash".to_owned(),
         fresh_signing_key: SigningKey::new(b"0123456789abcdef0123456789abcdef".to_vec()),
+        broker_image: "broker:1".to_owned(),
         users_max_body: None,
         settings: Arc::new(Settings {
             broker_image: "broker:1".to_owned(),
+            webhook_configuration_owner: None,
             broker_log_level: None,
             cluster_domain: "cluster.local".to_owned(),
             namespace: "mcp-system".to_owned(),
@@ -276,4 +278,19 @@ fn env_follows_the_features() {
     ] {
         assert!(all.contains(&name.to_owned()), "{name}");
     }
+}
+
+#[test]
+fn a_variable_that_a_user_added_beside_ours_is_named() {
+    let blueprint = blueprint(&json!({}));
+    let mut live = deployment::build(&blueprint, None).body(None);
+    assert!(env::repeated_variables(&live, &blueprint).is_empty());
+    if let Some(list) = live
+        .pointer_mut("/spec/template/spec/containers/0/env")
+        .and_then(Value::as_array_mut)
+    {
+        list.push(json!({"name": "POD_NAME", "value": "mine"}));
+        list.push(json!({"name": "MINE", "value": "1"}));
+    }
+    assert_eq!(env::repeated_variables(&live, &blueprint), ["POD_NAME"]);
 }

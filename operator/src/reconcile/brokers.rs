@@ -66,6 +66,9 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str) -> Result<Outc
         let changed = observed.replicas != replicas || !observed.asked;
         observed.asked = true;
         observed.replicas = replicas;
+        if let Some(took) = observed.propagated() {
+            context.metrics.propagated(took);
+        }
         (changed, again(observed, context.status_interval))
     };
     if changed {

@@ -54,6 +54,14 @@ impl Upkeeper<'_> {
             .list(&params)
             .await
             .map_err(ReconcileError::request("list claims"))?;
+        let (confirmed, open): (Vec<_>, Vec<_>) = leases
+            .items
+            .iter()
+            .map(Claim::of)
+            .partition(|claim| claim.confirmed);
+        let metrics = &self.context.metrics;
+        metrics.claimed("confirmed", confirmed.len());
+        metrics.claimed("unconfirmed", open.len());
         for lease in leases.items {
             let claim = Claim::of(&lease);
             let holder = self.holder(&claim).await?;

@@ -22,6 +22,9 @@ const SOON: Duration = Duration::from_secs(1);
 /// When a Secret that could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// When a broker that waits for its turn to roll is looked at, should nobody call it.
+const TURN: Duration = Duration::from_secs(60);
+
 /// Brings the extension `key`, and everything that belongs to it, to the wanted state.
 pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
     let snapshot = context.snapshot();
@@ -65,6 +68,8 @@ async fn accepted(context: &Context, validated: validate::Validated) -> Result<O
         Outcome::After(RETRY)
     } else if applied.is_blocked() {
         Outcome::After(SOON)
+    } else if validated.awaits_turn() {
+        Outcome::After(TURN)
     } else {
         Outcome::Done
     };

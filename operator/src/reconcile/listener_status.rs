@@ -10,12 +10,8 @@ use mcp_gateway_api::{
 use serde_json::{Value, json};
 
 use crate::{
-    apply::{apply_params, is_filter_of},
-    context::Context,
-    kinds::Kind,
-    queue::Outcome,
-    reconcile::ReconcileError,
-    snapshot::Snapshot,
+    apply::apply_params, context::Context, kinds::Kind, queue::Outcome, reconcile::ReconcileError,
+    snapshot::Snapshot, standing::is_filter_of,
 };
 
 pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outcome, ReconcileError> {

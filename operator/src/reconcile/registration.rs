@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use mcp_gateway_api::{
     broker_status::ServerStatus,
     conditions::{ConditionType, ConflictedReason, RegistrationReason, Wanted, name_list},
+    extension::DataPath,
     object_key::{ObjectKey, is_live},
     registration::MCPServerRegistration,
     resolution::Resolution,
@@ -52,6 +53,10 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
         Some(registration) if !is_live(&registration.metadata) => return Ok(Outcome::Done),
         Some(registration) => {
             let brokers = context.brokers();
+            let through_envoy = |extension: &ObjectKey| {
+                let found = snapshot.world.extension(extension);
+                found.is_some_and(|found| found.spec.data_path == DataPath::ExtProc)
+            };
             let was_ready = condition(&former, ConditionType::Ready).is_some_and(|former| {
                 former.status == "True" && former.observed_generation == Some(generation)
             });
@@ -60,6 +65,7 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
                     registration,
                     resolution,
                     brokers: &brokers,
+                    through_envoy: &through_envoy,
                     was_ready,
                 })
             })
@@ -90,11 +96,16 @@ fn waiting(context: &Context, resolution: &Resolution) -> Option<Verdict> {
     })
 }
 
+/// Envoy speaks to a server as its cluster says; the broker's own https does not reach it.
+const ORIGINATION: &str = "; warning: calls through Envoy need a DestinationRule with TLS origination";
+
 /// What a verdict is made from.
 struct Facts<'a> {
     registration: &'a MCPServerRegistration,
     resolution: &'a Resolution,
     brokers: &'a BTreeMap<String, Namespace>,
+    /// Extensions whose Envoy carries the calls.
+    through_envoy: &'a dyn Fn(&ObjectKey) -> bool,
     /// `Ready` is True for the current generation.
     was_ready: bool,
 }
@@ -191,6 +202,15 @@ fn judge(facts: &Facts<'_>) -> Option<Verdict> {
             },
             None => verdict,
         });
+    }
+    if let Some(good) = &mut good
+        && resolution.served_by.iter().any(facts.through_envoy)
+        && resolution
+            .backend
+            .as_ref()
+            .is_some_and(|backend| backend.url.starts_with("https://"))
+    {
+        good.message.push_str(ORIGINATION);
     }
     good.or_else(|| {
         let message = "no matching mcpgatewayextensions for attached listener".to_owned();

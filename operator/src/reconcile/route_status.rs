@@ -70,7 +70,11 @@ fn wanted(route: &Value, in_use: bool) -> Option<Vec<Value>> {
     let generation = route.pointer("/metadata/generation").cloned().unwrap_or_default();
     let is_ours =
         |entry: &Value| entry.get("controllerName").and_then(Value::as_str) == Some(names::CONTROLLER_NAME);
-    let mut parents: Vec<Value> = former.iter().filter(|entry| !is_ours(entry)).cloned().collect();
+    let mut parents: Vec<Value> = former
+        .iter()
+        .filter(|entry| !is_ours(entry))
+        .map(without_old_mark)
+        .collect();
     let accepted: Vec<Value> = parents
         .iter()
         .filter(|entry| says_accepted(entry))
@@ -91,6 +95,25 @@ fn wanted(route: &Value, in_use: bool) -> Option<Vec<Value>> {
         }
     }
     (parents != former && parents.len() <= MAX_PARENTS).then_some(parents)
+}
+
+/// A foreign entry without the condition that an older install left in it; one that has no other is left as it is, because
+/// an entry without conditions is not valid (operator.md 2.5).
+fn without_old_mark(entry: &Value) -> Value {
+    let is_mark = |condition: &Value| {
+        let is = |member: &str, wanted: &str| condition.get(member).and_then(Value::as_str) == Some(wanted);
+        is("type", ConditionType::Programmed.as_str())
+            && is("reason", ForeignReason::InUseByMCPServerRegistration.as_str())
+    };
+    let mut cleared = entry.clone();
+    let left = cleared
+        .get_mut("conditions")
+        .and_then(Value::as_array_mut)
+        .map_or(0, |conditions| {
+            conditions.retain(|condition| !is_mark(condition));
+            conditions.len()
+        });
+    if left == 0 { entry.clone() } else { cleared }
 }
 
 fn says_accepted(entry: &Value) -> bool {
@@ -146,6 +169,18 @@ mod tests {
     fn t51_our_entry_goes_with_the_last_registration_and_nothing_else() {
         let parents = wanted(&route(&json!([foreign()])), true).expect("ours is added");
         assert_eq!(wanted(&route(&json!(parents)), false), Some(vec![foreign()]));
+    }
+
+    #[test]
+    fn t50_the_mark_of_an_older_install_goes_unless_it_is_the_only_condition() {
+        let mark = json!({"type": "Programmed", "status": "True", "reason": "InUseByMCPServerRegistration"});
+        let mut marked = foreign();
+        marked["conditions"] = json!([{"type": "Accepted", "status": "True"}, mark]);
+        assert_eq!(wanted(&route(&json!([marked])), false), Some(vec![foreign()]));
+        let theirs = json!({"controllerName": "other", "parentRef": {"name": "gw"},
+            "conditions": [{"type": "Programmed", "status": "True", "reason": "Programmed"}]});
+        let alone = json!({"controllerName": "other", "parentRef": {"name": "gw"}, "conditions": [mark]});
+        assert_eq!(wanted(&route(&json!([theirs, alone])), false), None);
     }
 
     #[test]

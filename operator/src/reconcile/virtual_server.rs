@@ -32,6 +32,10 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
         // Left by an older install; a virtual server needs none (operator.md 4.8).
         release(context, Kind::VirtualServer, key, &object).await?;
     }
+    if let Some(error) = context.cache.decode_error(Kind::VirtualServer, key) {
+        write_undecodable(context, key, &error).await?;
+        return Ok(Outcome::Done);
+    }
     let Some(server) = snapshot
         .world
         .virtual_server(key)
@@ -49,6 +53,20 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
         write(context, Kind::VirtualServer, key, wish).await?;
     }
     Ok(Outcome::Done)
+}
+
+/// Says which field keeps the object from being read; it is left out of every document.
+async fn write_undecodable(context: &Context, key: &ObjectKey, error: &str) -> Result<(), ReconcileError> {
+    let generation = context
+        .cache
+        .get(Kind::VirtualServer, key)
+        .and_then(|object| object.pointer("/metadata/generation")?.as_i64());
+    let message = format!("invalid: spec: {error}; correct the object");
+    let wish = StatusWish {
+        conditions: vec![ready(generation.unwrap_or_default(), Some(message), 0)],
+        members: BTreeMap::new(),
+    };
+    write(context, Kind::VirtualServer, key, wish).await.map(drop)
 }
 
 /// The status; nothing while the brokers of an accepted extension are not known.
@@ -76,7 +94,7 @@ fn judge(
         .map(|key| find(key).map(|found| (key, found)))
         .collect::<Option<_>>()?;
     let (tools, prompts) = published(&observed);
-    let unknown = missing(&server.spec.tools, &tools)
+    let unknown: BTreeSet<&str> = missing(&server.spec.tools, &tools)
         .chain(missing(
             server.spec.prompts.as_deref().unwrap_or_default(),
             &prompts,
@@ -113,7 +131,7 @@ fn ready(generation: i64, problem: Option<String>, gateways: usize) -> Wanted {
     }
 }
 
-fn resolution(generation: i64, unknown: Vec<&str>) -> Wanted {
+fn resolution(generation: i64, unknown: BTreeSet<&str>) -> Wanted {
     let (status, reason, message) = if unknown.is_empty() {
         (
             true,

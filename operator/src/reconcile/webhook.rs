@@ -5,6 +5,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::{
     Api,
     api::{ListParams, Patch},
@@ -37,6 +38,7 @@ const SETTLED: Duration = Duration::from_secs(60);
 pub(crate) async fn reconcile(context: &Context) -> Result<Outcome, ReconcileError> {
     let ca = certificate(context).await?;
     let ready = replica_ready(context).await?;
+    let owner = owner(context).await?;
     let client = WebhookClient::service(&context.settings.namespace, Some(ca));
     let (validating, mutating) = (ConfigurationKind::Validating, ConfigurationKind::Mutating);
     let wanted = [
@@ -45,10 +47,35 @@ pub(crate) async fn reconcile(context: &Context) -> Result<Outcome, ReconcileErr
         // Optional, so never made here: who installed it wants it.
         (validating, json!(webhooks::advisory(&client)), false),
     ];
-    for (kind, body, may_create) in wanted {
+    for (kind, mut body, may_create) in wanted {
+        // What others installed goes with whatever they installed it with.
+        let is_made_here = body.pointer("/metadata/name").and_then(Value::as_str) == Some(webhooks::NAME);
+        if let (true, Some(owner), Some(metadata)) = (
+            is_made_here,
+            &owner,
+            body.get_mut("metadata").and_then(Value::as_object_mut),
+        ) {
+            metadata.insert("ownerReferences".to_owned(), json!([owner]));
+        }
         configure(context, kind, &body, may_create).await?;
     }
     Ok(Outcome::After(if ready { SETTLED } else { WAITING }))
+}
+
+/// The ownerReference with which the configurations go when the release goes, also when no hook ran: a policy of `Fail`
+/// without its webhook would block every extension. Nothing for installs that ship the configurations themselves.
+async fn owner(context: &Context) -> Result<Option<Value>, ReconcileError> {
+    let Some(name) = &context.settings.webhook_configuration_owner else {
+        return Ok(None);
+    };
+    let api: Api<ClusterRole> = Api::all(context.client.clone());
+    let role = api.get_metadata_opt(name).await.map_err(ReconcileError::request(
+        "read owner of the webhook configurations",
+    ))?;
+    let uid = role.and_then(|role| role.metadata.uid);
+    Ok(uid.map(|uid| {
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "name": name, "uid": uid})
+    }))
 }
 
 /// The CA of the pair in the Secret; issues a pair when there is none or it runs out.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{build::ResourceSet, fetch::beside, readiness::Rollout, validate::Validated};
 use crate::{
-    apply::{ApplyError, Intent, Resource, is_controlled_by, is_filter_of, remove, settle},
+    apply::{ApplyError, Intent, Resource, remove, settle},
     blueprint::Blueprint,
     cache::Served,
     children::{Child, envoy_filter},
@@ -17,6 +17,7 @@ use crate::{
     kinds::Kind,
     queue::WorkItem,
     reconcile::{ReconcileError, brokers::Written},
+    standing::{is_controlled_by, is_filter_of},
 };
 
 /// What came of it. Only [`carry_out`] makes it, and only from it can a status be made.
@@ -100,6 +101,7 @@ fn written(context: &Context, validated: &Validated) {
         policies: validated.policies.clone(),
         problems: validated.problems.clone(),
         since: tokio::time::Instant::now(),
+        under_way: validated.is_new_document,
     };
     let changed = {
         let mut brokers = context.brokers();

@@ -19,6 +19,7 @@ use crate::{
     document::secrets_of,
     kinds::Kind,
     policies,
+    queue::WorkItem,
     secrets::{Reading, Readings, read_all, read_config_maps},
     snapshot::Snapshot,
 };
@@ -35,7 +36,9 @@ pub(crate) struct Fetched {
     pub(super) former: Option<GatewayConfig>,
     /// The broker's Deployment as last seen.
     pub(super) deployment: Option<Arc<Value>>,
-    /// Labels of the Gateway's namespace.
+    /// What the broker may run now.
+    pub(super) broker_image: String,
+    /// Random bytes for a signing key.
     pub(super) random: [u8; 32],
     /// A fresh private half for trusted headers, made only when it may be needed.
     pub(super) fresh_pair: Option<String>,
@@ -71,6 +74,7 @@ pub(crate) async fn fetch(
         .as_ref()
         .is_some_and(|key| key.generate.is_enabled());
     Fetched {
+        broker_image: broker_image(context, &key),
         deployment: context.cache.get(Kind::Deployment, &beside(&key, names::BROKER)),
         former,
         secrets,
@@ -81,6 +85,16 @@ pub(crate) async fn fetch(
         extension,
         key,
     }
+}
+
+/// The image that the broker may have now; whoever waited for this one to roll is evaluated again.
+fn broker_image(context: &Context, key: &ObjectKey) -> String {
+    let deployments = context.cache.list(Kind::Deployment, |_, _| true);
+    let turn = context
+        .rollouts
+        .turn(key, &context.settings.broker_image, &deployments);
+    context.queue.add(turn.wake.into_iter().map(WorkItem::Extension));
+    turn.image
 }
 
 /// The object `name` in the extension's namespace.

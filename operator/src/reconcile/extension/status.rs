@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     apply::ApplyError,
-    children::{command, deployment::live_tokens},
+    children::{command, deployment::live_tokens, env::repeated_variables},
     context::Context,
     kinds::Kind,
     preserve::repeated_in_args,
@@ -340,6 +340,17 @@ fn warnings(validated: &Validated, applied: &Applied) -> Vec<String> {
         warnings.push(format!(
             "args of the Deployment repeat flags that the operator owns: {}",
             repeated.join(", ")
+        ));
+    }
+    let twice = applied
+        .deployment
+        .as_deref()
+        .map(|live| repeated_variables(live, &validated.blueprint));
+    let twice = twice.unwrap_or_default();
+    if !twice.is_empty() {
+        let names = twice.join(", ");
+        warnings.push(format!(
+            "env of the Deployment repeats variables that the operator sets: {names}"
         ));
     }
     if validated.blueprint.extension.spec.data_path == DataPath::Direct {

@@ -12,12 +12,13 @@ use super::{
     validate::{Paused, Refused},
 };
 use crate::{
-    apply::{is_controlled_by, raw, remove},
+    apply::{raw, remove},
     context::Context,
     document::empty,
     kinds::Kind,
     queue::WorkItem,
     reconcile::ReconcileError,
+    standing::is_controlled_by,
 };
 
 /// Proof that nothing of the extension is programmed any more. Only [`teardown`] makes it.

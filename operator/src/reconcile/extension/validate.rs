@@ -49,6 +49,8 @@ pub(crate) struct Validated {
     pub(super) policies: std::collections::BTreeMap<ObjectKey, i64>,
     pub(super) problems: std::collections::BTreeMap<ObjectKey, String>,
     pub(super) trusted_pair: Vec<NewHalf>,
+    /// The document differs from the one that is stored.
+    pub(super) is_new_document: bool,
     inconclusive: bool,
 }
 
@@ -56,6 +58,11 @@ impl Validated {
     /// True when some input could not be read now and a former value stands in.
     pub(super) fn inconclusive(&self) -> bool {
         self.inconclusive
+    }
+
+    /// True while the broker keeps its former image because others roll.
+    pub(super) fn awaits_turn(&self) -> bool {
+        self.blueprint.broker_image != self.blueprint.settings.broker_image
     }
 }
 
@@ -118,6 +125,8 @@ pub(crate) fn validate(fetched: Fetched, settings: &Arc<Settings>) -> Result<Ver
     })?;
     let hash = env_hash(&fetched, &signing_key, &inputs);
     let blueprint = blueprint(&fetched, &accepted, settings, (&document, hash));
+    let former = fetched.former.as_ref();
+    let is_new_document = former.is_none_or(|former| former.hash != document.rendered.hash);
     let Document {
         rendered,
         served,
@@ -133,6 +142,7 @@ pub(crate) fn validate(fetched: Fetched, settings: &Arc<Settings>) -> Result<Ver
         policies,
         problems,
         trusted_pair: inputs.trusted.new_halves,
+        is_new_document,
         inconclusive,
     })))
 }
@@ -359,6 +369,7 @@ fn blueprint(
         config_yaml: document.rendered.yaml.as_str().into(),
         env_secrets_hash,
         fresh_signing_key: signing_key::choose(None, fetched.random),
+        broker_image: fetched.broker_image.clone(),
         users_max_body: value_of(&command, MAX_BODY_FLAG).and_then(|bytes| bytes.parse().ok()),
         settings: Arc::clone(settings),
     }

@@ -54,6 +54,7 @@ fn observed(replicas: Vec<Replica>) -> BTreeMap<String, Namespace> {
         policies: BTreeMap::new(),
         problems: BTreeMap::new(),
         since: Instant::now(),
+        under_way: false,
     };
     let replicas = replicas
         .into_iter()
@@ -76,6 +77,7 @@ fn verdict(replicas: Vec<Replica>, was_ready: bool) -> Option<Verdict> {
         registration: &registration,
         resolution: &resolution,
         brokers: &brokers,
+        through_envoy: &|_| true,
         was_ready,
     })
 }
@@ -117,6 +119,7 @@ fn nothing_is_said_before_the_document_is_known() {
         registration: &registration,
         resolution: &resolution,
         brokers: &brokers,
+        through_envoy: &|_| true,
         was_ready: true,
     };
     assert_eq!(judge(&facts), None);
@@ -130,11 +133,39 @@ fn t52_a_disabled_server_has_no_tools() {
         registration: &registration,
         resolution: &resolution,
         brokers: &brokers,
+        through_envoy: &|_| true,
         was_ready: true,
     };
     let verdict = judge(&facts).expect("known");
     assert_eq!(
         (verdict.reason, verdict.tools),
         (RegistrationReason::Disabled, Some(0))
+    );
+}
+
+#[test]
+fn an_https_server_behind_envoy_is_ready_with_a_hint() {
+    let brokers = observed(vec![replica("a", "new", true)]);
+    let mut resolution = served();
+    if let Some(backend) = &mut resolution.backend {
+        backend.url = "https://weather".to_owned();
+    }
+    let registration = registration("Enabled");
+    let message = |through_envoy: bool| {
+        let facts = Facts {
+            registration: &registration,
+            resolution: &resolution,
+            brokers: &brokers,
+            through_envoy: &|_| through_envoy,
+            was_ready: false,
+        };
+        judge(&facts).expect("known").message
+    };
+    assert!(
+        message(true).ends_with("; warning: calls through Envoy need a DestinationRule with TLS origination")
+    );
+    assert!(
+        !message(false).contains("warning"),
+        "the broker itself speaks TLS"
     );
 }
