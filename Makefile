@@ -53,9 +53,12 @@ unit: $(KIT) ## Unit and in-process tests
 e2e: build ## End-to-end tests on a real control plane and Envoy (TEST=name runs one)
 	$(KIT) doctor
 	$(KIT) build
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run -- $(CURDIR)/test/e2e/suite.sh" \
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run -- $(CURDIR)/test/e2e/suite.sh" \
+	TEST="$(TEST)" $(CARGO) test -p mcp-gateway-e2e --locked --test e2e -- --nocapture $(TEST)
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run --" \
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run --" \
-	$(CARGO) test -p mcp-gateway-e2e --locked --test e2e -- --nocapture $(TEST)
+	$(CARGO) test -p mcp-gateway-e2e --locked --test faults -- --nocapture --test-threads=1 $(TEST)
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run --" \
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run --" \
 	$(CARGO) test -p mcp-gateway-ship --locked --test install -- --nocapture --test-threads=1 $(TEST)

@@ -219,4 +219,75 @@ mod tests {
             assert!(!is_private_host(bad), "{bad}");
         }
     }
+
+    fn gateway_of_class(class: &str, https: bool) -> crate::gateway::Gateway {
+        let listener = serde_json::json!({"name": "mcp", "port": 8443, "protocol": if https { "HTTPS" } else { "HTTP" }});
+        crate::gateway::Gateway::from_value(&serde_json::json!({
+            "metadata": {"name": "gw", "namespace": "infra"},
+            "spec": {"gatewayClassName": class, "listeners": [listener]},
+        }))
+        .expect("a Gateway")
+    }
+
+    fn private(
+        world: &World,
+        class: &str,
+        https: bool,
+        explicit: Option<&str>,
+        in_use: Option<&str>,
+    ) -> String {
+        let gateway = gateway_of_class(class, https);
+        let listener = gateway.listener("mcp").expect("the listener");
+        private_host(world, (&gateway, listener), explicit, in_use, "cluster.local")
+    }
+
+    fn labelled(port: i32) -> serde_json::Value {
+        serde_json::json!({"ports": [{"port": port}]})
+    }
+
+    fn world_with(services: &[(&str, i32)]) -> World {
+        let mut world = World::default();
+        for (name, port) in services {
+            let object = serde_json::json!({"metadata": {"name": name, "namespace": "infra", "uid": name,
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {"gateway.networking.k8s.io/gateway-name": "gw"}}, "spec": labelled(*port)});
+            let service = Service::from_value(&object).expect("a Service");
+            world.set_service(std::sync::Arc::new(service));
+        }
+        world
+    }
+
+    #[test]
+    fn t36_the_private_host_follows_class_label_and_field() {
+        let none = World::default();
+        let own = world_with(&[("gw-istio", 8443)]);
+        let other = world_with(&[("gw-edge", 8443)]);
+        assert_eq!(
+            private(&none, "istio", false, None, None),
+            "gw-istio.infra.svc.cluster.local:8443"
+        );
+        assert_eq!(
+            private(&own, "istio", true, None, None),
+            "https://gw-istio.infra.svc.cluster.local:8443"
+        );
+        assert_eq!(
+            private(&none, "openshift-default", false, None, None),
+            "gw-openshift-default.infra.svc.cluster.local:8443"
+        );
+        assert_eq!(
+            private(&other, "edge-class", false, None, None),
+            "gw-edge.infra.svc.cluster.local:8443"
+        );
+        assert_eq!(private(&other, "istio", false, Some("given:1"), None), "given:1");
+    }
+
+    #[test]
+    fn t36_a_value_in_use_is_kept_while_the_lookup_is_inconclusive() {
+        let elsewhere = world_with(&[("gw-edge", 80)]);
+        let in_use = Some("gw-edge.infra.svc.cluster.local:8443");
+        assert_eq!(
+            private(&elsewhere, "istio", false, None, in_use),
+            "gw-edge.infra.svc.cluster.local:8443"
+        );
+    }
 }

@@ -78,8 +78,8 @@ pub struct MCPServerRegistrationSpec {
     /// The server's lists differ from user to user and are fetched for each caller.
     #[serde(default)]
     pub user_specific_list: Switch,
-    /// Categories for discovery. Effective default `[uncategorised]`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Categories for discovery.
+    #[serde(default = "default_category")]
     #[schemars(
         length(max = 3),
         inner(length(min = 1, max = 128), regex(pattern = r"^[^\x00-\x1f\x7f]+$"))
@@ -179,6 +179,10 @@ pub struct MCPServerRegistrationStatus {
     /// Tools that the brokers reported at the last successful answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovered_tools: Option<i32>,
+}
+
+fn default_category() -> Vec<String> {
+    vec!["uncategorised".to_owned()]
 }
 
 fn default_path() -> String {

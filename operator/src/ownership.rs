@@ -40,7 +40,7 @@ pub(crate) fn handed_over(desired: &Value, live: &Value) -> Option<Vec<Value>> {
                 merge(fields, taken);
             }
         }
-        None => kept.push(our_apply(desired, entries, taken)),
+        None => kept.push(our_apply(desired, entries, &taken)),
     }
     Some(kept)
 }
@@ -61,7 +61,7 @@ fn is_our_apply(entry: &Value) -> bool {
         && text(entry, "manager") == Some(names::FIELD_MANAGER)
 }
 
-fn our_apply(desired: &Value, entries: &[Value], fields: Map<String, Value>) -> Value {
+fn our_apply(desired: &Value, entries: &[Value], fields: &Map<String, Value>) -> Value {
     let time = entries.iter().find_map(|entry| text(entry, "time"));
     let mut entry = json!({
         "manager": names::FIELD_MANAGER,

@@ -10,6 +10,8 @@ use crate::{
 };
 
 const READ: &[&str] = &["get", "list", "watch"];
+/// What a cache needs.
+const WATCH: &[&str] = &["list", "watch"];
 const KINDS: &[&str] = &[
     "mcpauthpolicies",
     "mcpgatewayextensions",
@@ -64,24 +66,20 @@ const STATUS: &[&str] = &[
 
 /// What the operator may do in the whole cluster.
 const OPERATOR: &[Rule] = &[
-    rule(names::GROUP, KINDS, &["get", "list", "watch", "patch"]),
+    rule(names::GROUP, KINDS, &["list", "patch", "watch"]),
+    rule(names::GROUP, &["mcpgatewayextensions"], &["get"]),
     rule(names::GROUP, STATUS, &["patch"]),
     rule(names::GROUP, &["mcpgatewayextensions/finalizers"], &["update"]),
     rule(
         "",
-        &[
-            "configmaps",
-            "namespaces",
-            "secrets",
-            "serviceaccounts",
-            "services",
-        ],
+        &["configmaps", "secrets", "serviceaccounts", "services"],
         READ,
     ),
+    rule("", &["namespaces"], WATCH),
     rule("", &["secrets", "serviceaccounts", "services"], &["create"]),
     rule("", &["secrets"], &["delete", "patch"]).only(&[names::CONFIG_SECRET, names::SIGNING_KEY_SECRET]),
     rule("", &["serviceaccounts", "services"], &["delete", "patch"]).only(&[names::BROKER]),
-    rule("", &["pods"], &["get", "list"]),
+    rule("", &["pods"], &["list"]),
     rule("apps", &["deployments"], &["create", "get", "list", "watch"]),
     rule("apps", &["deployments"], &["delete", "patch"]).only(&[names::BROKER]),
     rule(
@@ -101,7 +99,8 @@ const OPERATOR: &[Rule] = &[
         &["create", "get", "list", "watch"],
     ),
     rule("networking.k8s.io", &["networkpolicies"], &["delete", "patch"]).only(&[names::BROKER]),
-    rule(names::GATEWAY_API_GROUP, &["gateways", "referencegrants"], READ),
+    rule(names::GATEWAY_API_GROUP, &["gateways"], READ),
+    rule(names::GATEWAY_API_GROUP, &["referencegrants"], WATCH),
     rule(names::GATEWAY_API_GROUP, &["gateways/status"], &["patch"]),
     rule(
         names::GATEWAY_API_GROUP,
@@ -110,30 +109,21 @@ const OPERATOR: &[Rule] = &[
     ),
     rule(names::GATEWAY_API_GROUP, &["httproutes"], &["delete", "patch"])
         .only(&[names::ROUTE, names::TOKENS_ROUTE]),
-    rule(
-        names::GATEWAY_API_GROUP,
-        &["httproutes/status"],
-        &["patch", "update"],
-    ),
+    rule(names::GATEWAY_API_GROUP, &["httproutes/status"], &["patch"]),
     rule(
         "networking.istio.io",
         &["envoyfilters"],
         &["create", "delete", "get", "list", "patch", "watch"],
     ),
-    rule("discovery.k8s.io", &["endpointslices"], READ),
+    rule("discovery.k8s.io", &["endpointslices"], WATCH),
     rule("events.k8s.io", &["events"], &["create", "patch"]),
-    rule("coordination.k8s.io", &["leases"], &["get", "list"]),
+    rule("coordination.k8s.io", &["leases"], &["list"]),
     rule(
         "admissionregistration.k8s.io",
         ADMISSION,
-        &["create", "get", "list", "watch"],
+        &["create", "get", "list"],
     ),
-    rule(
-        "admissionregistration.k8s.io",
-        ADMISSION,
-        &["delete", "patch", "update"],
-    )
-    .only(&[
+    rule("admissionregistration.k8s.io", ADMISSION, &["delete", "patch"]).only(&[
         WEBHOOK,
         mcp_gateway_api::webhooks::ADVISORY_NAME,
         mcp_gateway_api::webhooks::supplementary::NAME,
@@ -145,20 +135,22 @@ const OPERATOR_OWN: &[Rule] = &[
     rule(
         "coordination.k8s.io",
         &["leases"],
-        &["create", "delete", "get", "list", "patch", "update", "watch"],
+        &["create", "delete", "get", "list", "update"],
     ),
     rule("", &["secrets"], &["patch"]).only(&["mcp-gateway-webhook-cert"]),
 ];
 
 /// What the webhook may do in the whole cluster; it reads only metadata of Secrets and ConfigMaps.
 const WEBHOOK_CLUSTER: &[Rule] = &[
-    rule(names::GROUP, KINDS, READ),
+    rule(names::GROUP, KINDS, WATCH),
+    rule(names::GROUP, &["mcpgatewayextensions"], &["get"]),
     rule(
         names::GATEWAY_API_GROUP,
         &["gateways", "httproutes", "referencegrants"],
-        READ,
+        WATCH,
     ),
-    rule("", &["namespaces"], READ),
+    rule(names::GATEWAY_API_GROUP, &["gateways"], &["get"]),
+    rule("", &["namespaces"], WATCH),
     rule("", &["configmaps", "secrets"], &["get"]),
 ];
 
@@ -166,7 +158,7 @@ const WEBHOOK_CLUSTER: &[Rule] = &[
 const WEBHOOK_OWN: &[Rule] = &[rule(
     "coordination.k8s.io",
     &["leases"],
-    &["create", "delete", "get", "list", "update", "watch"],
+    &["create", "delete", "get", "update"],
 )];
 
 /// What one ServiceAccount may do: in the whole cluster, and in the namespace of the installation.

@@ -1,7 +1,8 @@
 //! Upkeep of the exclusivity claims (operator.md 3.3): winners hold theirs, confirmed; stale ones are swept once a
-//! minute and whenever extensions or Gateways change. Every decision is `api::claims`'; holders are read live.
+//! minute and whenever extensions or Gateways change. Every decision is `api::claims`'; before anything is written, its
+//! holder is read live. What is in order costs one list and nothing else.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
 use kube::{
@@ -34,8 +35,8 @@ pub(crate) async fn reconcile(context: &Context) -> Result<Outcome, ReconcileErr
         leases: Api::namespaced(context.client.clone(), &context.settings.namespace),
         snapshot: &context.snapshot(),
     };
-    upkeep.sweep().await?;
-    upkeep.assert().await?;
+    let held = upkeep.sweep().await?;
+    upkeep.assert(&held).await?;
     Ok(Outcome::After(SWEEP))
 }
 
@@ -46,33 +47,46 @@ struct Upkeeper<'a> {
 }
 
 impl Upkeeper<'_> {
-    /// Deletes claims whose holder has no right to them any more.
-    async fn sweep(&self) -> Result<(), ReconcileError> {
+    /// Deletes claims whose holder has no right to them any more; returns all as listed, by the name of their Lease.
+    async fn sweep(&self) -> Result<BTreeMap<String, Claim>, ReconcileError> {
         let params = ListParams::default().labels(&format!("{CLAIM_LABEL}=true"));
         let leases = self
             .leases
             .list(&params)
             .await
             .map_err(ReconcileError::request("list claims"))?;
-        let (confirmed, open): (Vec<_>, Vec<_>) = leases
+        let claims: BTreeMap<String, Claim> = leases
             .items
             .iter()
-            .map(Claim::of)
-            .partition(|claim| claim.confirmed);
+            .map(|lease| (lease.name_any(), Claim::of(lease)))
+            .collect();
+        let confirmed = claims.values().filter(|claim| claim.confirmed).count();
         let metrics = &self.context.metrics;
-        metrics.claimed("confirmed", confirmed.len());
-        metrics.claimed("unconfirmed", open.len());
-        for lease in leases.items {
-            let claim = Claim::of(&lease);
-            let holder = self.holder(&claim).await?;
-            self.act(
-                &lease.name_any(),
-                &claim,
-                sweep(&claim, &holder, Timestamp::now()),
-            )
-            .await?;
+        metrics.claimed("confirmed", confirmed);
+        metrics.claimed("unconfirmed", claims.len() - confirmed);
+        for (name, claim) in &claims {
+            if self.is_in_order(claim) {
+                continue;
+            }
+            let holder = self.holder(claim).await?;
+            self.act(name, claim, sweep(claim, &holder, Timestamp::now()))
+                .await?;
         }
-        Ok(())
+        Ok(claims)
+    }
+
+    /// True when the holder, as last seen, still wants the claim: nothing has to be read to leave it as it is.
+    fn is_in_order(&self, claim: &Claim) -> bool {
+        let (Some(key), Some(holder)) = (&claim.key, &claim.holder) else {
+            return false;
+        };
+        let world = &self.snapshot.world;
+        world.extension(holder).is_some_and(|extension| {
+            let gateway = world.gateway(&gateway_of(extension));
+            is_live(&extension.metadata)
+                && extension.metadata.uid.as_deref() == Some(claim.holder_uid.as_str())
+                && keys_of(extension, gateway.map(AsRef::as_ref)).contains(key)
+        })
     }
 
     async fn act(&self, name: &str, claim: &Claim, step: Upkeep) -> Result<(), ReconcileError> {
@@ -91,8 +105,8 @@ impl Upkeeper<'_> {
         }
     }
 
-    /// Makes every winner hold its keys, confirmed.
-    async fn assert(&self) -> Result<(), ReconcileError> {
+    /// Makes every winner hold its keys, confirmed; one that does according to `held` costs nothing.
+    async fn assert(&self, held: &BTreeMap<String, Claim>) -> Result<(), ReconcileError> {
         let winners: Vec<_> = self
             .snapshot
             .world
@@ -102,7 +116,10 @@ impl Upkeeper<'_> {
         for extension in winners {
             let gateway = self.snapshot.world.gateway(&gateway_of(extension));
             for key in keys_of(extension, gateway.map(AsRef::as_ref)) {
-                self.assert_key(extension, &key).await?;
+                let claim = held.get(&key.lease_name());
+                if !claim.is_some_and(|claim| holds(extension, claim)) {
+                    self.assert_key(extension, &key).await?;
+                }
             }
         }
         Ok(())
@@ -217,4 +234,11 @@ impl Upkeeper<'_> {
             .map(|object| object.map(raw))
             .map_err(ReconcileError::request("read holder of claim"))
     }
+}
+
+/// True when the claim is the extension's, and confirmed.
+fn holds(extension: &MCPGatewayExtension, claim: &Claim) -> bool {
+    claim.confirmed
+        && claim.holder.as_ref() == Some(&ObjectKey::of(&extension.metadata))
+        && extension.metadata.uid.as_deref() == Some(claim.holder_uid.as_str())
 }

@@ -1,5 +1,7 @@
-//! The API server's audit log as typed records: who wrote what, when, and with what answer. Reads are not in it.
+//! The API server's audit log as typed records: who asked for what, when, and with what answer. Reads are in it for
+//! service accounts of workloads only: what the kit and the control plane read concerns no test.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
@@ -10,10 +12,10 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AuditMark(u64);
 
-/// One write request, answered.
+/// One request, answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Write {
-    /// `create`, `update`, `patch`, `delete` or `deletecollection`.
+pub struct Request {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`.
     pub verb: String,
     /// User, e.g. `system:serviceaccount:mcp-system:mcp-gateway-operator`.
     pub user: String,
@@ -31,6 +33,8 @@ pub struct Write {
     pub name: String,
     /// HTTP status of the answer.
     pub code: u16,
+    /// Did the authorizer refuse it, so that no role allowed it?
+    pub forbidden: bool,
     /// When the request came in.
     pub at: Timestamp,
     /// Was it a dry run, which stores nothing?
@@ -49,6 +53,8 @@ struct Event {
     object_ref: Option<ObjectRef>,
     response_status: Option<ResponseStatus>,
     request_received_timestamp: Timestamp,
+    #[serde(default)]
+    annotations: HashMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -73,7 +79,7 @@ struct ResponseStatus {
     code: u16,
 }
 
-impl From<Event> for Write {
+impl From<Event> for Request {
     fn from(event: Event) -> Self {
         let object = event.object_ref.unwrap_or_default();
         Self {
@@ -86,9 +92,21 @@ impl From<Event> for Write {
             namespace: object.namespace,
             name: object.name,
             code: event.response_status.map_or(0, |status| status.code),
+            forbidden: event
+                .annotations
+                .get("authorization.k8s.io/decision")
+                .is_some_and(|decision| decision == "forbid"),
             at: event.request_received_timestamp,
             dry_run: event.request_uri.contains("dryRun="),
         }
+    }
+}
+
+impl Request {
+    /// True for a request that can change something.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        !["get", "list", "watch"].contains(&self.verb.as_str())
     }
 }
 
@@ -97,8 +115,8 @@ pub(crate) fn mark(log: &Path) -> std::io::Result<AuditMark> {
     Ok(AuditMark(std::fs::metadata(log)?.len()))
 }
 
-/// The writes after `mark`, in the order in which they were answered.
-pub(crate) fn since(log: &Path, mark: AuditMark) -> std::io::Result<Vec<Write>> {
+/// The requests after `mark`, in the order in which they were answered.
+pub(crate) fn since(log: &Path, mark: AuditMark) -> std::io::Result<Vec<Request>> {
     let mut file = std::fs::File::open(log)?;
     file.seek(SeekFrom::Start(mark.0))?;
     let mut text = String::new();
@@ -107,11 +125,11 @@ pub(crate) fn since(log: &Path, mark: AuditMark) -> std::io::Result<Vec<Write>> 
 }
 
 /// Whole lines only: the last one may be half written.
-fn parse(text: &str) -> std::io::Result<Vec<Write>> {
+fn parse(text: &str) -> std::io::Result<Vec<Request>> {
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let lines = whole.lines().filter(|line| !line.is_empty());
     let events: Result<Vec<Event>, _> = lines.map(serde_json::from_str).collect();
-    Ok(events?.into_iter().map(Write::from).collect())
+    Ok(events?.into_iter().map(Request::from).collect())
 }
 
 #[cfg(test)]
@@ -121,7 +139,7 @@ mod tests {
     const LINE: &str = r#"{"kind":"Event","level":"Metadata","stage":"ResponseComplete","requestURI":"/apis/apps/v1/namespaces/n/deployments/d?dryRun=All","verb":"patch","user":{"username":"system:serviceaccount:n:s","groups":[]},"sourceIPs":["192.0.2.1"],"userAgent":"kube","objectRef":{"resource":"deployments","namespace":"n","name":"d","apiGroup":"apps","apiVersion":"v1","subresource":"status"},"responseStatus":{"metadata":{},"code":200},"requestReceivedTimestamp":"2026-11-21T08:00:00.123456Z","stageTimestamp":"2026-11-21T08:00:00.2Z"}"#;
 
     #[test]
-    fn a_line_becomes_a_write() {
+    fn a_line_becomes_a_request() {
         let writes = parse(&format!("{LINE}\n{{\"half")).unwrap();
         assert_eq!(writes.len(), 1);
         let write = &writes[0];
@@ -137,11 +155,11 @@ mod tests {
             (write.user.as_str(), write.code),
             ("system:serviceaccount:n:s", 200)
         );
-        assert!(write.dry_run);
+        assert!(write.dry_run && write.is_write());
     }
 
     #[test]
-    fn writes_before_the_mark_are_not_seen() {
+    fn requests_before_the_mark_are_not_seen() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("audit.log");
         std::fs::write(&log, format!("{LINE}\n")).unwrap();

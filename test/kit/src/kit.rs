@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::audit::{self, AuditMark, Write};
+use crate::audit::{self, AuditMark, Request};
 use crate::control_plane::{self, ControlPlaneError};
 use crate::eventually::{Unmet, eventually};
 use crate::gateways::child_name;
@@ -211,7 +211,17 @@ impl Kit {
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub fn writes_since(&self, mark: AuditMark) -> Result<Vec<Write>, KitError> {
+    pub fn writes_since(&self, mark: AuditMark) -> Result<Vec<Request>, KitError> {
+        let mut requests = self.requests_since(mark)?;
+        requests.retain(Request::is_write);
+        Ok(requests)
+    }
+
+    /// All writes since `mark`, and the reads of service accounts outside `kube-system`.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn requests_since(&self, mark: AuditMark) -> Result<Vec<Request>, KitError> {
         let log = self.state.audit_log();
         audit::since(&log, mark).map_err(io(&log))
     }

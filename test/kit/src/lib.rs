@@ -30,7 +30,7 @@ mod state_dir;
 mod supervisor;
 
 pub use apply::{ApplyError, apply, apply_yaml, parse_yaml};
-pub use audit::{AuditMark, Write};
+pub use audit::{AuditMark, Request};
 pub use cli::{Arguments, run};
 pub use eventually::{Unmet, eventually};
 pub use kit::{Component, Kit, KitError, Stopped};

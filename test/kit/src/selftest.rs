@@ -180,7 +180,7 @@ impl Selftest {
         self.logged("secret=two").await?;
         let writes = self.kit.writes_since(mark)?;
         let ours =
-            |write: &crate::audit::Write| write.resource == "secrets" && write.user == "kubernetes-admin";
+            |write: &crate::audit::Request| write.resource == "secrets" && write.user == "kubernetes-admin";
         ensure!(
             writes.iter().any(ours),
             "the audit log lacks the patch: {writes:?}"

@@ -17,8 +17,10 @@ mod admission_schema;
 mod admission_serving;
 mod authorization;
 mod healing;
+mod least_privilege;
 mod operator_children;
 mod operator_config;
+mod operator_ownership;
 mod operator_rivals;
 mod path;
 

@@ -518,3 +518,53 @@ async fn t47_a_rolling_update_flips_no_condition() -> anyhow::Result<()> {
         .await?
         .map_err(|flipped| anyhow::anyhow!("flipped: {flipped}"))
 }
+
+#[tokio::test]
+async fn the_network_policy_goes_and_comes_with_its_field() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    ready_site("policed").await?;
+    let manage = |management: &str| {
+        let spec = json!({"spec": {"networkPolicyManagement": management}});
+        patch("mcpge ext -n policed", "merge", &spec)
+    };
+    let line = "networkpolicy mcp-gateway -n policed";
+    let policy = get(line)?;
+    assert_eq!(
+        policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/name"],
+        "mcp-gateway"
+    );
+    manage("Disabled")?;
+    eventually(SOON, "the NetworkPolicy to go", async || match get(line) {
+        Ok(found) => Err(found["metadata"].to_string()),
+        Err(_) => Ok(()),
+    })
+    .await?;
+    manage("Enabled")?;
+    until(line, "the NetworkPolicy to come back", |_| true).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn t55_finalizers_of_an_older_install_are_taken_off() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    apply("{apiVersion: v1, kind: Namespace, metadata: {name: finals}}")?;
+    let object = |kind: &str, spec: &str| {
+        apply(&format!(
+            "{{apiVersion: mcp.kuadrant.io/v1alpha1, kind: {kind}, spec: {{{spec}}}, \
+            metadata: {{name: old, namespace: finals, finalizers: [mcp.kuadrant.io/finalizer, example.com/mine]}}}}"
+        ))
+    };
+    object("MCPServerRegistration", "targetRef: {name: none}")?;
+    object("MCPVirtualServer", "tools: [a]")?;
+    object("MCPAuthPolicy", "targetRefs: [{name: none}]")?;
+    for kind in ["mcpsr", "mcpvs", "mcpap"] {
+        let line = format!("{kind} old -n finals");
+        until(&line, "our finalizer to be off", |found| {
+            found["metadata"]["finalizers"] == json!(["example.com/mine"])
+        })
+        .await?;
+        patch(&line, "merge", &json!({"metadata": {"finalizers": null}}))?;
+        delete(&line)?;
+    }
+    Ok(())
+}

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use mcp_gateway_e2e::{Cluster, Site, apply, delete, get, kubectl, kubectl_with, next_second};
-use mcp_gateway_kit::eventually;
-use serde_json::Value;
+use mcp_gateway_kit::{Kit, eventually};
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -196,4 +196,183 @@ async fn t45_virtual_servers_are_written_as_a_whole() -> anyhow::Result<()> {
     })
     .await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn t32_a_foreign_config_secret_is_named_and_one_of_an_older_install_is_adopted() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    let site = Site::create("adopt")?;
+    let secret = "secret mcp-gateway-config -n adopt";
+    apply(
+        "{apiVersion: v1, kind: Secret, metadata: {name: mcp-gateway-config, namespace: adopt}, stringData: {config.yaml: mine}}",
+    )?;
+    let before = get(secret)?;
+    apply(&site.extension("adopt", "ext", "mcp", ""))?;
+    let message = site
+        .wait_not_ready("mcpge/ext -n adopt", "InvalidMCPGatewayExtension")
+        .await?;
+    assert!(
+        message.contains("conflict: Secret adopt/mcp-gateway-config exists and is not controlled"),
+        "{message}"
+    );
+    assert_eq!(get(secret)?, before);
+    kubectl("label secret mcp-gateway-config -n adopt mcp.kuadrant.io/aggregated=true")?;
+    site.wait_ready("mcpge/ext -n adopt")?;
+    let adopted = get(secret)?;
+    assert_eq!(adopted["metadata"]["uid"], before["metadata"]["uid"]);
+    assert_eq!(adopted["metadata"]["ownerReferences"][0]["name"], "ext");
+    assert!(document("adopt")?.contains("servers: []"));
+    Ok(())
+}
+
+/// What the brokers of a namespace have loaded, and which processes they are.
+async fn brokers_report(namespace: &str, secret_hash: &str) -> anyhow::Result<Vec<String>> {
+    let line = format!("pods -n {namespace} -l app.kubernetes.io/name=mcp-gateway");
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let mut processes = Vec::new();
+    for pod in get(&line)?["items"].as_array().cloned().unwrap_or_default() {
+        let address = pod["status"]["podIP"].as_str().unwrap_or_default();
+        let request = http
+            .get(format!("http://{address}:8080/status"))
+            .timeout(Duration::from_secs(3));
+        let status: Value = request.send().await?.json().await?;
+        anyhow::ensure!(status["config"]["hash"] == secret_hash, "{}", status["config"]);
+        let restarts = &pod["status"]["containerStatuses"][0]["restartCount"];
+        processes.push(format!("{} {restarts}", pod["metadata"]["uid"]));
+    }
+    Ok(processes)
+}
+
+fn hash_of(namespace: &str) -> anyhow::Result<String> {
+    let document = document(namespace)?;
+    let hash = document.lines().find_map(|line| line.strip_prefix("hash: "));
+    Ok(hash.unwrap_or_default().trim_matches(['"', '\'']).to_owned())
+}
+
+#[tokio::test]
+async fn t43_every_edit_reaches_the_running_broker() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    let site = site_with("edits", &["one"]).await?;
+    site.register("one", "one_")?;
+    site.wait_ready("mcpsr/one -n edits-servers")?;
+    for (secret, data) in [("first", "token: a"), ("second", "token: b")] {
+        apply(&format!(
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: {secret}, namespace: edits-servers, labels: {{mcp.kuadrant.io/secret: 'true'}}}}, \
+            stringData: {{{data}}}}}"
+        ))?;
+    }
+    let processes = brokers_report("edits", &hash_of("edits")?).await?;
+    let edits = [
+        json!({"category": ["weather"]}),
+        json!({"hint": "rain"}),
+        json!({"tags": ["wet"]}),
+        json!({"credentialRef": {"name": "first"}}),
+        json!({"credentialRef": {"name": "second"}}),
+        json!({"state": "Disabled"}),
+        json!({"state": "Enabled"}),
+    ];
+    for edit in edits {
+        let before = hash_of("edits")?;
+        let patch = json!({"spec": edit}).to_string();
+        kubectl_with(
+            &[
+                "patch",
+                "mcpsr",
+                "one",
+                "-n",
+                "edits-servers",
+                "--type",
+                "merge",
+                "-p",
+                &patch,
+            ],
+            "",
+        )?;
+        let served = eventually(SOON, &patch, async || {
+            let hash = hash_of("edits").map_err(|error| format!("{error:#}"))?;
+            if hash == before {
+                return Err("the document is not written yet".to_owned());
+            }
+            brokers_report("edits", &hash)
+                .await
+                .map_err(|error| format!("{error:#}"))
+        });
+        assert_eq!(served.await?, processes, "{edit}: no pod was restarted");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn t44_a_deleted_extension_takes_its_config_along_and_its_namespace_is_left_alone() -> anyhow::Result<()>
+{
+    let _cluster = Cluster::ready().await?;
+    let site = site_with("left", &["one", "two"]).await?;
+    site.register("one", "one_")?;
+    site.wait_ready("mcpsr/one -n left-servers")?;
+    delete("mcpge ext -n left")?;
+    eventually(SOON, "the children to be collected", async || {
+        let left = kubectl("get secret,deployment,service,httproute -n left -o name");
+        let left = left.map_err(|error| format!("{error:#}"))?;
+        if left.contains("mcp-gateway") {
+            Err(left)
+        } else {
+            Ok(())
+        }
+    })
+    .await?;
+    let kit = Kit::from_env()?;
+    let mark = kit.audit_mark()?;
+    site.register("two", "two_")?;
+    delete("mcpsr one -n left-servers")?;
+    status_says(
+        "mcpsr two -n left-servers",
+        "no valid mcpgatewayextensions configured for gateway left-gw/gw",
+    )
+    .await?;
+    let writes = kit.writes_since(mark)?;
+    let here: Vec<_> = writes
+        .iter()
+        .filter(|write| write.namespace == "left" && write.user.ends_with(":mcp-gateway-controller"))
+        .collect();
+    assert!(here.is_empty(), "{here:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn t49_no_object_is_without_a_verdict_and_every_column_has_a_value() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    let site = site_with("columns", &["one", "two"]).await?;
+    apply(
+        "{apiVersion: v1, kind: Secret, metadata: {name: token, namespace: columns-servers, labels: {mcp.kuadrant.io/secret: 'true'}}, stringData: {token: a}}",
+    )?;
+    apply(
+        "{apiVersion: mcp.kuadrant.io/v1alpha1, kind: MCPServerRegistration, metadata: {name: one, namespace: columns-servers}, \
+        spec: {targetRef: {name: one}, prefix: one_, credentialRef: {name: token}}}",
+    )?;
+    apply(
+        "{apiVersion: mcp.kuadrant.io/v1alpha1, kind: MCPVirtualServer, metadata: {name: some, namespace: columns-servers}, \
+        spec: {tools: [one_add]}}",
+    )?;
+    site.wait_ready("mcpsr/one -n columns-servers")?;
+    site.wait_ready("mcpvs/some -n columns-servers")?;
+    status_says("mcpvs some -n columns-servers", "\"resolvedTools\":1").await?;
+    for what in [
+        "mcpge ext -n columns",
+        "mcpsr one -n columns-servers",
+        "mcpvs some -n columns-servers",
+    ] {
+        let table = kubectl(&format!("get {what} -o wide"))?;
+        let mut lines = table.lines().map(|line| line.split_whitespace().count());
+        let (columns, values) = (lines.next(), lines.next());
+        assert!(columns == values && !table.contains("<none>"), "{table}");
+    }
+    kubectl(
+        "patch httproute two -n columns-servers --type=json -p=[{\"op\":\"replace\",\"path\":\"/spec/parentRefs/0/sectionName\",\"value\":\"other\"},{\"op\":\"replace\",\"path\":\"/spec/hostnames/0\",\"value\":\"two.columns.other\"}]",
+    )?;
+    site.register("two", "two_")?;
+    status_says(
+        "mcpsr two -n columns-servers",
+        "no matching mcpgatewayextensions for attached listener",
+    )
+    .await
 }

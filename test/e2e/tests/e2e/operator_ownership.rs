@@ -56,7 +56,7 @@ async fn what_an_older_operator_wrote_is_handed_over_and_goes_with_its_feature()
         let found = managers(&format!("{child} mcp-gateway -n older"))?;
         assert_eq!(
             found,
-            [ours.clone()],
+            std::slice::from_ref(&ours),
             "{child} was created by POST and is owned by one apply"
         );
     }

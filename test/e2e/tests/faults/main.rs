@@ -41,7 +41,8 @@ impl Stage {
         let cluster = Cluster::alone().await?;
         kubectl("scale deployment mcp-gateway-controller -n mcp-system --replicas=0")?;
         eventually(LONG, "the installed operator to be gone", async || {
-            let pods = kubectl("get pods -n mcp-system -l app.kubernetes.io/name=mcp-gateway-operator -o name");
+            let pods =
+                kubectl("get pods -n mcp-system -l app.kubernetes.io/name=mcp-gateway-operator -o name");
             match pods.map_err(|error| format!("{error:#}"))? {
                 none if none.is_empty() => Ok(()),
                 pods => Err(pods),
@@ -50,7 +51,11 @@ impl Stage {
         .await?;
         let proxy = Proxy::start().await?;
         let operator = Operator::start(&proxy)?;
-        Ok(Self { cluster, proxy, operator })
+        Ok(Self {
+            cluster,
+            proxy,
+            operator,
+        })
     }
 
     /// A crash as `kill -9` makes it, and a new process.
@@ -62,7 +67,11 @@ impl Stage {
     }
 
     async fn strike(self) -> anyhow::Result<()> {
-        let Self { cluster, mut operator, .. } = self;
+        let Self {
+            cluster,
+            mut operator,
+            ..
+        } = self;
         operator.kill().await?;
         drop(cluster);
         Ok(())
@@ -75,7 +84,10 @@ async fn undisturbed(stage: &Stage) -> anyhow::Result<serde_json::Value> {
     let site = site("calm")?;
     converged(&site).await?;
     let objects = outcome(&site)?;
-    ensure!(objects["team"].as_object().is_some_and(|team| team.len() > 8), "{objects:#}");
+    ensure!(
+        objects["team"].as_object().is_some_and(|team| team.len() > 8),
+        "{objects:#}"
+    );
     gone(&site).await?;
     Ok(objects)
 }
@@ -105,17 +117,27 @@ async fn converged(site: &Site) -> anyhow::Result<()> {
 
 async fn ready(site: &Site) -> anyhow::Result<()> {
     let name = site.name();
-    for what in [format!("mcpge ext -n {name}"), format!("mcpsr one -n {name}-servers")] {
+    for what in [
+        format!("mcpge ext -n {name}"),
+        format!("mcpsr one -n {name}-servers"),
+    ] {
         eventually(LONG, &format!("{what} to be ready"), async || {
             let object = get(&what).map_err(|error| format!("{error:#}"))?;
             let generation = object["metadata"]["generation"].clone();
-            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let conditions = object["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
             let ready = conditions.iter().any(|condition| {
                 condition["type"] == "Ready"
                     && condition["status"] == "True"
                     && condition["observedGeneration"] == generation
             });
-            if ready { Ok(()) } else { Err(json!(conditions).to_string()) }
+            if ready {
+                Ok(())
+            } else {
+                Err(json!(conditions).to_string())
+            }
         })
         .await?;
     }
@@ -139,10 +161,16 @@ async fn same(site: &Site, wanted: &serde_json::Value) -> anyhow::Result<()> {
 /// Deletes the extension and waits until nothing of it is left, anywhere; then the whole site.
 async fn gone(site: &Site) -> anyhow::Result<()> {
     let name = site.name();
-    kubectl(&format!("delete mcpge ext -n {name} --ignore-not-found --wait=false"))?;
+    kubectl(&format!(
+        "delete mcpge ext -n {name} --ignore-not-found --wait=false"
+    ))?;
     eventually(LONG, "nothing to be left of the extension", async || {
         let left = objects_of(site).map_err(|error| format!("{error:#}"))?;
-        if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(left.join(", "))
+        }
     })
     .await?;
     kubectl(&format!(
@@ -161,24 +189,56 @@ async fn t42_the_same_objects_come_out_while_calls_fail_and_watches_are_cut() ->
     for turn in 0..5 {
         let patch = json!({"spec": {"hint": format!("turn {turn}")}}).to_string();
         kubectl_with(
-            &["patch", "mcpsr", "one", "-n", "storm-servers", "--type", "merge", "-p", &patch],
+            &[
+                "patch",
+                "mcpsr",
+                "one",
+                "-n",
+                "storm-servers",
+                "--type",
+                "merge",
+                "-p",
+                &patch,
+            ],
             "",
         )?;
-        eventually(LONG, "the edit in the document, which never loses the server", async || {
-            let document = outcome::document("storm").map_err(|error| format!("{error:#}"))?;
-            assert!(document.contains("name: storm-servers/one"), "{document}");
-            if document.contains(&format!("turn {turn}")) { Ok(()) } else { Err(document) }
-        })
+        eventually(
+            LONG,
+            "the edit in the document, which never loses the server",
+            async || {
+                let document = outcome::document("storm").map_err(|error| format!("{error:#}"))?;
+                assert!(document.contains("name: storm-servers/one"), "{document}");
+                if document.contains(&format!("turn {turn}")) {
+                    Ok(())
+                } else {
+                    Err(document)
+                }
+            },
+        )
         .await?;
     }
     let patch = json!({"spec": {"hint": null}}).to_string();
     kubectl_with(
-        &["patch", "mcpsr", "one", "-n", "storm-servers", "--type", "merge", "-p", &patch],
+        &[
+            "patch",
+            "mcpsr",
+            "one",
+            "-n",
+            "storm-servers",
+            "--type",
+            "merge",
+            "-p",
+            &patch,
+        ],
         "",
     )?;
     ready(&site).await?;
     same(&site, &wanted).await?;
-    ensure!(stage.proxy.failed() > 10, "only {} calls failed", stage.proxy.failed());
+    ensure!(
+        stage.proxy.failed() > 10,
+        "only {} calls failed",
+        stage.proxy.failed()
+    );
     gone(&site).await?;
     stage.strike().await
 }
@@ -191,7 +251,9 @@ async fn an_api_server_or_etcd_that_is_away_is_ridden_out() -> anyhow::Result<()
     converged(&site).await?;
     let mut client = site.client().await?;
     client.initialize().await?;
-    let seconds = env::var("MCPGW_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok());
+    let seconds = env::var("MCPGW_OUTAGE_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok());
     let outage = Duration::from_secs(seconds.unwrap_or(15));
     for component in [Component::KubeApiserver, Component::Etcd] {
         let stopped = Kit::from_env()?.stop_component(component).await?;
@@ -199,7 +261,11 @@ async fn an_api_server_or_etcd_that_is_away_is_ridden_out() -> anyhow::Result<()
         let begun = tokio::time::Instant::now();
         while begun.elapsed() < outage {
             let result = client.call("one_add", json!({"a": 1, "b": calls})).await?;
-            assert_eq!(result["content"][0]["text"], (1 + calls).to_string(), "calls go on");
+            assert_eq!(
+                result["content"][0]["text"],
+                (1 + calls).to_string(),
+                "calls go on"
+            );
             calls += 1;
         }
         drop(stopped);
@@ -219,7 +285,11 @@ async fn a_kill_between_any_two_writes_leaves_nothing_half_done() -> anyhow::Res
     let mut stage = Stage::set().await?;
     let wanted = undisturbed(&stage).await?;
     let all = env::var_os("MCPGW_ALL_CRASH_POINTS").is_some();
-    let points: Vec<i64> = if all { (1..MANY_WRITES).collect() } else { SOME_POINTS.to_vec() };
+    let points: Vec<i64> = if all {
+        (1..MANY_WRITES).collect()
+    } else {
+        SOME_POINTS.to_vec()
+    };
     let mut crashes = 0;
     for point in points {
         let site = site(&format!("crash{point}"))?;
@@ -230,10 +300,15 @@ async fn a_kill_between_any_two_writes_leaves_nothing_half_done() -> anyhow::Res
         }
         crashes += 1;
         ready(&site).await?;
-        same(&site, &wanted).await.with_context(|| format!("killed after write {point}"))?;
+        same(&site, &wanted)
+            .await
+            .with_context(|| format!("killed after write {point}"))?;
         gone(&site).await?;
     }
-    ensure!(crashes >= SOME_POINTS.len(), "only {crashes} crash points were met");
+    ensure!(
+        crashes >= SOME_POINTS.len(),
+        "only {crashes} crash points were met"
+    );
     for point in 1..=if all { 8 } else { 2 } {
         let site = site(&format!("end{point}"))?;
         converged(&site).await?;
@@ -241,7 +316,9 @@ async fn a_kill_between_any_two_writes_leaves_nothing_half_done() -> anyhow::Res
         kubectl(&format!("delete mcpge ext -n end{point} --wait=false"))?;
         let met = crashed(&mut stage, Duration::from_secs(10)).await?;
         stage.proxy.heal();
-        gone(&site).await.with_context(|| format!("killed after write {point} of the end"))?;
+        gone(&site)
+            .await
+            .with_context(|| format!("killed after write {point} of the end"))?;
         ensure!(met || point > 1, "the deletion made no write");
     }
     stage.strike().await
@@ -272,7 +349,9 @@ async fn crashed_or_ready(stage: &mut Stage, site: &Site) -> anyhow::Result<bool
 async fn t37_kinds_that_are_not_served_yet_are_waited_for_and_picked_up() -> anyhow::Result<()> {
     let mut stage = Stage::set().await?;
     stage.operator.kill().await?;
-    stage.proxy.hide(&["gateway.networking.k8s.io", "networking.istio.io"]);
+    stage
+        .proxy
+        .hide(&["gateway.networking.k8s.io", "networking.istio.io"]);
     stage.operator = Operator::start(&stage.proxy)?;
     eventually(LONG, "the probes", async || stage.operator.is_ready().await).await?;
     let site = site("bare")?;
@@ -284,7 +363,11 @@ async fn t37_kinds_that_are_not_served_yet_are_waited_for_and_picked_up() -> any
     };
     says("ReferenceGrantRequired", "ReferenceGrant required").await?;
     stage.proxy.hide(&["networking.istio.io"]);
-    says("EnvoyFilterUnavailable", "EnvoyFilter (networking.istio.io) is not installed").await?;
+    says(
+        "EnvoyFilterUnavailable",
+        "EnvoyFilter (networking.istio.io) is not installed",
+    )
+    .await?;
     stage.proxy.hide(&[]);
     ready(&site).await?;
     gone(&site).await?;

@@ -70,7 +70,9 @@ impl Operator {
 
     /// Asks `/readyz`.
     pub(crate) async fn is_ready(&self) -> Result<(), String> {
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2));
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(2));
         let answer = async {
             let request = http.build()?.get(format!("http://{HEALTH}/readyz"));
             request.send().await?.error_for_status()

@@ -4,15 +4,30 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use mcp_gateway_e2e::{Site, get, kubectl};
 use serde_json::{Map, Value, json};
 
-const KINDS: &str = "secrets,serviceaccounts,roles,rolebindings,networkpolicies,services,deployments,httproutes,envoyfilters";
+const KINDS: &str =
+    "secrets,serviceaccounts,roles,rolebindings,networkpolicies,services,deployments,httproutes,envoyfilters";
 const OURS: &str = "-l app.kubernetes.io/managed-by=mcp-gateway-controller";
 
 /// Members whose value another run gives anew.
 const CHANGING: [&str; 18] = [
-    "uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "clusterIP", "clusterIPs",
-    "lastTransitionTime", "lastProbeTime", "observedGeneration", "mcp.kuadrant.io/env-secrets-hash",
-    "deployment.kubernetes.io/revision", "message", "kubectl.kubernetes.io/last-applied-configuration",
-    "secrets", "ipFamilies", "ipFamilyPolicy", "status",
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "managedFields",
+    "generation",
+    "clusterIP",
+    "clusterIPs",
+    "lastTransitionTime",
+    "lastProbeTime",
+    "observedGeneration",
+    "mcp.kuadrant.io/env-secrets-hash",
+    "deployment.kubernetes.io/revision",
+    "message",
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "secrets",
+    "ipFamilies",
+    "ipFamilyPolicy",
+    "status",
 ];
 
 /// The objects of a site in a form that can be compared.
@@ -37,14 +52,22 @@ pub(crate) fn objects_of(site: &Site) -> anyhow::Result<Vec<String>> {
     let name = site.name();
     let mut found: Vec<String> = Vec::new();
     for namespace in [name.to_owned(), format!("{name}-gw")] {
-        found.extend(ours(&namespace)?.into_iter().map(|(key, _)| format!("{namespace}/{key}")));
+        found.extend(
+            ours(&namespace)?
+                .into_iter()
+                .map(|(key, _)| format!("{namespace}/{key}")),
+        );
     }
     let marked = listeners(name)?;
     if marked != json!([]) {
         found.push(format!("listener condition {marked}"));
     }
     found.extend(claims(name)?);
-    found.extend(kubectl(&format!("get mcpge -n {name} -o name"))?.lines().map(str::to_owned));
+    found.extend(
+        kubectl(&format!("get mcpge -n {name} -o name"))?
+            .lines()
+            .map(str::to_owned),
+    );
     Ok(found)
 }
 
@@ -57,14 +80,22 @@ pub(crate) fn document(namespace: &str) -> anyhow::Result<String> {
 /// The first few lines that differ.
 pub(crate) fn difference(wanted: &Value, found: &Value) -> String {
     let (wanted, found) = (format!("{wanted:#}"), format!("{found:#}"));
-    let missing = wanted.lines().filter(|line| !found.contains(*line)).map(|line| format!("-{line}"));
-    let more = found.lines().filter(|line| !wanted.contains(*line)).map(|line| format!("+{line}"));
+    let missing = wanted
+        .lines()
+        .filter(|line| !found.contains(*line))
+        .map(|line| format!("-{line}"));
+    let more = found
+        .lines()
+        .filter(|line| !wanted.contains(*line))
+        .map(|line| format!("+{line}"));
     let lines: Vec<String> = missing.chain(more).take(12).collect();
     lines.join("\n")
 }
 
 fn decoded(value: &Value) -> String {
-    let bytes = STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
+    let bytes = STANDARD
+        .decode(value.as_str().unwrap_or_default())
+        .unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -85,10 +116,14 @@ fn compared(mut object: Value) -> Value {
     if object["kind"] == "Secret" {
         let document = decoded(&object["data"]["config.yaml"]);
         let lasting = document.lines().filter(|line| {
-            !["uid:", "createdAt:", "hash:"].iter().any(|member| line.trim_start().starts_with(member))
+            !["uid:", "createdAt:", "hash:"]
+                .iter()
+                .any(|member| line.trim_start().starts_with(member))
         });
         let lasting: Vec<&str> = lasting.collect();
-        let keys: Vec<String> = object["data"].as_object().map_or(Vec::new(), |data| data.keys().cloned().collect());
+        let keys: Vec<String> = object["data"]
+            .as_object()
+            .map_or(Vec::new(), |data| data.keys().cloned().collect());
         object["data"] = json!({"keys": keys, "document": lasting});
     }
     strip(&mut object);
@@ -108,7 +143,10 @@ fn strip(value: &mut Value) {
 
 /// Finalizers and conditions of an object of the user's.
 fn verdict(object: &Value) -> Value {
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let conditions = object["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let conditions: Vec<Value> = conditions
         .iter()
         .map(|condition| json!([condition["type"], condition["status"], condition["reason"]]))
@@ -119,10 +157,15 @@ fn verdict(object: &Value) -> Value {
 /// Listeners of the site's Gateway that carry our condition.
 fn listeners(site: &str) -> anyhow::Result<Value> {
     let gateway = get(&format!("gateway gw -n {site}-gw"))?;
-    let entries = gateway["status"]["listeners"].as_array().cloned().unwrap_or_default();
-    let marked = entries
-        .iter()
-        .filter(|entry| entry["conditions"].to_string().contains("\"MCPGatewayExtension\""));
+    let entries = gateway["status"]["listeners"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let marked = entries.iter().filter(|entry| {
+        entry["conditions"]
+            .to_string()
+            .contains("\"MCPGatewayExtension\"")
+    });
     Ok(marked.map(|entry| entry["name"].clone()).collect())
 }
 
@@ -130,7 +173,10 @@ fn listeners(site: &str) -> anyhow::Result<Value> {
 fn parents(site: &str) -> anyhow::Result<Value> {
     let route = get(&format!("httproute one -n {site}-servers"))?;
     let parents = route["status"]["parents"].as_array().cloned().unwrap_or_default();
-    Ok(parents.iter().map(|parent| parent["controllerName"].clone()).collect())
+    Ok(parents
+        .iter()
+        .map(|parent| parent["controllerName"].clone())
+        .collect())
 }
 
 /// The exclusivity claims of the site's extension.
@@ -141,6 +187,11 @@ fn claims(site: &str) -> anyhow::Result<Vec<String>> {
     Ok(leases
         .iter()
         .filter(|lease| lease["spec"]["holderIdentity"] == holder.as_str())
-        .map(|lease| format!("claim {}", lease["metadata"]["annotations"]["mcp.kuadrant.io/claim-key"]))
+        .map(|lease| {
+            format!(
+                "claim {}",
+                lease["metadata"]["annotations"]["mcp.kuadrant.io/claim-key"]
+            )
+        })
         .collect())
 }

@@ -74,7 +74,12 @@ impl Proxy {
         };
         let router = Router::new().fallback(handle).with_state(server);
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Ok(Self { address, faults, cut, set_cut })
+        Ok(Self {
+            address,
+            faults,
+            cut,
+            set_cut,
+        })
     }
 
     pub(crate) fn url(&self) -> String {
@@ -126,7 +131,9 @@ enum Fate {
     Through,
     Answered(StatusCode),
     /// The connection breaks, after the call got through or before.
-    Dropped { through: bool },
+    Dropped {
+        through: bool,
+    },
 }
 
 impl Faults {
@@ -170,7 +177,10 @@ async fn handle(State(server): State<Server>, request: Request) -> Response {
     }
     let is_last = server.faults.is_last_write(&request);
     let fate = server.faults.fate(request.uri().path());
-    let is_watch = request.uri().query().is_some_and(|query| query.contains("watch="));
+    let is_watch = request
+        .uri()
+        .query()
+        .is_some_and(|query| query.contains("watch="));
     match fate {
         Fate::Answered(status) => return answered(status),
         Fate::Dropped { through: false } => return dropped(),
@@ -182,7 +192,11 @@ async fn handle(State(server): State<Server>, request: Request) -> Response {
     if is_last {
         server.cut.send_replace(true);
     }
-    if is_last || lost { dropped() } else { answer.unwrap_or_else(|_| dropped()) }
+    if is_last || lost {
+        dropped()
+    } else {
+        answer.unwrap_or_else(|_| dropped())
+    }
 }
 
 async fn forwarded(server: &Server, request: Request, is_watch: bool) -> anyhow::Result<Response> {
@@ -208,7 +222,11 @@ async fn forwarded(server: &Server, request: Request, is_watch: bool) -> anyhow:
     let life = server.faults.draw(WATCH_TENTHS) + 1;
     let cut = server.cut.subscribe();
     let life = (is_watch && server.faults.cut_watches.load(Ordering::SeqCst)).then_some(life);
-    let chunks = until_cut(chunks, life.map(|tenths| Duration::from_millis(100) * tenths), cut);
+    let chunks = until_cut(
+        chunks,
+        life.map(|tenths| Duration::from_millis(100) * tenths),
+        cut,
+    );
     Ok(response.body(Body::from_stream(chunks))?)
 }
 
@@ -229,13 +247,14 @@ fn until_cut(
             () = over => {}
             _ = cut.wait_for(|cut| *cut) => {}
         }
-        Err(io::Error::other("cut"))
     };
-    // Whichever comes first: a chunk is passed on, the end ends it.
-    let end = stream::once(end).boxed();
-    let chunks = chunks.map(Some).chain(stream::once(async { None }));
-    let chunks = chunks.map(|chunk| chunk.map_or(Err(io::Error::other("end")), Ok)).map(Result::flatten_end);
-    stream::select(chunks, end)
+    stream::unfold(Some((Box::pin(chunks), Box::pin(end))), async |state| {
+        let (mut chunks, mut end) = state?;
+        tokio::select! {
+            chunk = chunks.next() => chunk.map(|chunk| (chunk, Some((chunks, end)))),
+            () = &mut end => Some((Err(io::Error::other("cut")), None)),
+        }
+    })
 }
 
 fn answered(status: StatusCode) -> Response {

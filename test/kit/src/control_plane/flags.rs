@@ -7,13 +7,20 @@ use crate::supervisor::Component;
 
 const ETCD_URL: &str = "http://127.0.0.1:2379";
 
-/// Every write is recorded, no read: what a test of zero writes needs.
+/// Every write is recorded, and what the service accounts of workloads read: what tests of zero writes and of least
+/// privilege need. Everything else that runs here is an administrator or a part of the control plane.
 const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
 - level: None
   verbs: [get, list, watch]
+  userGroups: [system:masters, system:nodes, \"system:serviceaccounts:kube-system\"]
+- level: None
+  verbs: [get, list, watch]
+  users: [\"system:apiserver\", \"system:anonymous\"]
+- level: None
+  nonResourceURLs: [\"*\"]
 - level: Metadata
 ";
 

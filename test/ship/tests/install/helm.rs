@@ -1,6 +1,6 @@
 //! The chart: the one command of the install guide on an empty cluster, twice; uninstall with objects present; reinstall.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use anyhow::{Context, ensure};
 use mcp_gateway_e2e::{Site, apply, get, kubectl, kubectl_with};
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     CLUSTER,
-    cluster::{brokers, clear, prepare},
+    cluster::{brokers, clear, prepare, program},
 };
 
 #[tokio::test]
@@ -84,8 +84,43 @@ async fn life(helm: Helm, name: &str) -> anyhow::Result<()> {
     );
     again(&team).await?;
 
-    helm.output(&["uninstall", "mcp-gateway", "-n", "mcp-system", "--wait"])?;
+    without_hooks(helm, &other).await?;
     clear(&[name, &other])
+}
+
+/// An uninstall without hooks leaves no admission behind that would refuse everything; `mcpgw uninstall` does the rest.
+async fn without_hooks(helm: Helm, namespace: &str) -> anyhow::Result<()> {
+    let words = [
+        "uninstall",
+        "mcp-gateway",
+        "-n",
+        "mcp-system",
+        "--wait",
+        "--no-hooks",
+    ];
+    helm.output(&words)?;
+    let kinds = "validatingwebhookconfigurations,mutatingwebhookconfigurations";
+    eventually(
+        Duration::from_secs(60),
+        "admission to go with the release",
+        async || {
+            let found = kubectl(&format!("get {kinds} -o name")).map_err(|error| format!("{error:#}"))?;
+            if found.contains("mcp") { Err(found) } else { Ok(()) }
+        },
+    )
+    .await?;
+    kubectl(&format!(
+        "annotate --overwrite mcpge/ext -n {namespace} edited=again"
+    ))?;
+    let released = Command::new(program())
+        .args(["uninstall", "--namespace", "mcp-system"])
+        .output()?;
+    ensure!(
+        released.status.success(),
+        "{}",
+        String::from_utf8_lossy(&released.stderr)
+    );
+    Ok(())
 }
 
 /// The API server takes what each documented combination of values renders, with strict validation.
