@@ -4,7 +4,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use mcp_gateway_api::{
@@ -28,6 +31,9 @@ pub(crate) enum Served {
     Missing,
 }
 
+/// A count of changes that others can read.
+pub(crate) type Version = Arc<AtomicU64>;
+
 /// The store.
 #[derive(Default)]
 pub(crate) struct Cache {
@@ -40,12 +46,25 @@ struct Inner {
     world: Arc<World>,
     served: BTreeMap<Kind, Served>,
     undecodable: BTreeMap<(Kind, ObjectKey), String>,
+    /// Counts the changes of `world`; the queue reads it.
+    version: Version,
 }
 
 impl Cache {
     /// The rules' view of now.
     pub(crate) fn world(&self) -> Arc<World> {
         Arc::clone(&self.lock().world)
+    }
+
+    /// The rules' view of now, and how many changes it has seen.
+    pub(crate) fn versioned_world(&self) -> (Arc<World>, u64) {
+        let inner = self.lock();
+        (Arc::clone(&inner.world), inner.version.load(Ordering::SeqCst))
+    }
+
+    /// How many changes the rules' view has seen.
+    pub(crate) fn version(&self) -> Version {
+        Arc::clone(&self.lock().version)
     }
 
     /// The object as last seen: whole, or metadata only for the kinds that are watched that way.
@@ -177,12 +196,14 @@ impl Inner {
     fn store(&mut self, kind: Kind, key: &ObjectKey, mut object: Value, notable: bool) {
         trim(kind, key, &mut object);
         if !notable {
-            self.objects
-                .entry(kind)
-                .or_default()
-                .insert(key.clone(), Arc::new(object));
+            self.insert(kind, key, object);
             return;
         }
+        if !is_in_world(kind) {
+            self.insert(kind, key, object);
+            return;
+        }
+        self.version.fetch_add(1, Ordering::SeqCst);
         match set_in_world(Arc::make_mut(&mut self.world), kind, key, &object) {
             Ok(()) => {
                 self.undecodable.remove(&(kind, key.clone()));
@@ -193,6 +214,10 @@ impl Inner {
                 self.undecodable.insert((kind, key.clone()), error.to_string());
             }
         }
+        self.insert(kind, key, object);
+    }
+
+    fn insert(&mut self, kind: Kind, key: &ObjectKey, object: Value) {
         self.objects
             .entry(kind)
             .or_default()
@@ -200,6 +225,10 @@ impl Inner {
     }
 
     fn forget(&mut self, kind: Kind, key: &ObjectKey) {
+        if !is_in_world(kind) {
+            return;
+        }
+        self.version.fetch_add(1, Ordering::SeqCst);
         remove_from_world(Arc::make_mut(&mut self.world), kind, key);
         self.undecodable.remove(&(kind, key.clone()));
     }
@@ -242,6 +271,22 @@ fn differs(kind: Kind, former: &Value, object: &Value) -> bool {
     let opaque = matches!(kind, Kind::Secret | Kind::ConfigMap);
     let version = |object: &Value| object.pointer("/metadata/resourceVersion").cloned();
     (opaque && version(former) != version(object)) || strip(former) != strip(object)
+}
+
+/// True for the kinds that the rules read.
+fn is_in_world(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Extension
+            | Kind::Registration
+            | Kind::VirtualServer
+            | Kind::AuthPolicy
+            | Kind::Gateway
+            | Kind::HttpRoute
+            | Kind::Service
+            | Kind::Namespace
+            | Kind::ReferenceGrant
+    )
 }
 
 fn set_in_world(

@@ -76,16 +76,20 @@ impl Context {
         }
     }
 
-    /// The verdicts of now. When they differ from the former ones, everything concerned is queued.
+    /// The verdicts that evaluations decide over.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot_since(0)
+    }
+
+    /// Verdicts over at least `version` changes of the world. Judging everything costs much more than evaluating one
+    /// item, so the present ones serve everybody who was queued before they were made. When new ones differ from the
+    /// former ones, everything concerned is queued.
+    pub(crate) fn snapshot_since(&self, version: u64) -> Arc<Snapshot> {
         let mut slot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        let world = self.cache.world();
-        if let Some(current) = slot
-            .as_ref()
-            .filter(|current| Arc::ptr_eq(&current.world, &world))
-        {
+        if let Some(current) = slot.as_ref().filter(|current| current.version >= version) {
             return Arc::clone(current);
         }
+        let world = self.cache.versioned_world();
         let fresh = Arc::new(Snapshot::compute(world, &self.settings.cluster_domain));
         if let Some(former) = slot.as_ref() {
             self.queue.add(fresh.changes_since(former));

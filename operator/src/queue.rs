@@ -1,15 +1,17 @@
 //! The work queue: one entry for each item, bursts coalesced, failures backed off with jitter, never two runs of one
-//! item at once (operator.md 4.7).
+//! item at once (operator.md 4.7). Each item remembers how many changes of the world there were when it was queued.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use mcp_gateway_api::object_key::ObjectKey;
 use rand::Rng;
 use tokio::{sync::Notify, time::Instant};
+
+use crate::cache::Version;
 
 /// How long a burst of changes of one object is gathered.
 const COALESCE: Duration = Duration::from_millis(100);
@@ -88,9 +90,15 @@ pub(crate) enum Outcome {
     Failed,
 }
 
+#[derive(Clone, Copy)]
+struct Due {
+    time: Instant,
+    version: u64,
+}
+
 #[derive(Default)]
 struct State {
-    due: BTreeMap<WorkItem, Instant>,
+    due: BTreeMap<WorkItem, Due>,
     running: BTreeSet<WorkItem>,
     failures: BTreeMap<WorkItem, u32>,
 }
@@ -100,20 +108,30 @@ struct State {
 pub(crate) struct Queue {
     state: Mutex<State>,
     changed: Notify,
+    version: Version,
 }
 
 impl Queue {
+    /// A queue that reads the count of changes from `version`.
+    pub(crate) fn following(version: Version) -> Self {
+        Self {
+            version,
+            ..Self::default()
+        }
+    }
+
     /// Asks for a run of each item soon.
     pub(crate) fn add(&self, items: impl IntoIterator<Item = WorkItem>) {
         self.add_at(items, Instant::now() + COALESCE);
     }
 
-    /// Takes the next item that is due; waits for it. Every item taken is given back with [`Queue::finish`].
-    pub(crate) async fn take(&self) -> WorkItem {
+    /// Takes the next item that is due, with the count of changes that it has to be evaluated over at least; waits for
+    /// it. Every item taken is given back with [`Queue::finish`].
+    pub(crate) async fn take(&self) -> (WorkItem, u64) {
         loop {
             let changed = self.changed.notified();
             let wait = match self.lock().next(Instant::now()) {
-                Next::Item(item) => return item,
+                Next::Item(item, version) => return (item, version),
                 Next::At(time) => Some(time),
                 Next::Nothing => None,
             };
@@ -146,7 +164,8 @@ impl Queue {
             state.failures.remove(item);
         }
         if let Some(wait) = wait {
-            state.put(item.clone(), Instant::now() + wait);
+            let time = Instant::now() + wait;
+            state.put(item.clone(), Due { time, version: 0 });
         }
         drop(state);
         self.changed.notify_waiters();
@@ -160,9 +179,10 @@ impl Queue {
     }
 
     fn add_at(&self, items: impl IntoIterator<Item = WorkItem>, time: Instant) {
+        let version = self.version.load(Ordering::SeqCst);
         let mut state = self.lock();
         for item in items {
-            state.put(item, time);
+            state.put(item, Due { time, version });
         }
         drop(state);
         self.changed.notify_waiters();
@@ -174,32 +194,33 @@ impl Queue {
 }
 
 enum Next {
-    Item(WorkItem),
+    Item(WorkItem, u64),
     At(Instant),
     Nothing,
 }
 
 impl State {
-    /// The earlier of two wishes counts: a burst is gathered from its first change on.
-    fn put(&mut self, item: WorkItem, time: Instant) {
-        let due = self.due.entry(item).or_insert(time);
-        *due = (*due).min(time);
+    /// The earlier of two wishes counts: a burst is gathered from its first change on. So does the later version.
+    fn put(&mut self, item: WorkItem, wish: Due) {
+        let due = self.due.entry(item).or_insert(wish);
+        due.time = due.time.min(wish.time);
+        due.version = due.version.max(wish.version);
     }
 
     fn next(&mut self, now: Instant) -> Next {
         let waiting = self.due.iter().filter(|(item, _)| !self.running.contains(*item));
-        let Some((item, time)) = waiting
-            .min_by_key(|(_, time)| **time)
-            .map(|(item, time)| (item.clone(), *time))
+        let Some((item, due)) = waiting
+            .min_by_key(|(_, due)| due.time)
+            .map(|(item, due)| (item.clone(), *due))
         else {
             return Next::Nothing;
         };
-        if time > now {
-            return Next::At(time);
+        if due.time > now {
+            return Next::At(due.time);
         }
         self.due.remove(&item);
         self.running.insert(item.clone());
-        Next::Item(item)
+        Next::Item(item, due.version)
     }
 }
 
@@ -232,24 +253,44 @@ mod tests {
         let queue = Queue::default();
         queue.add([item("a"), item("a")]);
         queue.add([item("a")]);
-        let taken = queue.take().await;
+        let (taken, _) = queue.take().await;
         assert_eq!(taken, item("a"));
         queue.add([item("a")]);
         let early = tokio::time::timeout(Duration::from_secs(5), queue.take()).await;
         assert!(early.is_err(), "never two runs of one item at once");
         queue.finish(&taken, Outcome::Done);
-        assert_eq!(queue.take().await, item("a"));
+        assert_eq!(queue.take().await.0, item("a"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_wish_for_later_gives_way_to_a_change() {
         let queue = Queue::default();
         queue.add([item("a")]);
-        let taken = queue.take().await;
+        let (taken, _) = queue.take().await;
         queue.finish(&taken, Outcome::After(Duration::from_secs(600)));
         queue.add([item("a")]);
         let start = Instant::now();
         queue.take().await;
         assert!(start.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_item_is_evaluated_over_every_change_before_its_last_wish() {
+        let version = Version::default();
+        let queue = Queue::following(Version::clone(&version));
+        version.store(3, Ordering::SeqCst);
+        queue.add([item("a")]);
+        version.store(5, Ordering::SeqCst);
+        queue.add([item("a"), item("b")]);
+        version.store(9, Ordering::SeqCst);
+        let (taken, needed) = queue.take().await;
+        assert_eq!((taken.clone(), needed), (item("a"), 5));
+        queue.finish(&taken, Outcome::After(Duration::from_secs(1)));
+        assert_eq!(queue.take().await, (item("b"), 5));
+        assert_eq!(
+            queue.take().await,
+            (item("a"), 0),
+            "nothing that concerns it has changed"
+        );
     }
 }

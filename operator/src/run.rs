@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     blueprint::Settings,
+    cache::Cache,
     context::{Context, Parts},
     events::Events,
     health,
@@ -110,11 +111,12 @@ fn context(options: &Options, environment: &Environment, client: Client) -> anyh
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .context("make HTTP client")?;
+    let cache = Arc::new(Cache::default());
     Ok(Context::new(Parts {
         events: Events::new(client.clone(), environment.pod.clone()),
         client,
-        cache: Arc::default(),
-        queue: Arc::default(),
+        queue: Arc::new(Queue::following(cache.version())),
+        cache,
         metrics: Arc::new(Metrics::new()),
         settings: Arc::new(Settings {
             broker_image: environment.broker_image.clone(),
@@ -240,8 +242,8 @@ impl Work {
                 _ = siblings.tick() => if self.is_younger().await { break },
                 Some(_) = running.join_next() => {}
                 item = next(&queue, &slots) => {
-                    let Some((item, slot)) = item else { break };
-                    running.spawn(work_on(Arc::clone(&self.context), item, slot));
+                    let Some(work) = item else { break };
+                    running.spawn(work_on(Arc::clone(&self.context), work));
                 }
             }
         }
@@ -260,13 +262,17 @@ impl Work {
 
 type Slot = tokio::sync::OwnedSemaphorePermit;
 
-async fn next(queue: &Queue, slots: &Arc<Semaphore>) -> Option<(WorkItem, Slot)> {
+/// An item, the count of changes that it needs, and the permission to run.
+type Taken = ((WorkItem, u64), Slot);
+
+async fn next(queue: &Queue, slots: &Arc<Semaphore>) -> Option<Taken> {
     let slot = Arc::clone(slots).acquire_owned().await.ok()?;
     Some((queue.take().await, slot))
 }
 
-async fn work_on(context: Arc<Context>, item: WorkItem, slot: Slot) {
+async fn work_on(context: Arc<Context>, ((item, version), slot): Taken) {
     let queue = Arc::clone(&context.queue);
+    context.snapshot_since(version);
     let outcome = reconcile::run(context, &item).await;
     queue.finish(&item, outcome);
     drop(slot);

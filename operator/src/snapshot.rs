@@ -17,12 +17,14 @@ pub(crate) struct Snapshot {
     pub(crate) world: Arc<World>,
     /// The verdicts.
     pub(crate) plan: Plan,
+    /// How many changes of the world it has seen.
+    pub(crate) version: u64,
 }
 
 impl Snapshot {
-    pub(crate) fn compute(world: Arc<World>, cluster_domain: &str) -> Self {
+    pub(crate) fn compute((world, version): (Arc<World>, u64), cluster_domain: &str) -> Self {
         let plan = Plan::compute(&world, cluster_domain);
-        Self { world, plan }
+        Self { world, plan, version }
     }
 
     pub(crate) fn judgement(&self, extension: &ObjectKey) -> Option<&Judgement> {

@@ -1,4 +1,5 @@
-//! Role `mcp-gateway`: the broker may watch its own config Secret, nothing else (operator.md 5.1).
+//! Role `mcp-gateway`: the broker may watch its own config Secret, nothing else (operator.md 5.1, without the verb that it
+//! never uses).
 
 use mcp_gateway_api::names;
 use serde_json::json;
@@ -11,7 +12,7 @@ pub(crate) fn build(blueprint: &Blueprint) -> Child {
         "apiGroups": [""],
         "resources": ["secrets"],
         "resourceNames": [names::CONFIG_SECRET],
-        "verbs": ["get", "list", "watch"],
+        "verbs": ["list", "watch"],
     }]});
     Child::owned(blueprint, Kind::Role, names::BROKER, rules)
 }

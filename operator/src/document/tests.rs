@@ -14,7 +14,7 @@ fn key() -> ObjectKey {
 
 /// The document of `team/ext`.
 fn made(objects: &Objects, secrets: &Readings, former: Option<&GatewayConfig>) -> Document {
-    let snapshot = Snapshot::compute(objects.0.world(), "cluster.local");
+    let snapshot = Snapshot::compute(objects.0.versioned_world(), "cluster.local");
     let extension = snapshot.world.extension(&key()).expect("stored").clone();
     let accepted = snapshot.accepted(&key()).expect("accepted");
     let sources = Sources {

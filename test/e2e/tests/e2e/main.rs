@@ -17,6 +17,7 @@ mod admission_schema;
 mod admission_serving;
 mod authorization;
 mod healing;
+mod isolation;
 mod least_privilege;
 mod operator_children;
 mod operator_config;

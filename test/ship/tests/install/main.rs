@@ -4,6 +4,7 @@
 
 mod cluster;
 mod helm;
+mod isolated;
 mod olm;
 
 use tokio::sync::Mutex;
