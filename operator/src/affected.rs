@@ -124,17 +124,25 @@ impl Items<'_> {
         self.registration_and_extensions(&registration);
         let route = route_of(&registration);
         self.found.insert(WorkItem::RouteStatus(route.clone()));
-        let prefix = registration
-            .spec
-            .prefix
-            .as_deref()
-            .filter(|prefix| !prefix.is_empty());
-        let same_prefix =
-            |other: &&Arc<MCPServerRegistration>| prefix.is_some() && other.spec.prefix.as_deref() == prefix;
         let world = self.world;
+        let gateways = |of: &ObjectKey| {
+            world
+                .route(of)
+                .map(|route| gateways_of(route))
+                .unwrap_or_default()
+        };
+        let here = gateways(&route);
+        // A prefix is contested only on one Gateway.
+        let meets = |other: &&Arc<MCPServerRegistration>| {
+            gateways(&route_of(other))
+                .iter()
+                .any(|gateway| here.contains(gateway))
+        };
+        let prefix = registration.spec.prefix.as_deref().unwrap_or_default();
+        let same_prefix = world.registrations_with_prefix(prefix).filter(meets);
         let rivals: Vec<Arc<MCPServerRegistration>> = world
             .registrations_of(&route)
-            .chain(world.registrations().filter(same_prefix))
+            .chain(same_prefix)
             .cloned()
             .collect();
         for rival in rivals {

@@ -100,7 +100,14 @@ struct Due {
 struct State {
     due: BTreeMap<WorkItem, Due>,
     running: BTreeSet<WorkItem>,
-    failures: BTreeMap<WorkItem, u32>,
+    failures: BTreeMap<WorkItem, Failures>,
+}
+
+/// Failures in a row, and until when the last one is waited for.
+#[derive(Clone, Copy)]
+struct Failures {
+    count: u32,
+    until: Instant,
 }
 
 /// The queue. Bounded by the number of objects, because every item is in it at most once.
@@ -152,11 +159,7 @@ impl Queue {
         let mut state = self.lock();
         state.running.remove(item);
         let wait = match outcome {
-            Outcome::Failed => {
-                let failures = state.failures.entry(item.clone()).or_insert(0);
-                *failures = failures.saturating_add(1);
-                Some(backoff(*failures, rand::rng().random_range(0.8..1.2)))
-            }
+            Outcome::Failed => Some(state.failed(item, rand::rng().random_range(0.8..1.2))),
             Outcome::Done => None,
             Outcome::After(wait) => Some(wait),
         };
@@ -205,6 +208,21 @@ impl State {
         let due = self.due.entry(item).or_insert(wish);
         due.time = due.time.min(wish.time);
         due.version = due.version.max(wish.version);
+    }
+
+    /// Counts a failure and says how long to wait. A run that a change asked for before the wait was over does not make
+    /// the wait longer: many changes while few calls fail would else end in minutes of silence.
+    fn failed(&mut self, item: &WorkItem, jitter: f64) -> Duration {
+        let now = Instant::now();
+        let count = match self.failures.get(item) {
+            Some(former) if now < former.until => former.count,
+            Some(former) => former.count.saturating_add(1),
+            None => 1,
+        };
+        let wait = backoff(count, jitter);
+        let until = now + wait;
+        self.failures.insert(item.clone(), Failures { count, until });
+        wait
     }
 
     fn next(&mut self, now: Instant) -> Next {
@@ -291,6 +309,27 @@ mod tests {
             queue.take().await,
             (item("a"), 0),
             "nothing that concerns it has changed"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_that_changes_asked_for_do_not_lengthen_the_wait() {
+        let queue = Queue::default();
+        for _ in 0..20 {
+            queue.add([item("a")]);
+            let (taken, _) = queue.take().await;
+            queue.finish(&taken, Outcome::Failed);
+        }
+        let begun = Instant::now();
+        let (taken, _) = queue.take().await;
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        queue.finish(&taken, Outcome::Failed);
+        let begun = Instant::now();
+        queue.take().await;
+        assert!(
+            begun.elapsed() > Duration::from_millis(1500),
+            "{:?}",
+            begun.elapsed()
         );
     }
 }

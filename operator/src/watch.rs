@@ -7,9 +7,10 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use kube::{
     Api, Client,
     core::{ApiResource, DynamicObject, PartialObjectMeta},
-    runtime::{WatchStreamExt, watcher, watcher::Event},
+    runtime::{WatchStreamExt, utils::Backoff, watcher, watcher::Event},
 };
 use mcp_gateway_api::object_key::ObjectKey;
+use rand::Rng;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -22,6 +23,9 @@ use crate::{
 
 /// How often a kind that is not served is looked for.
 const MISSING_INTERVAL: Duration = Duration::from_secs(3);
+
+/// First pause after a failure of a watch.
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
 
 /// Pause before a watch that ended with "not found" starts again: discovery can be ahead of the endpoint.
 const RESTART_INTERVAL: Duration = Duration::from_millis(300);
@@ -106,14 +110,14 @@ impl Watcher {
 
     async fn follow(&self, kind: Kind, events: impl Stream<Item = watcher::Result<Event<Value>>>) {
         let mut listed = BTreeSet::new();
-        let mut events = std::pin::pin!(events.default_backoff());
+        let mut events = std::pin::pin!(events.backoff(Pauses::default()));
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.take(kind, event, &mut listed),
                 Err(error) => {
                     self.metrics.watch_restarted(kind);
                     tracing::debug!(kind = kind.name(), %error, "Watch restarts");
-                    if is_not_found(&error) {
+                    if is_not_found(&error) || is_no_event(&error) {
                         return;
                     }
                 }
@@ -138,6 +142,36 @@ impl Watcher {
         };
         self.queue.add(items);
     }
+}
+
+/// Pauses between failures of one watch: from half a second, doubled up to eight, so that a watch is back soon after an
+/// API server that was away for minutes. Each is varied, so that the watches do not come all at once.
+#[derive(Default)]
+struct Pauses {
+    failures: u32,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = PAUSE_FIRST.saturating_mul(1 << self.failures.min(4));
+        self.failures = self.failures.saturating_add(1);
+        Some(pause.mul_f64(rand::rng().random_range(0.75..1.25)))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// True when what came is no watch event at all. The API server answers a watch of metadata that it refuses with an
+/// error printed over many lines, each of which would be taken for an event, with a pause after each: such a stream is
+/// given up at once.
+fn is_no_event(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchFailed(kube::Error::SerdeError(_)))
 }
 
 fn is_not_found(error: &watcher::Error) -> bool {
@@ -170,5 +204,37 @@ fn raw<T: Serialize>(event: Event<T>) -> Event<Value> {
         Event::Init => Event::Init,
         Event::InitApply(object) => Event::InitApply(value(object)),
         Event::InitDone => Event::InitDone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_eight_seconds_and_start_again_after_a_success() {
+        let mut pauses = Pauses::default();
+        let seconds: Vec<f64> = pauses.by_ref().take(6).map(|pause| pause.as_secs_f64()).collect();
+        assert!(
+            seconds[0] < 0.7 && seconds[4] > 5.9 && seconds[5] < 10.1,
+            "{seconds:?}"
+        );
+        pauses.reset();
+        assert!(
+            pauses
+                .next()
+                .is_some_and(|pause| pause < Duration::from_millis(700))
+        );
+    }
+
+    #[test]
+    fn lines_of_a_printed_error_end_the_stream() {
+        let line = serde_json::from_str::<Value>("  \"metadata\": {},").expect_err("no JSON value");
+        assert!(is_no_event(&watcher::Error::WatchFailed(
+            kube::Error::SerdeError(line)
+        )));
+        assert!(!is_no_event(&watcher::Error::WatchFailed(
+            kube::Error::LinesCodecMaxLineLengthExceeded
+        )));
     }
 }

@@ -123,3 +123,28 @@ fn own_status_writes_and_bookkeeping_trigger_nothing() {
     let seen = objects.0.get(Kind::Extension, &key).expect("stored");
     assert_eq!(seen["metadata"]["resourceVersion"], "2");
 }
+
+#[test]
+fn a_changed_registration_concerns_rivals_on_its_own_gateway_only() {
+    let route = |gateway: &str| {
+        let parent = json!({"name": gateway, "namespace": "infra"});
+        json!({"spec": {"parentRefs": [parent]}, "status": {"parents": [
+            {"controllerName": "istio.io/gateway-controller", "parentRef": parent, "conditions": []}]}})
+    };
+    let same = json!({"prefix": "one_"});
+    let objects = world()
+        .server("apps/near", 2, &same)
+        .server("apps/far", 2, &same)
+        .put(Kind::HttpRoute, "apps/far", &route("elsewhere"));
+    let items = affected(
+        &objects.0.world(),
+        Kind::Registration,
+        &ObjectKey::new("apps", "one"),
+        None,
+    );
+    let concerns = |name: &str| items.contains(&WorkItem::Registration(ObjectKey::new("apps", name)));
+    assert!(
+        concerns("one") && concerns("near") && !concerns("far"),
+        "{items:?}"
+    );
+}

@@ -2,6 +2,7 @@
 
 use std::{fs, time::Duration};
 
+use anyhow::Context;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Ticks of `/proc/<pid>/stat` in a second: fixed in Linux's interface to programs.
@@ -21,6 +22,18 @@ pub(crate) fn cpu_of(program: &str) -> Duration {
         .filter_map(|stat| ticks_of(&stat, &name))
         .sum();
     Duration::from_millis(ticks * 1000 / TICKS)
+}
+
+/// CPU time of one process.
+///
+/// # Errors
+/// When it does not run.
+pub(crate) fn process_cpu(process: u32) -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let (head, _) = stat.rsplit_once(')').context("no name")?;
+    let (_, name) = head.split_once('(').context("no name")?;
+    let ticks = ticks_of(&stat, name).context("no times")?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS))
 }
 
 /// User and system time of a line of `stat`, when it is about `name`.

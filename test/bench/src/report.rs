@@ -29,13 +29,18 @@ pub(crate) enum Quantity {
     Time(Duration),
     /// Part of a baseline of the same run.
     Ratio(f64),
+    /// Memory.
+    Bytes(u64),
 }
 
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Time(time) if time.as_secs() > 0 => write!(f, "{:.1} s", time.as_secs_f64()),
             Self::Time(time) => write!(f, "{:.0} µs", time.as_secs_f64() * 1e6),
-            Self::Ratio(ratio) => write!(f, "{ratio:.2}×"),
+            Self::Ratio(ratio) => write!(f, "{ratio:.3}×"),
+            Self::Bytes(bytes) if *bytes < 1 << 20 => write!(f, "{:.1} KiB", *bytes as f64 / 1024.0),
+            Self::Bytes(bytes) => write!(f, "{:.1} MiB", *bytes as f64 / 1_048_576.0),
         }
     }
 }
@@ -127,9 +132,9 @@ mod tests {
         };
         let text = table(&[row(1.2), row(1.3)]);
         assert!(
-            text.contains("create  x  MET     1.20× (target < 1.30×)\n"),
+            text.contains("create  x  MET     1.200× (target < 1.300×)\n"),
             "{text}"
         );
-        assert!(text.contains("create  x  MISSED  1.30×"), "{text}");
+        assert!(text.contains("create  x  MISSED  1.300×"), "{text}");
     }
 }

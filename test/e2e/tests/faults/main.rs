@@ -151,7 +151,12 @@ async fn same(site: &Site, wanted: &serde_json::Value) -> anyhow::Result<()> {
         if found == *wanted {
             Ok(())
         } else {
-            Err(outcome::difference(wanted, &found))
+            let registration = get(&format!("mcpsr one -n {}-servers", site.name())).unwrap_or_default();
+            Err(format!(
+                "{} {}",
+                outcome::difference(wanted, &found),
+                registration["status"]
+            ))
         }
     })
     .await?;

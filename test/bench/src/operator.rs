@@ -1,0 +1,156 @@
+//! The operator at scale (issue C): many namespaces with an extension and its registrations. Deployments, pods, Gateways and
+//! brokers are played, so that only the operator and the API server work; kube-controller-manager is stopped meanwhile.
+
+mod brokers;
+mod objects;
+mod process;
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use clap::Args;
+use mcp_gateway_kit::{Component, Kit, eventually};
+use serde_json::{Value, json};
+
+use crate::report::{Quantity, Row, Target};
+use objects::Scale;
+use process::Operator;
+
+const LIMIT: Duration = Duration::from_secs(900);
+/// How long the steady state is watched.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// How large.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Namespaces, each with one Gateway and one extension.
+    #[arg(long, default_value_t = 500)]
+    namespaces: usize,
+    /// Registrations in each namespace.
+    #[arg(long, default_value_t = 4)]
+    registrations: usize,
+}
+
+/// Measures.
+///
+/// # Errors
+/// When the control plane does not do what is asked, or the operator does not get through.
+pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
+    let kit = Kit::from_env()?;
+    let scale = Scale {
+        namespaces: arguments.namespaces,
+        registrations: arguments.registrations,
+        client: kit.client().await?,
+    };
+    let token = objects::install(&scale).await?;
+    let _stopped = kit.stop_component(Component::KubeControllerManager).await?;
+    objects::create(&scale).await?;
+    brokers::play(&scale).await?;
+    let operator = Operator::start(&kit, &token)?;
+    let begun = Instant::now();
+    eventually(LIMIT, "every registration to be ready", async || {
+        let ready = objects::ready(&scale)
+            .await
+            .map_err(|error| format!("{error:#}"))?;
+        let wanted = scale.namespaces * scale.registrations;
+        if ready == wanted {
+            Ok(())
+        } else {
+            Err(format!("{ready} of {wanted}"))
+        }
+    })
+    .await?;
+    let (cold, wall, cold_memory) = (operator.cpu()?, begun.elapsed(), operator.memory()?);
+    let (steady, writes) = steady(&kit, &operator).await?;
+    let calls = one_change(&kit, &scale).await?;
+    let objects = scale.namespaces * (1 + scale.registrations);
+    let size = format!("{} × (1 + {})", scale.namespaces, scale.registrations);
+    let below = |below, measured| Some(Target { below, measured });
+    Ok(vec![
+        Row {
+            what: format!("operator, cold start of {size}: CPU"),
+            values: format!("wall {:.0} s", wall.as_secs_f64()),
+            target: below(Quantity::Time(Duration::from_secs(60)), Quantity::Time(cold)),
+        },
+        Row {
+            what: "operator, steady: part of a core".to_owned(),
+            values: format!("{writes} writes in {} s", STEADY.as_secs()),
+            target: below(
+                Quantity::Ratio(0.01),
+                Quantity::Ratio(steady.as_secs_f64() / STEADY.as_secs_f64()),
+            ),
+        },
+        Row {
+            what: "operator, memory".to_owned(),
+            values: format!(
+                "{} per object",
+                Quantity::Bytes(cold_memory / objects.max(1) as u64)
+            ),
+            target: below(Quantity::Bytes(120 << 20), Quantity::Bytes(operator.memory()?)),
+        },
+        Row {
+            what: "operator, API calls for one changed registration".to_owned(),
+            values: calls.join(", "),
+            target: None,
+        },
+    ])
+}
+
+/// CPU time, and writes but for the Lease, while nothing changes.
+async fn steady(kit: &Kit, operator: &Operator) -> anyhow::Result<(Duration, usize)> {
+    // What the last changes still cause ends first.
+    pause(Duration::from_secs(15)).await;
+    let (cpu, mark) = (operator.cpu()?, kit.audit_mark()?);
+    pause(STEADY).await;
+    let writes = kit.writes_since(mark)?;
+    let writes = writes
+        .iter()
+        .filter(|write| write.user.ends_with(process::ACCOUNT) && write.resource != "leases");
+    Ok((operator.cpu()?.saturating_sub(cpu), writes.count()))
+}
+
+/// Changes one registration; the operator's requests until it rests, all of which must be about its namespace.
+async fn one_change(kit: &Kit, scale: &Scale) -> anyhow::Result<Vec<String>> {
+    let mark = kit.audit_mark()?;
+    objects::change(scale, json!({"spec": {"hint": "changed"}})).await?;
+    pause(Duration::from_secs(8)).await;
+    let requests = kit.requests_since(mark)?;
+    let ours = requests.iter().filter(|request| {
+        // Leases are renewed and claims swept at all times; OLM's configurations are looked for every 3 s.
+        request.user.ends_with(process::ACCOUNT)
+            && ![
+                "leases",
+                "validatingwebhookconfigurations",
+                "mutatingwebhookconfigurations",
+            ]
+            .contains(&request.resource.as_str())
+            && request.verb != "watch"
+    });
+    let mut calls = std::collections::BTreeMap::<String, usize>::new();
+    for request in ours {
+        ensure!(
+            request.namespace == objects::namespace(0),
+            "one change made the operator work elsewhere: {request:?}"
+        );
+        *calls
+            .entry(format!("{} {}", request.verb, request.resource))
+            .or_default() += 1;
+    }
+    ensure!(!calls.is_empty(), "the change had no effect");
+    Ok(calls
+        .into_iter()
+        .map(|(call, count)| format!("{count} {call}"))
+        .collect())
+}
+
+async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+/// A member of an object as text.
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
