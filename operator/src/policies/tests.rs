@@ -23,7 +23,7 @@ fn with(policy: &serde_json::Value) -> Snapshot {
         .gateway_and_extension()
         .server("apps/one", 1, &json!({}))
         .put(Kind::AuthPolicy, "infra/policy", policy);
-    Snapshot::compute(objects.0.world(), "cluster.local")
+    Snapshot::compute(objects.0.versioned_world(), "cluster.local")
 }
 
 fn made(snapshot: &Snapshot, readings: &Readings) -> (AuthPolicyEntry, Option<Refusal>) {
@@ -171,7 +171,7 @@ fn of_two_policies_that_declare_an_issuer_differently_the_older_counts() {
             )
             .put_at(Kind::AuthPolicy, "infra/old", 2, &policy(&json!({"inline": KEY})))
     };
-    let snapshot = Snapshot::compute(objects().0.world(), "cluster.local");
+    let snapshot = Snapshot::compute(objects().0.versioned_world(), "cluster.local");
     let policies = by_age(&snapshot.world);
     let [old, young] = policies.as_slice() else {
         panic!("two policies")

@@ -173,10 +173,13 @@ fn listeners(site: &str) -> anyhow::Result<Value> {
 fn parents(site: &str) -> anyhow::Result<Value> {
     let route = get(&format!("httproute one -n {site}-servers"))?;
     let parents = route["status"]["parents"].as_array().cloned().unwrap_or_default();
-    Ok(parents
+    let mut controllers: Vec<&str> = parents
         .iter()
-        .map(|parent| parent["controllerName"].clone())
-        .collect())
+        .filter_map(|parent| parent["controllerName"].as_str())
+        .collect();
+    // Each controller puts its entries where it likes.
+    controllers.sort_unstable();
+    Ok(json!(controllers))
 }
 
 /// The exclusivity claims of the site's extension.
