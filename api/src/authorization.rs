@@ -16,6 +16,9 @@ use rules::RuleSet;
 /// The claims of a verified token.
 pub type Claims = Map<String, Value>;
 
+/// What stands for the server in the names of the gateway's own tools (operator.md 10.2); `-` can be no namespace.
+pub const GATEWAY_SERVER: &str = "-/gateway";
+
 /// Kind of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ItemKind {

@@ -171,7 +171,11 @@ impl<'a> View<'a> {
                 ItemKind::Prompt => authorization::ItemKind::Prompt,
                 ItemKind::Resource | ItemKind::Template => authorization::ItemKind::Resource,
             },
-            server: &self.catalog.server_of(entry)?.config.name,
+            // The gateway's own tools have a name in rules, too (operator.md 10.2).
+            server: match entry.server {
+                GATEWAY => authorization::GATEWAY_SERVER,
+                _ => &self.catalog.server_of(entry)?.config.name,
+            },
             name,
         };
         let request = authorization::Request {
@@ -182,13 +186,11 @@ impl<'a> View<'a> {
     }
 
     fn allows(&self, kind: ItemKind, entry: &Entry) -> bool {
-        // The gateway's own tools tell a caller only what that caller may see: policies need not speak of them.
         self.in_scope(kind, &entry.published)
-            && (entry.server == GATEWAY
-                || (self.is_authorized(kind, entry)
-                    && self
-                        .judged(kind, entry, &entry.original)
-                        .is_some_and(|outcome| outcome.permits())))
+            && (entry.server == GATEWAY || self.is_authorized(kind, entry))
+            && self
+                .judged(kind, entry, &entry.original)
+                .is_some_and(|outcome| outcome.permits())
     }
 
     fn permit_entry(&self, kind: ItemKind, entry: &'a Entry, target: &str) -> Option<Permit<'a>> {

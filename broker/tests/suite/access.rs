@@ -182,3 +182,26 @@ async fn a_required_policy_that_is_missing_or_not_accepted_refuses_every_item() 
     .await;
     assert!(tools(&client).await.is_empty(), "and still nothing");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_name_the_gateways_own_tools_as_those_of_minus_gateway() {
+    let one = Server::start("one", &["forecast"]).await;
+    let servers = [(&one, "one_")];
+    let flags = ["--discovery-tools-enabled=true"];
+    let closed = with_policy(&servers, "me", "ns/*:*");
+    let world = World::start_with(&closed, &[&one], &flags).await;
+    let client = bearer(&world).initialized().await;
+    eventually("the server's tool alone", || async {
+        (tools(&client).await == ["one_forecast"]).then_some(())
+    })
+    .await;
+    assert_eq!(client.call("discover_tools").await.error().0, -32602);
+    world.write_config(&with_policy(&servers, "me", "-/gateway:discover_tools"));
+    eventually("one of the gateway's own", || async {
+        (tools(&client).await == ["discover_tools"]).then_some(())
+    })
+    .await;
+    let found = client.call("discover_tools").await;
+    assert_eq!(found.status, 200);
+    assert!(!found.text.contains("one_forecast"), "{}", found.text);
+}

@@ -7,7 +7,7 @@ use mcp_gateway_api::{
     acceptance::Accepted,
     attachment,
     auth_policy::{MCPAuthPolicy, PolicyTargetRef, PolicyTargetStatus, ResourceKind},
-    authorization::resource_name_covers,
+    authorization::{GATEWAY_SERVER, resource_name_covers},
     conditions::{ConditionType, PolicyReason, Wanted, name_list},
     object_key::{ObjectKey, is_live},
 };
@@ -322,7 +322,10 @@ impl Moment<'_> {
 /// True when some replica offers an item that the name covers.
 fn offers(observed: &Namespace, kind: ResourceKind, name: &str) -> bool {
     // The gateway's own tools are not listed by any server.
-    if name.starts_with("-/gateway:") {
+    if name
+        .strip_prefix(GATEWAY_SERVER)
+        .is_some_and(|rest| rest.starts_with(':'))
+    {
         return true;
     }
     let items = observed.replicas.values().flat_map(|replica| &replica.items);
