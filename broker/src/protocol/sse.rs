@@ -29,6 +29,8 @@ pub fn encode(id: Option<&str>, data: &str) -> String {
 pub struct Decoder {
     line: Vec<u8>,
     skip_lf: bool,
+    /// The first line is behind: only before it a byte-order mark means nothing.
+    begun: bool,
     data: Option<String>,
     id: Option<String>,
 }
@@ -71,13 +73,14 @@ impl Decoder {
     }
 
     fn end_of_line(&mut self, events: &mut Vec<Event>) -> Result<(), SseError> {
+        let begun = std::mem::replace(&mut self.begun, true);
         if self.line.is_empty() {
             self.dispatch(events);
             return Ok(());
         }
         let line = std::mem::take(&mut self.line);
         let line = std::str::from_utf8(&line).map_err(|_| SseError)?;
-        let line = line.strip_prefix('\u{feff}').unwrap_or(line);
+        let line = line.strip_prefix('\u{feff}').filter(|_| !begun).unwrap_or(line);
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
@@ -120,6 +123,13 @@ mod tests {
             .collect();
         events.extend(decoder.finish().unwrap());
         events
+    }
+
+    #[test]
+    fn d76_a_byte_order_mark_counts_at_the_start_of_a_stream_only() {
+        let events = all(&["\u{feff}data: a\n\n\u{feff}data: b\n\ndata: c\n\n".as_bytes()]);
+        let data: Vec<String> = events.into_iter().map(|event| event.data).collect();
+        assert_eq!(data, ["a", "c"]);
     }
 
     #[test]

@@ -80,9 +80,10 @@ pub fn event(block: &[u8]) -> Option<Event> {
     }
 }
 
-/// The block with other data: its comments, `id:`, `retry:` and `event:` lines stay.
+/// The block with other data and without a byte-order mark: its comments, `id:`, `retry:` and `event:` lines stay.
 pub fn with_data(block: &[u8], data: &str) -> Vec<u8> {
     let mut rewritten = Vec::with_capacity(data.len() + 64);
+    let block = block.strip_prefix(b"\xef\xbb\xbf").unwrap_or(block);
     let lines = block.split(|byte| matches!(byte, b'\n' | b'\r'));
     for line in lines.filter(|line| !line.is_empty()) {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();

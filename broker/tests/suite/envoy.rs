@@ -45,6 +45,7 @@ function envoy_on_request(handle)
   if headers:get("x-deny-init") ~= nil and headers:get("x-mcp-method") == "initialize" and headers:get("x-mcp-servername") ~= "mcpBroker" then
     handle:respond({[":status"] = "401", ["www-authenticate"] = "Bearer realm=policy"}, "policy wants a token")
   end
+  headers:replace("x-policy-saw", table.concat({headers:get(":authority"), headers:get(":path"), headers:get("x-mcp-method") or "-", headers:get("x-mcp-toolname") or "-", headers:get("x-mcp-servername") or "-"}, " "))
   if headers:get("x-inject") ~= nil then
     headers:replace("authorization", "Bearer injected")
   end

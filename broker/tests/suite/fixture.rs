@@ -58,6 +58,12 @@ pub struct Server {
     pub status: AtomicU16,
     /// Accepts and never answers.
     pub hang: AtomicBool,
+    /// Answers everything with what is no JSON.
+    pub garbage: AtomicBool,
+    /// Answers everything with a body that does not end.
+    pub flood: AtomicBool,
+    /// Compresses answers for those who accept it.
+    pub gzip: AtomicBool,
     /// Answers `prompts/list` with an error.
     pub prompts_fail: AtomicBool,
     /// GET answers with this status instead of a stream; 0 is off.
@@ -97,6 +103,9 @@ impl Server {
             call_status: AtomicU16::default(),
             status: AtomicU16::default(),
             hang: AtomicBool::default(),
+            garbage: AtomicBool::default(),
+            flood: AtomicBool::default(),
+            gzip: AtomicBool::default(),
             prompts_fail: AtomicBool::default(),
             get_status: AtomicU16::default(),
             init_delay_ms: AtomicUsize::default(),
@@ -168,6 +177,34 @@ impl Server {
     }
 }
 
+/// What a broken server answers everything with.
+async fn failing(server: &Server, verb: &Method) -> Option<Response> {
+    if server.hang.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+    let status = server.status.load(Ordering::Relaxed);
+    if status != 0 {
+        return Some((StatusCode::from_u16(status).unwrap(), "failing").into_response());
+    }
+    if verb != Method::POST {
+        return None;
+    }
+    let json = [("content-type", "application/json")];
+    if server.garbage.load(Ordering::Relaxed) {
+        return Some((json, "{]").into_response());
+    }
+    let endless = || {
+        let chunk = Bytes::from_static(&[b' '; 65_536]);
+        Body::from_stream(futures::stream::repeat_with(move || {
+            Ok::<_, std::convert::Infallible>(chunk.clone())
+        }))
+    };
+    server
+        .flood
+        .load(Ordering::Relaxed)
+        .then(|| (json, endless()).into_response())
+}
+
 async fn handle(
     State(server): State<Arc<Server>>,
     verb: Method,
@@ -182,12 +219,8 @@ async fn handle(
         headers: headers.clone(),
         body: body.clone(),
     });
-    if server.hang.load(Ordering::Relaxed) {
-        std::future::pending::<()>().await;
-    }
-    let status = server.status.load(Ordering::Relaxed);
-    if status != 0 {
-        return (StatusCode::from_u16(status).unwrap(), "failing").into_response();
+    if let Some(failing) = failing(&server, &verb).await {
+        return failing;
     }
     let session = headers
         .get("mcp-session-id")
@@ -366,6 +399,16 @@ fn answer(server: &Server, method: &str, message: &Value, headers: &HeaderMap, b
         r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#,
         raw["id"].get()
     );
+    let gzip = headers
+        .get("accept-encoding")
+        .is_some_and(|value| value.to_str().unwrap_or_default().contains("gzip"));
+    if gzip && server.gzip.load(Ordering::Relaxed) {
+        use std::io::Write as _;
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(text.as_bytes()).unwrap();
+        let types = [("content-type", "application/json"), ("content-encoding", "gzip")];
+        return (types, packed.finish().unwrap()).into_response();
+    }
     ([("content-type", "application/json")], text).into_response()
 }
 

@@ -17,6 +17,7 @@ mod catalog;
 mod client;
 mod config;
 mod envoy;
+mod faults;
 mod fixture;
 mod flow;
 mod layers;

@@ -313,3 +313,56 @@ async fn s13_a_store_that_is_not_there_ends_the_start_without_a_word_of_its_pass
     };
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_killed_in_mid_load_loses_no_session() {
+    let one = Server::start("one", &["forecast"]).await;
+    let redis = Redis::start().await;
+    let store = format!("--cache-connection-string={}", redis.url());
+    let text = config(&[entry(&one, "one_")]);
+    // The runtime is the process: when it is dropped, every task and socket ends at once and nothing is said to anybody.
+    let process = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (first, flags) = (Arc::clone(&one), store.clone());
+    let doomed = {
+        let text = text.clone();
+        process.spawn(async move { World::start_with(&text, &[&first], &[&flags]).await })
+    };
+    let doomed = doomed.await.unwrap();
+    let left = World::start_with(&text, &[&one], &[&store]).await;
+    let mut sessions = Vec::new();
+    for _ in 0..10 {
+        let client = doomed.client().initialized().await;
+        assert_eq!(client.call("one_forecast").await.status, 200);
+        sessions.push(client);
+    }
+    let calls = sessions.iter().map(
+        async |client| {
+            while client.call("one_forecast").await.status == 200 {}
+        },
+    );
+    let load = futures::future::join_all(calls);
+    let kill = async {
+        eventually("load", || async {
+            (one.calls("tools/call").len() > 50).then_some(())
+        })
+        .await;
+        process.shutdown_background();
+    };
+    tokio::join!(load, kill);
+    let opened = one.calls("initialize").len();
+    for client in &sessions {
+        let mut moved = left.client();
+        moved.session.clone_from(&client.session);
+        let reply = moved.call("one_forecast").await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+    }
+    assert_eq!(
+        one.calls("initialize").len(),
+        opened,
+        "the backend sessions live on"
+    );
+}
