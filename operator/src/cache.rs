@@ -211,7 +211,7 @@ impl Inner {
             Err(error) => {
                 tracing::warn!(kind = kind.name(), name = %key, %error, "Object cannot be read and is left out");
                 remove_from_world(Arc::make_mut(&mut self.world), kind, key);
-                self.undecodable.insert((kind, key.clone()), error.to_string());
+                self.undecodable.insert((kind, key.clone()), error);
             }
         }
         self.insert(kind, key, object);
@@ -289,22 +289,18 @@ fn is_in_world(kind: Kind) -> bool {
     )
 }
 
-fn set_in_world(
-    world: &mut World,
-    kind: Kind,
-    key: &ObjectKey,
-    object: &Value,
-) -> Result<(), serde_json::Error> {
+fn set_in_world(world: &mut World, kind: Kind, key: &ObjectKey, object: &Value) -> Result<(), String> {
+    let plain = |error: serde_json::Error| error.to_string();
     match kind {
         Kind::Extension => world.set_extension(decode(object)?),
         Kind::Registration => world.set_registration(decode(object)?),
         Kind::VirtualServer => world.set_virtual_server(decode(object)?),
         Kind::AuthPolicy => world.set_policy(decode(object)?),
-        Kind::Gateway => world.set_gateway(Arc::new(Gateway::from_value(object)?)),
-        Kind::HttpRoute => world.set_route(Arc::new(HttpRoute::from_value(object)?)),
-        Kind::Service => world.set_service(Arc::new(Service::from_value(object)?)),
+        Kind::Gateway => world.set_gateway(Arc::new(Gateway::from_value(object).map_err(plain)?)),
+        Kind::HttpRoute => world.set_route(Arc::new(HttpRoute::from_value(object).map_err(plain)?)),
+        Kind::Service => world.set_service(Arc::new(Service::from_value(object).map_err(plain)?)),
         Kind::Namespace => world.set_namespace(key.name.clone(), labels(object)),
-        Kind::ReferenceGrant => match ReferenceGrant::from_value(object)? {
+        Kind::ReferenceGrant => match ReferenceGrant::from_value(object).map_err(plain)? {
             Some(grant) => world.set_grant(Arc::new(grant)),
             None => {
                 world.remove_grant(key);
@@ -330,11 +326,58 @@ fn remove_from_world(world: &mut World, kind: Kind, key: &ObjectKey) {
     }
 }
 
-fn decode<T: DeserializeOwned>(object: &Value) -> Result<Arc<T>, serde_json::Error> {
-    T::deserialize(object).map(Arc::new)
+/// An object of ours; the error names the field.
+fn decode<T: DeserializeOwned>(object: &Value) -> Result<Arc<T>, String> {
+    serde_path_to_error::deserialize(object)
+        .map(Arc::new)
+        .map_err(|error| error.to_string())
 }
 
 fn labels(object: &Value) -> Labels {
     let labels = object.pointer("/metadata/labels").cloned().unwrap_or_default();
     serde_json::from_value(labels).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::Objects;
+
+    #[test]
+    fn t63_an_object_from_before_the_schema_tightened_is_named_by_its_field_and_disturbs_nobody() {
+        let objects = Objects::default()
+            .gateway_and_extension()
+            .server("apps/good", 1, &json!({}))
+            .server("apps/bad", 2, &json!({"credentialRef": {"name": 5}}))
+            .put(
+                Kind::Extension,
+                "old/ext",
+                &json!({"spec": {"targetRef": {"name": "gw"}}}),
+            )
+            .put(Kind::VirtualServer, "apps/vs", &json!({"spec": {"tools": "all"}}));
+        let error = |kind, namespace: &str, name: &str| {
+            objects
+                .0
+                .decode_error(kind, &ObjectKey::new(namespace, name))
+                .unwrap_or_default()
+        };
+        let registration = error(Kind::Registration, "apps", "bad");
+        assert!(
+            registration.starts_with("spec.credentialRef.name: "),
+            "{registration}"
+        );
+        let extension = error(Kind::Extension, "old", "ext");
+        assert!(
+            extension.starts_with("spec.targetRef: missing field `sectionName`"),
+            "{extension}"
+        );
+        let server = error(Kind::VirtualServer, "apps", "vs");
+        assert!(server.starts_with("spec.tools: "), "{server}");
+        let world = objects.0.world();
+        assert!(world.registration(&ObjectKey::new("apps", "good")).is_some());
+        assert!(world.extension(&ObjectKey::new("team", "ext")).is_some());
+        assert!(world.registration(&ObjectKey::new("apps", "bad")).is_none());
+    }
 }

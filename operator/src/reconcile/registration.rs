@@ -47,7 +47,7 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
                 .unwrap_or_default();
             Some(Verdict::failed(
                 RegistrationReason::NotReady,
-                format!("invalid: spec: {error}; correct the object"),
+                format!("invalid: {error}; correct the object"),
             ))
         }
         Some(registration) if !is_live(&registration.metadata) => return Ok(Outcome::Done),

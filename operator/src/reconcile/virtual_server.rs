@@ -61,7 +61,7 @@ async fn write_undecodable(context: &Context, key: &ObjectKey, error: &str) -> R
         .cache
         .get(Kind::VirtualServer, key)
         .and_then(|object| object.pointer("/metadata/generation")?.as_i64());
-    let message = format!("invalid: spec: {error}; correct the object");
+    let message = format!("invalid: {error}; correct the object");
     let wish = StatusWish {
         conditions: vec![ready(generation.unwrap_or_default(), Some(message), 0)],
         members: BTreeMap::new(),

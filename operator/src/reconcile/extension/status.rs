@@ -116,7 +116,7 @@ pub(crate) async fn write_undecodable(
     let generation = object
         .pointer("/metadata/generation")
         .and_then(serde_json::Value::as_i64);
-    let message = format!("invalid: spec: {error}; correct the object");
+    let message = format!("invalid: {error}; correct the object");
     let failure = (ExtensionReason::InvalidMCPGatewayExtension, message);
     let conditions = vec![not_ready(failure, generation.unwrap_or_default())];
     write_conditions(context, key, conditions).await
