@@ -83,9 +83,11 @@ pub fn event(block: &[u8]) -> Option<Event> {
 /// The block with other data and without a byte-order mark: its comments, `id:`, `retry:` and `event:` lines stay.
 pub fn with_data(block: &[u8], data: &str) -> Vec<u8> {
     let mut rewritten = Vec::with_capacity(data.len() + 64);
-    let block = block.strip_prefix(b"\xef\xbb\xbf").unwrap_or(block);
+    let mark = b"\xef\xbb\xbf";
+    let block = block.strip_prefix(mark).unwrap_or(block);
     let lines = block.split(|byte| matches!(byte, b'\n' | b'\r'));
-    for line in lines.filter(|line| !line.is_empty()) {
+    // A mark in the middle makes a line that clients ignore; it must not come to stand at the start.
+    for line in lines.filter(|line| !line.is_empty() && !line.starts_with(mark)) {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
         if name != b"data" {
             rewritten.extend_from_slice(line);
@@ -131,6 +133,14 @@ mod tests {
             Piece::Part(_) => None,
         };
         pieces.iter().filter_map(of).collect()
+    }
+
+    #[test]
+    fn d76_a_byte_order_mark_never_comes_to_mean_something_by_rewriting() {
+        let moved = with_data("data: a\n\u{feff}id: x\n\n".as_bytes(), "b");
+        assert_eq!(moved, b"data: b\n\n");
+        let first = with_data("\u{feff}data: a\nid: x\n\n".as_bytes(), "b");
+        assert_eq!(first, b"id: x\ndata: b\n\n");
     }
 
     #[test]
