@@ -124,17 +124,29 @@ impl Site {
     /// # Errors
     /// When the API server refuses an object.
     pub fn server(&self, server: &str) -> anyhow::Result<()> {
+        self.workload(server, "sample-python:2.3.0", 8000)
+    }
+
+    /// Runs npm's `server-everything` in the same way.
+    ///
+    /// # Errors
+    /// When the API server refuses an object.
+    pub fn everything(&self, server: &str) -> anyhow::Result<()> {
+        self.workload(server, "sample-everything:2026.8.31", 3001)
+    }
+
+    fn workload(&self, server: &str, image: &str, port: u16) -> anyhow::Result<()> {
         let name = &self.name;
         let meta = format!("metadata: {{name: {server}, namespace: {name}-servers}}");
         apply(&format!(
             "{{apiVersion: apps/v1, kind: Deployment, {meta}, spec: {{selector: {{matchLabels: {{app: {server}}}}}, \
             template: {{metadata: {{labels: {{app: {server}}}}}, spec: {{containers: [{{name: server, \
-            image: 'ghcr.io/mcp-gateway-operator/sample-python:2.3.0', ports: [{{name: http, containerPort: 8000}}], \
+            image: 'ghcr.io/mcp-gateway-operator/{image}', ports: [{{name: http, containerPort: {port}}}], \
             readinessProbe: {{tcpSocket: {{port: http}}, periodSeconds: 1}}}}]}}}}}}}}\n---\n\
-            {{apiVersion: v1, kind: Service, {meta}, spec: {{selector: {{app: {server}}}, ports: [{{name: http, port: 8000}}]}}}}\n---\n\
+            {{apiVersion: v1, kind: Service, {meta}, spec: {{selector: {{app: {server}}}, ports: [{{name: http, port: {port}}}]}}}}\n---\n\
             {{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, {meta}, spec: {{\
             parentRefs: [{{name: gw, namespace: {name}-gw, sectionName: mcps}}], hostnames: [{server}.{name}.local], \
-            rules: [{{backendRefs: [{{name: {server}, port: 8000}}]}}]}}}}"
+            rules: [{{backendRefs: [{{name: {server}, port: {port}}}]}}]}}}}"
         ))?;
         Ok(())
     }
@@ -192,6 +204,37 @@ impl Site {
     /// # Errors
     /// When the Gateway has no address within a minute.
     pub async fn client(&self) -> anyhow::Result<McpClient> {
+        let address = self.address().await?;
+        McpClient::new(&format!("http://{address}:{PUBLIC_PORT}/mcp"), &self.host())
+    }
+
+    /// URL of this site's endpoint for clients that resolve names: the sandbox' DNS knows it from now on.
+    ///
+    /// # Errors
+    /// When the Gateway has no address within a minute, or the name is not known within seconds.
+    pub async fn url(&self) -> anyhow::Result<String> {
+        let (service, host) = (self.address().await?, self.host());
+        let resolved = async || {
+            let found = tokio::net::lookup_host((service.as_str(), PUBLIC_PORT)).await;
+            let found = found.map_err(|error| error.to_string())?.next();
+            found
+                .map(|address| address.ip())
+                .ok_or_else(|| "no address".to_owned())
+        };
+        let address = eventually(Duration::from_secs(30), "the Gateway's pod", resolved).await?;
+        let kit = std::env::var("MCPGW_KIT_DIR").context("not in the kit's sandbox")?;
+        let folder = std::path::Path::new(&kit).join("hosts.d");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join(&self.name), format!("{address} {host}\n"))?;
+        let known = async || {
+            let found = tokio::net::lookup_host((host.as_str(), PUBLIC_PORT)).await;
+            found.map(drop).map_err(|error| error.to_string())
+        };
+        eventually(Duration::from_secs(10), "the name of the endpoint", known).await?;
+        Ok(format!("http://{host}:{PUBLIC_PORT}/mcp"))
+    }
+
+    async fn address(&self) -> anyhow::Result<String> {
         let line = format!("gateway gw -n {}-gw", self.name);
         let address = eventually(Duration::from_secs(60), "the Gateway's address", async || {
             let gateway = get(&line).map_err(|error| format!("{error:#}"))?;
@@ -200,8 +243,7 @@ impl Site {
                 .map(str::to_owned);
             address.ok_or_else(|| gateway["status"]["conditions"].to_string())
         });
-        let address = address.await?;
-        McpClient::new(&format!("http://{address}:{PUBLIC_PORT}/mcp"), &self.host())
+        Ok(address.await?)
     }
 }
 

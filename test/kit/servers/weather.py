@@ -1,4 +1,4 @@
-"""A small MCP server on the Python SDK: three tools, a prompt and a resource over streamable HTTP.
+"""A small MCP server on the Python SDK: some tools, a prompt and a resource over streamable HTTP.
 
 PORT is the port (8000). ALLOWED_HOSTS, comma separated, turns on the SDK's check of the Host header: behind a gateway
 the server sees the hostname of its route there, not its own name.
@@ -9,6 +9,7 @@ import os
 import anyio
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
+from pydantic import BaseModel
 
 server = MCPServer("weather", instructions="Adds numbers, tells tomorrow's weather and answers slowly.")
 
@@ -29,11 +30,38 @@ def forecast(city: str) -> str:
 @server.tool()
 async def slow_echo(text: str, ctx: Context, seconds: float = 1.0, steps: int = 5) -> str:
     """Give the text back after some seconds, reporting progress on the way."""
-    for step in range(steps):
-        await ctx.report_progress(step, steps, f"step {step + 1} of {steps}")
-        await anyio.sleep(seconds / steps)
+    global interruptions
+    try:
+        for step in range(steps):
+            await ctx.report_progress(step, steps, f"step {step + 1} of {steps}")
+            await anyio.sleep(seconds / steps)
+    except anyio.get_cancelled_exc_class():
+        interruptions += 1
+        raise
     await ctx.report_progress(steps, steps, "done")
     return text
+
+
+interruptions = 0
+
+
+@server.tool()
+def interrupted() -> int:
+    """Tell how many slow echoes were cancelled since the start."""
+    return interruptions
+
+
+class Stay(BaseModel):
+    """What a traveller is asked."""
+
+    days: int
+
+
+@server.tool()
+async def plan_trip(city: str, ctx: Context) -> str:
+    """Ask how long to stay in a city and say what was answered."""
+    answer = await ctx.elicit(f"How many days in {city}?", Stay)
+    return f"{answer.data.days} days in {city}" if answer.action == "accept" else f"no trip to {city}"
 
 
 @server.prompt()

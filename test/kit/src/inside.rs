@@ -147,23 +147,26 @@ fn spawn(plan: &Plan) -> anyhow::Result<Child> {
 
 /// What a command in the sandbox finds in its environment.
 pub(crate) fn environment(state: &StateDir) -> Vec<(&'static str, OsString)> {
-    let mut path = OsString::new();
+    let (mut path, mut found) = (OsString::new(), Vec::new());
     if let Ok(binaries) = std::fs::read(state.binaries())
         && let Ok(binaries) = serde_json::from_slice::<Binaries>(&binaries)
-        && let Some(dir) = binaries.kubectl.parent()
     {
-        path.push(dir);
-        path.push(":");
+        if let Some(dir) = binaries.kubectl.parent() {
+            path.push(dir);
+            path.push(":");
+        }
+        found = binaries.servers.environment();
     }
     path.push(std::env::var_os("PATH").unwrap_or_default());
-    vec![
+    found.extend([
         ("KUBECONFIG", state.kubeconfig().into_os_string()),
         ("MCPGW_KIT_DIR", state.root().as_os_str().to_owned()),
         ("PATH", path),
         // Nothing leaves the sandbox: a proxy of the machine cannot be reached.
         ("NO_PROXY", OsString::from("*")),
         ("no_proxy", OsString::from("*")),
-    ]
+    ]);
+    found
 }
 
 async fn finish(mut child: Child) -> anyhow::Result<u8> {

@@ -1,6 +1,7 @@
 //! The MCP servers that the samples and tests federate: one from npm and one on the Python SDK, fetched before the sandbox
 //! closes.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,6 +29,22 @@ pub(crate) struct Servers {
     pub(crate) python_path: PathBuf,
     /// The start file of the server on the Python SDK.
     pub(crate) weather: PathBuf,
+}
+
+impl Servers {
+    /// How a command in the sandbox finds the interpreters and SDKs, to be clients with them.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let modules = self
+            .everything
+            .ancestors()
+            .find(|dir| dir.ends_with("node_modules"));
+        vec![
+            ("MCPGW_PYTHON", self.python.clone().into()),
+            ("MCPGW_PYTHON_PATH", self.python_path.clone().into()),
+            ("MCPGW_NODE", self.node.clone().into()),
+            ("MCPGW_NODE_MODULES", modules.unwrap_or(Path::new("")).into()),
+        ]
+    }
 }
 
 /// The cache items of this module.

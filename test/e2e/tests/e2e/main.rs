@@ -16,6 +16,7 @@ mod admission_races;
 mod admission_schema;
 mod admission_serving;
 mod authorization;
+mod clients;
 mod healing;
 mod isolation;
 mod least_privilege;
