@@ -65,9 +65,8 @@ async fn is_unknown(client: &McpClient, tool: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn t68_the_guide_to_policies_decides_lists_and_calls_alike() -> anyhow::Result<()> {
-    let _cluster = Cluster::ready().await?;
+/// Two servers behind one extension.
+fn site() -> anyhow::Result<Site> {
     let site = Site::create("authz")?;
     apply(&site.extension("authz", "ext", "mcp", "httpRouteManagement: Enabled"))?;
     for (server, prefix) in [("mcp-tool", "tool_"), ("other", "other_")] {
@@ -77,6 +76,36 @@ async fn t68_the_guide_to_policies_decides_lists_and_calls_alike() -> anyhow::Re
     site.wait_ready("mcpge/ext -n authz")?;
     site.wait_ready("mcpsr/mcp-tool -n authz-servers")?;
     site.wait_ready("mcpsr/other -n authz-servers")?;
+    Ok(site)
+}
+
+/// A key document that nobody may use closes what the policy concerns, and the status says which.
+async fn spoil_the_keys() -> anyhow::Result<()> {
+    kubectl("patch configmap issuer-keys -n authz-gw --type=merge -p {\"data\":{\"jwks.json\":\"{}\"}}")?;
+    let refused = eventually(Duration::from_secs(30), "the policy to be refused", async || {
+        let accepted = condition("Accepted")?;
+        if accepted["status"] == "False" {
+            Ok(accepted)
+        } else {
+            Err(accepted.to_string())
+        }
+    });
+    let refused = refused.await?;
+    assert!(
+        refused["reason"] == "Invalid"
+            && refused["message"]
+                .as_str()
+                .unwrap_or_default()
+                .contains("configmap authz-gw/issuer-keys"),
+        "{refused}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn t68_the_guide_to_policies_decides_lists_and_calls_alike() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    let site = site()?;
     let token = blocks("")
         .into_iter()
         .find(|block| block.starts_with("eyJ"))
@@ -125,25 +154,7 @@ async fn t68_the_guide_to_policies_decides_lists_and_calls_alike() -> anyhow::Re
     kubectl(&rule("me"))?;
     until_tools(&client, &["tool_add"]).await?;
 
-    // A key document that nobody may use closes what the policy concerns, and the status says which.
-    kubectl("patch configmap issuer-keys -n authz-gw --type=merge -p {\"data\":{\"jwks.json\":\"{}\"}}")?;
-    let refused = eventually(Duration::from_secs(30), "the policy to be refused", async || {
-        let accepted = condition("Accepted")?;
-        if accepted["status"] == "False" {
-            Ok(accepted)
-        } else {
-            Err(accepted.to_string())
-        }
-    });
-    let refused = refused.await?;
-    assert!(
-        refused["reason"] == "Invalid"
-            && refused["message"]
-                .as_str()
-                .unwrap_or_default()
-                .contains("configmap authz-gw/issuer-keys"),
-        "{refused}"
-    );
+    spoil_the_keys().await?;
     until_tools(&client, &[]).await
 }
 
