@@ -2,10 +2,18 @@
 
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize as _, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{gateway::Gateway, grant::ReferenceGrant, object_key::ObjectKey, route::HttpRoute, world::World};
+use crate::{
+    auth_policy::{DefaultAction, MCPAuthPolicy, MCPAuthPolicySpec, PolicyTargetRef},
+    gateway::Gateway,
+    grant::ReferenceGrant,
+    object_key::ObjectKey,
+    route::HttpRoute,
+    world::World,
+};
 
 /// A kind that the rules read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +70,8 @@ impl Watched {
         }
     }
 
-    /// Puts `object` into the world; a grant that is being deleted, and an object that cannot be decoded, leaves it.
+    /// Puts `object` into the world; a grant that is being deleted, and an object that cannot be decoded, leaves it. Of
+    /// a policy that cannot be decoded a closed one stays: what it names must not open.
     ///
     /// # Errors
     /// When the object cannot be decoded.
@@ -70,6 +79,9 @@ impl Watched {
         let outcome = self.decode_into(world, object);
         if outcome.is_err() {
             self.remove(world, &key_of(object));
+            if let (Self::Policy, Some(policy)) = (self, closed(object)) {
+                world.set_policy(Arc::new(policy));
+            }
         }
         outcome
     }
@@ -108,6 +120,25 @@ impl Watched {
             Self::Namespace => drop(world.remove_namespace(&key.name)),
         }
     }
+}
+
+/// A policy without rules on the targets that can be read: it denies everything there (operator.md 10.4).
+fn closed(object: &Value) -> Option<MCPAuthPolicy> {
+    let targets = object.pointer("/spec/targetRefs").and_then(Value::as_array)?;
+    let target_refs = targets
+        .iter()
+        .filter_map(|target| PolicyTargetRef::deserialize(target).ok())
+        .collect();
+    Some(MCPAuthPolicy {
+        metadata: ObjectMeta::deserialize(object.get("metadata")?).ok()?,
+        spec: MCPAuthPolicySpec {
+            target_refs,
+            authentication: None,
+            default_action: DefaultAction::Deny,
+            rules: Vec::new(),
+        },
+        status: None,
+    })
 }
 
 fn typed<T: DeserializeOwned>(object: &Value) -> Result<Arc<T>, serde_json::Error> {

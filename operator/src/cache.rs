@@ -11,8 +11,8 @@ use std::{
 };
 
 use mcp_gateway_api::{
-    gateway::Gateway, grant::ReferenceGrant, object_key::ObjectKey, route::HttpRoute, selector::Labels,
-    service::Service, world::World,
+    gateway::Gateway, grant::ReferenceGrant, intake::Watched, object_key::ObjectKey, route::HttpRoute,
+    selector::Labels, service::Service, world::World,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -210,7 +210,9 @@ impl Inner {
             }
             Err(error) => {
                 tracing::warn!(kind = kind.name(), name = %key, %error, "Object cannot be read and is left out");
-                remove_from_world(Arc::make_mut(&mut self.world), kind, key);
+                if kind != Kind::AuthPolicy {
+                    remove_from_world(Arc::make_mut(&mut self.world), kind, key);
+                }
                 self.undecodable.insert((kind, key.clone()), error);
             }
         }
@@ -295,7 +297,14 @@ fn set_in_world(world: &mut World, kind: Kind, key: &ObjectKey, object: &Value) 
         Kind::Extension => world.set_extension(decode(object)?),
         Kind::Registration => world.set_registration(decode(object)?),
         Kind::VirtualServer => world.set_virtual_server(decode(object)?),
-        Kind::AuthPolicy => world.set_policy(decode(object)?),
+        Kind::AuthPolicy => match decode(object) {
+            Ok(policy) => world.set_policy(policy),
+            Err(error) => {
+                // What it names must not open: it stays in a closed form.
+                drop(Watched::Policy.put(world, object));
+                return Err(error);
+            }
+        },
         Kind::Gateway => world.set_gateway(Arc::new(Gateway::from_value(object).map_err(plain)?)),
         Kind::HttpRoute => world.set_route(Arc::new(HttpRoute::from_value(object).map_err(plain)?)),
         Kind::Service => world.set_service(Arc::new(Service::from_value(object).map_err(plain)?)),

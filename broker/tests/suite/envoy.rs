@@ -104,6 +104,8 @@ fn bootstrap(plan: &Plan<'_>) -> Value {
             "clusters": clusters,
             "listeners": [{
                 "address": {"socket_address": {"address": "127.0.0.1", "port_value": plan.listen}},
+                // A port that somebody else has is an error, not half of the connections.
+                "enable_reuse_port": false,
                 "per_connection_buffer_limit_bytes": plan.body_limit + mcp_gateway_api::envoy_filter::BUFFER_LIMIT_MARGIN,
                 "filter_chains": [chain],
             }],

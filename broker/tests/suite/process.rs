@@ -1,7 +1,7 @@
 //! The binary as a process (data-plane.md 2; D2, D3).
 
 use crate::fixture::Server;
-use crate::world::{KEY, config, entry, eventually};
+use crate::world::{KEY, config, entry, eventually, free_port};
 use std::process::Stdio;
 use tokio::process::{Child, Command};
 
@@ -29,14 +29,6 @@ async fn d2_a_bad_flag_ends_the_start_with_2_and_one_line() {
             .unwrap()
             .contains(env!("CARGO_PKG_VERSION"))
     );
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 struct Process {

@@ -1,4 +1,4 @@
-use mcp_gateway_api::config::parse;
+use mcp_gateway_api::config::{PolicyAction, parse};
 use serde_json::{Value, json};
 
 use super::*;
@@ -189,6 +189,24 @@ fn a_policy_goes_to_the_extensions_that_it_concerns() {
             ("infra/policy", true, "infra/gw")
         ]
     );
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_closes_what_it_names() {
+    let strange = json!({"spec": {
+        "targetRefs": [{"group": "mcp.kuadrant.io", "kind": "MCPServerRegistration", "name": "one"}, {"kind": "Unheard"}],
+        "defaultAction": "Perhaps", "rules": [{"resource": {"kind": "tool", "name": "*"}}],
+    }});
+    let objects = Objects::default()
+        .gateway_and_extension()
+        .server("apps/one", 1, &json!({}))
+        .put(Kind::AuthPolicy, "apps/policy", &strange);
+    let policies = config(&made(&objects, &Readings::new(), None)).auth_policies;
+    let [policy] = policies.as_slice() else {
+        panic!("one policy: {policies:?}")
+    };
+    assert_eq!(policy.targets[0].name, "apps/one");
+    assert!(policy.rules.is_empty() && policy.default_action == PolicyAction::Deny);
 }
 
 #[test]

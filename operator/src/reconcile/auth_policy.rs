@@ -38,13 +38,16 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
     if holds_finalizer(&object) {
         release(context, Kind::AuthPolicy, key, &object).await?;
     }
+    if let Some(error) = context.cache.decode_error(Kind::AuthPolicy, key) {
+        return undecodable(context, key, (&object, error)).await;
+    }
     let snapshot = context.snapshot();
     let Some(policy) = snapshot
         .world
         .policy(key)
         .filter(|policy| is_live(&policy.metadata))
     else {
-        return undecodable(context, key, &object).await;
+        return Ok(Outcome::Done);
     };
     let (secrets, config_maps) = policies::references(policy);
     let (secrets, config_maps) =
@@ -71,20 +74,29 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
     Ok(again)
 }
 
-/// A policy that today's schema refuses: no entry of it can be made, so the status has to say so.
-async fn undecodable(context: &Context, key: &ObjectKey, object: &Value) -> Result<Outcome, ReconcileError> {
-    let Some(error) = context.cache.decode_error(Kind::AuthPolicy, key) else {
-        return Ok(Outcome::Done);
-    };
+/// A policy that cannot be read: what it names is closed (see `api/src/intake.rs`), and the status says why.
+async fn undecodable(
+    context: &Context,
+    key: &ObjectKey,
+    (object, error): (&Value, String),
+) -> Result<Outcome, ReconcileError> {
     let generation = object
         .pointer("/metadata/generation")
         .and_then(Value::as_i64)
         .unwrap_or_default();
-    let conditions = vec![wanted(
-        (ConditionType::Accepted, false, generation),
-        PolicyReason::Invalid,
-        error,
-    )];
+    let closed = "the policy cannot be read; everything on its targets is denied".to_owned();
+    let conditions = vec![
+        wanted(
+            (ConditionType::Accepted, false, generation),
+            PolicyReason::Invalid,
+            error,
+        ),
+        wanted(
+            (ConditionType::Enforced, false, generation),
+            PolicyReason::NotAccepted,
+            closed,
+        ),
+    ];
     let members = BTreeMap::new();
     write(context, Kind::AuthPolicy, key, StatusWish { conditions, members }).await?;
     Ok(Outcome::Done)
