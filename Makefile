@@ -47,6 +47,7 @@ generate-check: ## Fail when a generated file is stale
 .PHONY: unit
 unit: $(KIT) ## Unit and in-process tests
 	$(KIT) build envoy
+	$(KIT) build redis
 	$(CARGO) test --workspace --exclude mcp-gateway-e2e --locked
 
 # The suites wait more than they compute, so two run beside each other, each on a control plane of its own. What the
