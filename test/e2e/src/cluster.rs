@@ -6,7 +6,7 @@ use anyhow::Context;
 use mcp_gateway_kit::eventually;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::kubectl::{apply, kubectl};
+use crate::kubectl::{apply, kubectl, kubectl_with};
 
 /// Namespace of operator and webhooks.
 pub const OPERATOR_NAMESPACE: &str = "mcp-system";
@@ -63,6 +63,7 @@ async fn up() -> anyhow::Result<()> {
             .clone()
     });
     installed.await?.map_err(anyhow::Error::msg)?;
+    reinstate()?;
     let probe = async || apply_probe().map_err(|error| format!("{error:#}"));
     Ok(eventually(Duration::from_secs(60), "admission to decide", probe).await?)
 }
@@ -72,12 +73,26 @@ pub(crate) fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// Some tests remove the webhook configurations, which nobody makes again in an install by kustomize.
+fn reinstate() -> anyhow::Result<()> {
+    let both =
+        "validatingwebhookconfiguration/mcp-gateway-webhook mutatingwebhookconfiguration/mcp-gateway-webhook";
+    if kubectl(&format!("get {both}")).is_err() {
+        apply_install()?;
+    }
+    Ok(())
+}
+
+fn apply_install() -> anyhow::Result<String> {
+    let config = repository().join("config/install");
+    let config = config.to_str().context("the repository's path is not UTF-8")?;
+    kubectl(&format!("apply -k {config}"))
+}
+
 fn install() -> anyhow::Result<()> {
     // Two providers may be compiled in; whoever comes first has chosen this one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = repository().join("config/install");
-    let config = config.to_str().context("the repository's path is not UTF-8")?;
-    kubectl(&format!("apply -k {config}"))?;
+    apply_install()?;
     kubectl(&format!(
         "wait --for=condition=Available deployment --all -n {OPERATOR_NAMESPACE} --timeout=90s"
     ))?;
@@ -89,5 +104,9 @@ fn apply_probe() -> anyhow::Result<()> {
     apply("{apiVersion: v1, kind: Namespace, metadata: {name: probe}}")?;
     let probe = "{apiVersion: mcp.kuadrant.io/v1alpha1, kind: MCPGatewayExtension, metadata: {name: probe, namespace: probe}, \
         spec: {targetRef: {name: probe, sectionName: probe}}}";
-    crate::kubectl::dry_run(probe).map(drop)
+    // The default is the mutating webhook's, and without the validating one the API server refuses.
+    let path = "jsonpath={.spec.targetRef.namespace}";
+    let filled = kubectl_with(&["create", "--dry-run=server", "-o", path, "-f", "-"], probe)?;
+    anyhow::ensure!(filled.trim() == "probe", "no default was filled in: {filled:?}");
+    Ok(())
 }

@@ -103,8 +103,7 @@ fn largest_policy() -> Value {
     )
 }
 
-/// Runs `check` while the API server has no webhook configuration of ours: the operator makes them again, so they are
-/// deleted before each attempt.
+/// Runs `check` while the API server has no webhook configuration of ours; `Cluster` brings them back for the next test.
 async fn unseen(what: &str, check: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let attempt = async || {
         delete(CONFIGURATIONS).map_err(|error| format!("{error:#}"))?;
