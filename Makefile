@@ -6,6 +6,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 VERSION ?= 0.1.0
 export CARGO_TERM_COLOR ?= auto
+# A failed test says what it waited for; forty frames of the runtime above it would hide that.
+export RUST_LIB_BACKTRACE ?= 0
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 KIT := $(TARGET_DIR)/debug/kit
 export MCPGW_BIN_DIR := $(abspath $(TARGET_DIR)/debug)

@@ -6,7 +6,7 @@ use crate::{
     admission::{self, Facts, Subject, Write},
     auth_policy::{DefaultAction, Effect, MCPAuthPolicy, PolicyTargetKind, PolicyTargetRef, ResourceKind},
     conditions::{PolicyReason, name_list},
-    config::{PolicyAction, PolicyMatch, PolicyRule},
+    config::{AuthPolicyEntry, PolicyAction, PolicyMatch, PolicyRule, PolicyTarget},
     gateway::Gateway,
     object_key::{Age, ObjectKey, is_live},
     world::World,
@@ -116,9 +116,42 @@ fn described(policy: &MCPAuthPolicy, target: &PolicyTargetRef) -> String {
     format!("{:?} {}{section}", target.kind, target_key(policy, target))
 }
 
-/// `defaultAction` as brokers get it.
+/// The policy as the brokers of an entrance get it, with those of its targets that concern them and without providers.
+/// `port` is that of the entrance. One that is not accepted has no rules and denies what it concerns (operator.md 10.4).
 #[must_use]
-pub fn default_action(policy: &MCPAuthPolicy) -> PolicyAction {
+pub fn entry<'a>(
+    policy: &MCPAuthPolicy,
+    targets: impl Iterator<Item = &'a PolicyTargetRef>,
+    port: i32,
+    accepted: bool,
+) -> AuthPolicyEntry {
+    let entry = AuthPolicyEntry {
+        name: ObjectKey::of(&policy.metadata).to_string(),
+        generation: policy.metadata.generation.unwrap_or_default(),
+        targets: targets
+            .map(|target| PolicyTarget {
+                kind: format!("{:?}", target.kind),
+                name: target_key(policy, target).to_string(),
+                port: target
+                    .section_name
+                    .as_ref()
+                    .and_then(|_| u16::try_from(port).ok()),
+            })
+            .collect(),
+        ..AuthPolicyEntry::default()
+    };
+    if !accepted {
+        return entry;
+    }
+    AuthPolicyEntry {
+        valid: true,
+        default_action: default_action(policy),
+        rules: rules(policy),
+        ..entry
+    }
+}
+
+fn default_action(policy: &MCPAuthPolicy) -> PolicyAction {
     match policy.spec.default_action {
         DefaultAction::Allow => PolicyAction::Allow,
         DefaultAction::Deny => PolicyAction::Deny,

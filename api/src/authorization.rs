@@ -1,7 +1,7 @@
 //! May this caller use this item? The one decision table of `MCPAuthPolicy` (operator.md 10.2, 10.4, 10.5), asked by
 //! router, broker and standalone front for lists and for calls, and by `mcpgw explain`. Pure: claims come in verified.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde_json::{Map, Value};
 
@@ -58,9 +58,9 @@ pub enum Outcome {
     /// This rule lets it pass.
     Allowed {
         /// `<namespace>/<policy>`.
-        policy: String,
+        policy: Arc<str>,
         /// Name of the rule, or `defaultAction`.
-        rule: String,
+        rule: Arc<str>,
     },
     /// It does not pass.
     Denied(Denial),
@@ -104,14 +104,14 @@ pub enum Denial {
     /// A policy that concerns it is not accepted.
     InvalidPolicy {
         /// `<namespace>/<policy>`.
-        policy: String,
+        policy: Arc<str>,
     },
     /// A Deny rule matches.
     Rule {
         /// `<namespace>/<policy>`.
-        policy: String,
+        policy: Arc<str>,
         /// Name of the rule.
-        rule: String,
+        rule: Arc<str>,
     },
     /// No rule matches, and not every policy says `defaultAction: Allow`.
     NoMatch,
@@ -123,11 +123,13 @@ pub struct Policies {
     policies: Vec<Policy>,
     rules: RuleSet,
     required: bool,
+    /// Stands for the rule where a `defaultAction` decides.
+    default_rule: Arc<str>,
 }
 
 #[derive(Clone, Debug)]
 struct Policy {
-    name: String,
+    name: Arc<str>,
     valid: bool,
     closes: Vec<Scope>,
     default_action: PolicyAction,
@@ -149,7 +151,7 @@ impl Policies {
             .iter()
             .enumerate()
             .map(|(position, entry)| Policy {
-                name: entry.name.clone(),
+                name: entry.name.as_str().into(),
                 // A rule that cannot be understood makes its policy one that denies.
                 valid: rules.add(position, &entry.rules) && entry.valid,
                 closes: Scope::of(entry),
@@ -160,6 +162,7 @@ impl Policies {
             policies,
             rules,
             required,
+            default_rule: "defaultAction".into(),
         }
     }
 
@@ -182,7 +185,7 @@ impl Policies {
         };
         if let Some(invalid) = concerned().find(|policy| !policy.valid) {
             return Outcome::Denied(Denial::InvalidPolicy {
-                policy: invalid.name.clone(),
+                policy: Arc::clone(&invalid.name),
             });
         }
         let decisive = self.rules.decisive(request.claims, item, |policy| {
@@ -192,8 +195,8 @@ impl Policies {
         });
         let named = |rule: &rules::Rule| {
             let policy = self.policies.get(rule.policy);
-            let policy = policy.map(|policy| policy.name.clone()).unwrap_or_default();
-            (policy, rule.name.clone())
+            let policy = policy.map(|policy| Arc::clone(&policy.name)).unwrap_or_default();
+            (policy, Arc::clone(&rule.name))
         };
         match decisive {
             Some(rule) if rule.effect == PolicyAction::Deny => {
@@ -206,8 +209,8 @@ impl Policies {
             }
             None if concerned().all(|policy| policy.default_action == PolicyAction::Allow) => {
                 Outcome::Allowed {
-                    policy: first.name.clone(),
-                    rule: "defaultAction".to_owned(),
+                    policy: Arc::clone(&first.name),
+                    rule: Arc::clone(&self.default_rule),
                 }
             }
             None => Outcome::Denied(Denial::NoMatch),

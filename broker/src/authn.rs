@@ -105,6 +105,11 @@ impl Authenticator {
         self.epoch.advance();
     }
 
+    /// False when no provider is configured: then every caller is as good as another.
+    pub fn is_active(&self) -> bool {
+        !self.providers.load().is_empty()
+    }
+
     /// Issuers that are URLs, for the protected-resource metadata.
     pub fn issuers(&self) -> Vec<String> {
         let providers = self.providers.load();

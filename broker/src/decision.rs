@@ -16,9 +16,6 @@ pub mod rewrite;
 pub mod target;
 pub mod user_token;
 
-#[cfg(test)]
-mod tests;
-
 use crate::aggregation::user_lists::Own;
 use crate::aggregation::view::Selection;
 use crate::auth::capabilities::CapabilityRules;

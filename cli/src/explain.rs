@@ -9,7 +9,7 @@ use mcp_gateway_api::{
     authorization::{
         Claims, Item, ItemKind, Outcome, Policies, Request, claim_matches, resource_name_covers,
     },
-    config::{AuthPolicyEntry, PolicyTarget},
+    config::AuthPolicyEntry,
     extension::{Authorization, MCPGatewayExtension},
     object_key::{ObjectKey, is_live},
     world::{World, gateway_of},
@@ -330,24 +330,7 @@ fn entry(world: &World, policy: &MCPAuthPolicy, entrance: &Entrance<'_>) -> Auth
         PolicyTargetKind::MCPServerRegistration | PolicyTargetKind::MCPVirtualServer => true,
         _ => attachment::is_on(entrance, policy, target),
     });
-    AuthPolicyEntry {
-        name: ObjectKey::of(&policy.metadata).to_string(),
-        valid: accepted,
-        targets: targets
-            .map(|target| PolicyTarget {
-                kind: format!("{:?}", target.kind),
-                name: attachment::target_key(policy, target).to_string(),
-                port: None,
-            })
-            .collect(),
-        default_action: attachment::default_action(policy),
-        rules: if accepted {
-            attachment::rules(policy)
-        } else {
-            Vec::new()
-        },
-        ..AuthPolicyEntry::default()
-    }
+    attachment::entry(policy, targets, entrance.port, accepted)
 }
 
 fn as_json(explanation: &Explanation) -> Value {

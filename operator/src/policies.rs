@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use mcp_gateway_api::{
     acceptance::Accepted,
     admission::jwks,
-    attachment::{Entrance, acceptable, by_age, default_action, is_on, rules, target_key},
+    attachment::{self, Entrance, acceptable, by_age, is_on, target_key},
     auth_policy::{JwtProvider, MCPAuthPolicy, PolicyTargetKind, PolicyTargetRef},
     conditions::{ExtensionReason, PolicyReason},
-    config::{AuthPolicyEntry, PolicyProvider, PolicyTarget},
+    config::{AuthPolicyEntry, PolicyProvider},
     extension::MCPGatewayExtension,
     object_key::ObjectKey,
     world::World,
@@ -94,28 +94,22 @@ pub(crate) fn entry(
     policy: &MCPAuthPolicy,
     inputs: PolicyInputs<'_>,
 ) -> Option<(AuthPolicyEntry, Option<Refusal>)> {
-    let targets: Vec<PolicyTarget> = policy
+    let targets: Vec<&PolicyTargetRef> = policy
         .spec
         .target_refs
         .iter()
         .filter(|target| concerns(snapshot, accepted, (policy, target)))
-        .map(|target| PolicyTarget {
-            kind: format!("{:?}", target.kind),
-            name: target_key(policy, target).to_string(),
-            port: target
-                .section_name
-                .as_ref()
-                .and_then(|_| u16::try_from(accepted.listener().port).ok()),
-        })
         .collect();
     if targets.is_empty() {
         return None;
     }
-    let mut entry = AuthPolicyEntry {
-        name: ObjectKey::of(&policy.metadata).to_string(),
-        generation: policy.metadata.generation.unwrap_or_default(),
-        targets,
-        ..AuthPolicyEntry::default()
+    let entry = |accepted_policy| {
+        attachment::entry(
+            policy,
+            targets.iter().copied(),
+            accepted.listener().port,
+            accepted_policy,
+        )
     };
     match judge(&snapshot.world, policy, inputs) {
         Ok(mut providers) => {
@@ -125,14 +119,13 @@ pub(crate) fn entry(
                     provider.audiences.push(audience.clone());
                 }
             }
-            entry.valid = true;
-            entry.providers = providers;
-            entry.rules = rules(policy);
-            entry.default_action = default_action(policy);
+            let entry = AuthPolicyEntry {
+                providers,
+                ..entry(true)
+            };
             Some((entry, None))
         }
-        // Without rules and not valid: everything that it concerns is denied (operator.md 10.4).
-        Err(refusal) => Some((entry, Some(refusal))),
+        Err(refusal) => Some((entry(false), Some(refusal))),
     }
 }
 

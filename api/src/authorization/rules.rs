@@ -1,7 +1,7 @@
 //! The rules of all policies in one index: by server and item where the rule names them without `*`, so that a decision
 //! looks at the few rules that could name its item and not at all of them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{Claims, Item, ItemKind, ResourcePattern, claim_matches};
 use crate::config::{PolicyAction, PolicyRule};
@@ -28,7 +28,7 @@ pub(super) struct Rule {
     /// Position of its policy.
     pub(super) policy: usize,
     /// Its name, `rule-<index>` without one.
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) effect: PolicyAction,
     matches: Vec<(String, Vec<String>)>,
     kind: Option<ItemKind>,
@@ -106,9 +106,9 @@ impl Rule {
         Some(Self {
             policy,
             name: if rule.name.is_empty() {
-                format!("rule-{index}")
+                format!("rule-{index}").into()
             } else {
-                rule.name.clone()
+                rule.name.as_str().into()
             },
             effect: rule.effect,
             matches: rule

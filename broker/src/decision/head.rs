@@ -58,10 +58,14 @@ fn under(path: &str, prefix: &str) -> bool {
 }
 
 /// True for requests whose caller is authenticated here, when anybody is: those for the MCP endpoint, but not the
-/// gateway's own ones, preflights, the metadata and `/tokens` (data-plane.md 11.2).
+/// gateway's own ones, preflights, the metadata and `/tokens` (data-plane.md 11.2), nor what [`judge`] refuses anyway.
 pub fn is_for_callers(head: &Head, catalog: &Catalog, hairpin: &HairpinCheck) -> bool {
-    let answers = is_own(head, catalog) && under(head.path_only(), MCP);
-    answers && matches!(hairpin, HairpinCheck::None) && head.method() != "OPTIONS"
+    matches!(hairpin, HairpinCheck::None)
+        && head.method() != "OPTIONS"
+        && under(head.path_only(), MCP)
+        && !is_gateway_only(head)
+        && catalog.origins.allow(origin(head))
+        && is_own(head, catalog)
 }
 
 fn is_own(head: &Head, catalog: &Catalog) -> bool {
@@ -107,7 +111,7 @@ pub fn judge(
 }
 
 fn of_mcp(head: &Head, catalog: &Catalog, (rules, facts): (&Rules, &Facts), edits: Edits) -> HeadDecision {
-    if GATEWAY_ONLY.iter().any(|path| under(head.path_only(), path)) {
+    if is_gateway_only(head) {
         return HeadDecision::Text(404, "not found");
     }
     if !catalog.origins.allow(origin(head)) {
@@ -129,6 +133,11 @@ fn of_mcp(head: &Head, catalog: &Catalog, (rules, facts): (&Rules, &Facts), edit
         }
         method => HeadDecision::Pass(broker_edits(head, edits, method)),
     }
+}
+
+/// True for paths that are reached inside the broker only.
+fn is_gateway_only(head: &Head) -> bool {
+    GATEWAY_ONLY.iter().any(|path| under(head.path_only(), path))
 }
 
 /// The `Origin`; one that is no text is as bad as a foreign one.

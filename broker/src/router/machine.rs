@@ -74,7 +74,7 @@ impl Machine {
         let mut head = translate::head(headers);
         let catalog = self.router.published.load();
         let hairpin = self.router.hairpin(&head);
-        if head::is_for_callers(&head, &catalog, &hairpin) {
+        if self.router.authenticator.is_active() && head::is_for_callers(&head, &catalog, &hairpin) {
             match self.router.caller(&head, &catalog).await {
                 Ok(caller) => head.caller = caller,
                 Err(refusal) => return self.answer(head.method(), &refused(refusal, None, None)),

@@ -24,12 +24,13 @@ pub struct ReplyStream {
 impl Reply {
     /// The reply to a forwarded request; `None` when nothing is planned for it.
     pub fn new(head: &Head, forward: Forward) -> Option<Self> {
+        let plan = forward.reply?;
         let leg = ServerLeg {
             server: forward.server,
             backend: forward.backend,
             headers: forwarded(&head.fields),
         };
-        forward.reply.map(|plan| Self { plan, leg })
+        Some(Self { plan, leg })
     }
 
     /// The stream when the reply is one that the plan is for, and whether it becomes JSON. A compressed one cannot be read.

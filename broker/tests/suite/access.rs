@@ -104,6 +104,9 @@ async fn without_a_good_token_the_answer_is_401_with_a_challenge() {
             .unwrap()
             .contains("error=\"invalid_token\"")
     );
+    let foreign = tampered.with("origin", "https://evil.example");
+    let refused = foreign.rpc("initialize", initialize).await;
+    assert_eq!(refused.status, 403, "the Origin is judged before the token");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,7 +24,7 @@ pub(super) fn changes(
         Denial::InvalidPolicy { policy } => {
             let found = policies
                 .iter()
-                .find(|other| ObjectKey::of(&other.metadata).to_string() == *policy);
+                .find(|other| ObjectKey::of(&other.metadata).to_string() == **policy);
             let why = found.and_then(|policy| attachment::acceptable(world, policy).err());
             let why = why.map(|(_, message)| message).unwrap_or_default();
             vec![format!("mend {policy}: {why}")]

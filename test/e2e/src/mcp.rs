@@ -5,6 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
+/// Tools of the gateway itself, in every list.
+const GATEWAYS_OWN: [&str; 2] = ["discover_tools", "select_tools"];
+
 const PROTOCOL_VERSION: &str = "2025-11-25";
 
 /// One session with the gateway.
@@ -86,6 +89,16 @@ impl McpClient {
             .filter_map(|tool| tool["name"].as_str())
             .map(str::to_owned)
             .collect())
+    }
+
+    /// Names of the listed tools that are a server's, without the gateway's own ones.
+    ///
+    /// # Errors
+    /// When the list is refused.
+    pub async fn server_tools(&self) -> anyhow::Result<Vec<String>> {
+        let mut tools = self.tools().await?;
+        tools.retain(|tool| !GATEWAYS_OWN.contains(&tool.as_str()));
+        Ok(tools)
     }
 
     /// Calls a tool and returns its result.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use mcp_gateway_e2e::{Cluster, Site, apply, delete, dry_run, get, kubectl_with};
+use mcp_gateway_e2e::{Cluster, Site, apply, delete, dry_run, get, kubectl, kubectl_with};
 use mcp_gateway_kit::eventually;
 use serde_json::{Value, json};
 
@@ -244,4 +244,33 @@ async fn a_second_apply_of_the_same_manifest_is_no_change() -> anyhow::Result<()
         "the default was not filled in: {filled}"
     );
     applied_twice_is_the_same(&manifest)
+}
+
+#[tokio::test]
+async fn t60_a_prefix_that_is_set_is_neither_taken_off_nor_changed_with_and_without_webhooks()
+-> anyhow::Result<()> {
+    let _cluster = Cluster::alone().await?;
+    apply("{apiVersion: v1, kind: Namespace, metadata: {name: fixed}}")?;
+    apply(
+        "{apiVersion: mcp.kuadrant.io/v1alpha1, kind: MCPServerRegistration, metadata: {name: one, namespace: fixed},\
+        spec: {targetRef: {name: one}, prefix: first_}}",
+    )?;
+    let patch = |prefix: &str| {
+        format!("patch mcpsr one -n fixed --type=merge -p {{\"spec\":{{\"prefix\":{prefix}}}}}")
+    };
+    let keeps = |prefix: &str| {
+        let error = kubectl(&patch(prefix)).err().map(|error| format!("{error:#}"));
+        let error = error.unwrap_or_default();
+        ensure!(
+            error.contains("prefix is immutable once set"),
+            "{prefix}: {error:?}"
+        );
+        Ok(())
+    };
+    for prefix in ["null", "\"\"", "\"second_\""] {
+        keeps(prefix)?;
+        unseen("the prefix to be kept without a webhook", || keeps(prefix)).await?;
+    }
+    ensure!(get("mcpsr one -n fixed")?["spec"]["prefix"] == "first_");
+    Ok(())
 }

@@ -31,7 +31,11 @@ fn blocks(language: &str) -> Vec<String> {
 }
 
 fn condition(kind: &str) -> Result<Value, String> {
-    let policy = get("mcpauthpolicy mcp-jwt-auth -n authz-gw").map_err(|error| format!("{error:#}"))?;
+    condition_of("mcp-jwt-auth -n authz-gw", kind)
+}
+
+fn condition_of(policy: &str, kind: &str) -> Result<Value, String> {
+    let policy = get(&format!("mcpauthpolicy {policy}")).map_err(|error| format!("{error:#}"))?;
     let conditions = policy["status"]["conditions"]
         .as_array()
         .cloned()
@@ -191,4 +195,37 @@ async fn a_closed_gateway_stays_closed_when_its_policy_is_deleted() -> anyhow::R
     eventually(Duration::from_secs(30), "the tools of an open gateway", open).await?;
     kubectl("delete mcpauthpolicy open -n shut")?;
     until_tools(&client, &[]).await
+}
+
+#[tokio::test]
+async fn t69_a_rule_that_names_a_tool_nobody_serves_says_so_until_it_appears() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    let site = Site::create("absent")?;
+    apply(&site.extension("absent", "ext", "mcp", ""))?;
+    site.wait_ready("mcpge/ext -n absent")?;
+    apply(
+        "{apiVersion: mcp.kuadrant.io/v1alpha1, kind: MCPAuthPolicy, metadata: {name: late, namespace: absent}, spec: {\
+        targetRefs: [{group: mcp.kuadrant.io, kind: MCPGatewayExtension, name: ext}], rules: [\
+        {name: sums, resource: {kind: tool, name: 'absent-servers/late:add'}}]}}",
+    )?;
+    let resolved = async |status: &str| {
+        let what = format!("ResourcesResolved={status}");
+        let found = eventually(Duration::from_secs(60), &what, async || {
+            let found = condition_of("late -n absent", "ResourcesResolved")?;
+            if found["status"] == status {
+                Ok(found)
+            } else {
+                Err(found.to_string())
+            }
+        });
+        anyhow::Ok(found.await?)
+    };
+    let missing = resolved("False").await?;
+    let message = missing["message"].as_str().unwrap_or_default();
+    anyhow::ensure!(message.contains("absent-servers/late:add"), "{missing}");
+    site.server("late")?;
+    site.register("late", "late_")?;
+    let found = resolved("True").await?;
+    assert_eq!(found["reason"], "AllResolved");
+    Ok(())
 }
