@@ -154,7 +154,8 @@ impl Cache {
         items
     }
 
-    /// Every extension, registration and virtual server: for the resync and for a kind that came or went.
+    /// Everything that is evaluated, brokers included: for the resync, for a kind that came or went, and for a replica
+    /// that leads anew, because the queue forgot what it waited for when it led no more.
     pub(crate) fn everything(&self) -> BTreeSet<WorkItem> {
         let inner = self.lock();
         let keys = |kind: Kind| {
@@ -172,6 +173,7 @@ impl Cache {
             .chain(keys(Kind::AuthPolicy).map(WorkItem::AuthPolicy))
             .chain(keys(Kind::Gateway).map(WorkItem::ListenerStatus))
             .chain(keys(Kind::HttpRoute).map(WorkItem::RouteStatus))
+            .chain(keys(Kind::Extension).map(|extension| WorkItem::Brokers(extension.namespace)))
             .collect()
     }
 
@@ -388,5 +390,12 @@ mod tests {
         assert!(world.registration(&ObjectKey::new("apps", "good")).is_some());
         assert!(world.extension(&ObjectKey::new("team", "ext")).is_some());
         assert!(world.registration(&ObjectKey::new("apps", "bad")).is_none());
+    }
+
+    #[test]
+    fn brokers_are_asked_again_by_a_replica_that_leads_anew() {
+        let objects = Objects::default().gateway_and_extension();
+        let items = objects.0.everything();
+        assert!(items.contains(&WorkItem::Brokers("team".to_owned())), "{items:?}");
     }
 }
