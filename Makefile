@@ -51,6 +51,7 @@ unit: $(KIT) ## Unit and in-process tests
 	$(KIT) build envoy
 	$(KIT) build redis
 	$(CARGO) test --workspace --exclude mcp-gateway-e2e --locked
+	MCPGW_DATA_PATH=direct $(CARGO) test -p mcp-gateway-broker --test suite --locked
 
 # One after the other: two of them beside each other on two cores make tests with deadlines fail.
 .PHONY: e2e

@@ -1,13 +1,17 @@
 //! HTTP of the broker: the MCP edge (`mcp`), streams of clients (`streams`), OAuth metadata, status, repair of failed
-//! replies, the admin listener. It reads the same catalog as the router and never talks to it.
+//! replies, the admin listener; calls themselves where no Envoy carries them (`forwarding`). It reads the same catalog as the
+//! router and never talks to it.
 
 pub mod admin;
+mod body;
 pub mod channel;
+pub mod forwarding;
 pub mod listener;
 pub mod mcp;
 pub mod meta_tools;
 pub mod metadata;
 pub mod methods;
+pub mod passing;
 pub mod patience;
 pub mod relay;
 pub mod repair;
@@ -51,6 +55,8 @@ pub struct FrontState {
     pub user_lists: Arc<UserLists>,
     /// Backend sessions; `None` without a hairpin.
     pub opener: Option<Arc<Opener>>,
+    /// Forwards calls to the servers; `None` where Envoy does.
+    pub forwarding: Option<forwarding::Forwarding>,
     /// Calls that may have to be sent once more.
     pub kept: Arc<KeptCalls>,
     /// Metrics.

@@ -1,6 +1,6 @@
 //! The data plane of the MCP gateway: broker, router and their shared catalog. Layers, upper may import lower:
 //! `protocol ← options ← telemetry ← config ← auth ← transport ← authn, sessions, upstreams, kubernetes ←
-//! aggregation ← decision ← router | front ← run`.
+//! aggregation ← decision ← pipeline ← router | front ← run`.
 //! `router` and `front` never import each other.
 
 pub mod aggregation;
@@ -11,6 +11,7 @@ pub mod decision;
 pub mod front;
 pub mod kubernetes;
 pub mod options;
+pub mod pipeline;
 pub mod protocol;
 pub mod router;
 pub mod run;

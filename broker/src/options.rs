@@ -73,6 +73,8 @@ pub struct Options {
     pub page_size: usize,
     /// Standalone mode.
     pub standalone: bool,
+    /// The front forwards calls to MCP servers itself: standalone, or `--data-path=direct`.
+    pub forwards: bool,
     /// Lowest level that is logged.
     pub log_level: LogLevel,
     /// JSON instead of text.

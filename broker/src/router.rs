@@ -1,9 +1,6 @@
-//! The router: Envoy's external processor (data-plane.md 8). `machine` is the phase machine of one request, `facts`
-//! fetches what a decision needs, `translate` turns decisions into ext_proc messages, `server` speaks gRPC.
+//! The router: Envoy's external processor (data-plane.md 8). `machine` is the phase machine of one
+//! request, `translate` turns decisions into ext_proc messages, `server` speaks gRPC. What is decided comes from `pipeline`.
 
-pub mod audit;
-pub mod batch;
-pub mod facts;
 pub mod machine;
 pub mod reply;
 pub mod server;

@@ -8,7 +8,8 @@ use crate::config::{sources, watch};
 use crate::front::{self, FrontState, streams};
 use crate::kubernetes::secret::{self, ClusterAccess};
 use crate::options::Options;
-use crate::router::facts::RouterState;
+use crate::pipeline::facts::Pipeline;
+use crate::secret::Secret;
 use crate::transport::address::AddressPolicy;
 use crate::transport::client::install_crypto;
 use anyhow::Context as _;
@@ -92,11 +93,7 @@ pub struct Running {
 pub async fn start(options: Options, environment: Environment) -> anyhow::Result<Running> {
     install_crypto();
     announce(&options);
-    anyhow::ensure!(
-        !options.standalone,
-        "standalone mode is not in this build; give --mcp-gateway-public-host"
-    );
-    let signing = options.keys.signing.clone().context("no signing key")?;
+    let signing = options.keys.signing.clone().unwrap_or_else(ephemeral_key);
     let keys = Arc::new(Keys::new(signing, options.keys.previous.clone()));
     let pieces = Pieces::new(&options, &keys, environment.addresses).await?;
     let broker = bind(&options.broker_address).await?;
@@ -108,7 +105,8 @@ pub async fn start(options: Options, environment: Environment) -> anyhow::Result
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    let state = pieces.front_state(&options, &keys);
+    let pipeline = pieces.pipeline(&options, &keys);
+    let state = pieces.front_state(&options, &keys, &pipeline);
     let running = Running {
         broker: broker.local_addr()?,
         router: router.as_ref().map(TcpListener::local_addr).transpose()?,
@@ -123,7 +121,7 @@ pub async fn start(options: Options, environment: Environment) -> anyhow::Result
     };
     running.serve(broker, admin);
     if let Some(listener) = router {
-        running.serve_router(listener, Arc::new(pieces.router_state(&options, &keys)));
+        running.serve_router(listener, pipeline);
     }
     running.state.health.listening();
     running.spawn_background(&options, &pieces, &environment);
@@ -139,6 +137,15 @@ fn announce(options: &Options) {
             "Flag accepted, its feature is not in this build"
         );
     }
+}
+
+/// A key for this process only: sessions end with it.
+fn ephemeral_key() -> Secret {
+    tracing::warn!(
+        component = "broker",
+        "No GATEWAY_SIGNING_KEY: a random key is used, sessions end with this process"
+    );
+    Secret::new(hex::encode(rand::random::<[u8; 32]>()))
 }
 
 async fn bind(address: &str) -> anyhow::Result<TcpListener> {
@@ -163,7 +170,7 @@ impl Running {
         }
     }
 
-    fn serve_router(&self, listener: TcpListener, state: Arc<RouterState>) {
+    fn serve_router(&self, listener: TcpListener, state: Arc<Pipeline>) {
         let stop = self.stop_listening.clone();
         self.listeners.spawn(async move {
             if let Err(error) = crate::router::server::serve(listener, state, stop).await {

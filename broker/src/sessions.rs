@@ -14,3 +14,4 @@ mod record;
 pub mod shared;
 pub mod store;
 pub mod watchers;
+pub mod way;

@@ -7,7 +7,7 @@ use crate::auth::clock;
 use crate::authn::Authenticator;
 use crate::config::model::Snapshot;
 use crate::config::watch::{Source, Update};
-use crate::sessions::hairpin::Hairpin;
+use crate::sessions::way::Way;
 use crate::upstreams::connection::{Connection, ConnectionSettings};
 use crate::upstreams::snapshot::State;
 use arc_swap::ArcSwap;
@@ -85,8 +85,8 @@ pub struct Federation {
     pub meta: MetaSettings,
     /// Origins of the command line.
     pub allowed_origins: Vec<String>,
-    /// Hairpin whose roots follow the config and the CA file.
-    pub hairpin: Option<Arc<Hairpin>>,
+    /// Way to the servers, whose roots follow the config and the CA file.
+    pub way: Arc<Way>,
     /// CA file of the hairpin.
     pub ca_file: Option<PathBuf>,
     /// Check of the callers' tokens, which follows the config.
@@ -251,9 +251,6 @@ impl Running {
 
     /// Gives the hairpin the roots of the CA file and the config when one of them changed.
     async fn follow_ca(&mut self) {
-        let Some(hairpin) = &self.federation.hairpin else {
-            return;
-        };
         let file = match &self.federation.ca_file {
             None => String::new(),
             Some(path) => match tokio::fs::read_to_string(path).await {
@@ -275,8 +272,8 @@ impl Running {
             .as_deref()
             .map(|snapshot| snapshot.gateway_ca_pem.as_str())
             .unwrap_or_default();
-        if let Err(error) = hairpin.trust(&[&file, bundle]) {
-            tracing::warn!(component = "config", %error, "Hairpin roots not usable, the former ones stay");
+        if let Err(error) = self.federation.way.trust([&file, bundle]) {
+            tracing::warn!(component = "config", %error, "Roots not usable, the former ones stay");
         }
         self.ca_seen = Some(file);
     }

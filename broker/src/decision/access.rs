@@ -56,17 +56,19 @@ fn refusal(why: &Unauthenticated, head: &Head, catalog: &Catalog) -> Refusal {
     }
 }
 
-/// `<scheme>://<public host>` as the caller knows it.
+/// `<scheme>://<public host>` as the caller knows it; a gateway without a public host is known by where it was asked, and
+/// there no proxy stands before it that would speak TLS.
 pub fn base(head: &Head, catalog: &Catalog) -> String {
-    let scheme = head
+    let public = &catalog.hosts.public;
+    let forwarded = head
         .get("x-forwarded-proto")
-        .filter(|scheme| matches!(*scheme, "http" | "https"))
-        .unwrap_or("https");
+        .filter(|scheme| matches!(*scheme, "http" | "https"));
+    let scheme = forwarded.unwrap_or(if public.is_empty() { "http" } else { "https" });
     let asked = head.host();
-    let name = if catalog.is_public_host(&asked) || catalog.hosts.public.is_empty() {
-        asked.as_str()
-    } else {
-        &catalog.hosts.public
+    let name = match head.get("host") {
+        Some(host) if public.is_empty() => host,
+        _ if public.is_empty() || catalog.is_public_host(&asked) => &asked,
+        _ => public,
     };
     format!("{scheme}://{name}")
 }

@@ -1,6 +1,8 @@
 //! The MCP endpoint of the broker, legacy era (data-plane.md 4.2–4.6): HTTP rules, sessions, GET and DELETE. The
 //! methods themselves are in `methods`.
 
+use super::body::read_body;
+use super::forwarding::Incoming;
 use super::streams::NotOpened;
 use super::{FrontState, meta_tools, methods, relay, streams, unsolicited};
 use crate::aggregation::user_lists::{self, Own};
@@ -13,7 +15,7 @@ use crate::protocol::message::{self, Message, MessageError, MessageKind};
 use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, PARSE_ERROR, Refusal, UNSUPPORTED_VERSION};
 use crate::protocol::{header, version};
 use crate::sessions::hairpin::forwarded;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
@@ -21,7 +23,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-const BODY_READ: Duration = Duration::from_secs(30);
 const CLOSE_ALL: Duration = Duration::from_secs(10);
 
 /// One request on `/mcp`.
@@ -43,8 +44,8 @@ pub async fn handle(State(state): State<Arc<FrontState>>, request: Request<Body>
         Err(refusal) => return refuse(&refusal, None),
     }
     match parts.method {
-        Method::POST => post(&state, &head, body).await,
-        Method::GET => get(&state, &head).await,
+        Method::POST => post(&state, (&head, parts.headers), body).await,
+        Method::GET => get(&state, &head, &parts.headers).await,
         Method::DELETE => delete(&state, &head).await,
         _ => {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
@@ -126,7 +127,7 @@ pub(super) fn refuse_foreign(state: &FrontState, head: &Head) -> Option<Response
     None
 }
 
-async fn post(state: &Arc<FrontState>, head: &Head, body: Body) -> Response {
+async fn post(state: &Arc<FrontState>, (head, headers): (&Head, HeaderMap), body: Body) -> Response {
     if !head.get("content-type").is_some_and(header::is_json) {
         return plain(
             StatusCode::BAD_REQUEST,
@@ -144,28 +145,30 @@ async fn post(state: &Arc<FrontState>, head: &Head, body: Body) -> Response {
         Ok(body) => body,
         Err(refusal) => return refuse(&refusal, None),
     };
-    match message::read(&body) {
-        Ok(message) => on_message(state, head, (&message, &body)).await,
-        Err(error) => unreadable(&error),
+    let read = message::read(&body);
+    match &state.forwarding {
+        Some(forwarding) => {
+            let incoming = Incoming {
+                head,
+                read: &read,
+                body: &body,
+            };
+            forwarding.message(state, incoming, headers).await
+        }
+        None => here(state, head, (&read, &body)).await,
     }
 }
 
-async fn read_body(body: Body, limit: usize) -> Result<Bytes, Refusal> {
-    match timeout(BODY_READ, axum::body::to_bytes(body, limit)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_length_limit(&error) => Err(head::too_large()),
-        Ok(Err(_)) => Err(Refusal::new(400, PARSE_ERROR, "parse error", "body")),
-        Err(_) => Err(Refusal::new(
-            408,
-            INVALID_REQUEST,
-            "request body timed out",
-            "body_timeout",
-        )),
+/// Answers a message that is the gateway's own.
+pub(super) async fn here(
+    state: &Arc<FrontState>,
+    head: &Head,
+    (read, body): (&Result<Message<'_>, MessageError>, &[u8]),
+) -> Response {
+    match read {
+        Ok(message) => on_message(state, head, (message, body)).await,
+        Err(error) => unreadable(error),
     }
-}
-
-fn is_length_limit(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
 }
 
 fn unreadable(error: &MessageError) -> Response {
@@ -303,7 +306,12 @@ pub async fn caller_of(state: &FrontState, head: &Head) -> Result<Caller, Refusa
     }
 }
 
-async fn get(state: &Arc<FrontState>, head: &Head) -> Response {
+async fn get(state: &Arc<FrontState>, head: &Head, headers: &HeaderMap) -> Response {
+    if let Some(forwarding) = &state.forwarding
+        && let Some(resumed) = forwarding.resumption(state, head, headers).await
+    {
+        return resumed;
+    }
     let caller = match caller_of(state, head).await {
         Ok(caller) => caller,
         Err(refusal) => return refuse(&refusal, None),

@@ -51,8 +51,44 @@ pub async fn handle(State(state): State<Arc<FrontState>>, headers: HeaderMap) ->
         details: text(REPAIR_DETAILS_HEADER),
         content_type: text(REPAIR_TYPE_HEADER),
     };
-    if let (401, "via_upstream", Some(user)) = (status, reply.details, &context.user) {
-        return visit_again(&state, &context, user).await;
+    match replacement(&state, &context, &reply).await {
+        Replacement::Keep => answer(status, "keep", String::new()),
+        Replacement::Answer { status, body } => answer(status, "replace", body),
+        Replacement::SessionLost { status, body } => match repeated(&state, &context).await {
+            Some(repeated) => repeated,
+            None => answer(status, "replace", body),
+        },
+    }
+}
+
+/// What a client gets in place of a failed reply.
+pub(super) enum Replacement {
+    /// The reply as it is.
+    Keep,
+    /// Another one.
+    Answer {
+        /// HTTP status.
+        status: u16,
+        /// JSON-RPC error.
+        body: String,
+    },
+    /// The server has lost the session, whose mapping is dropped: the call may be sent once more, else this is the answer.
+    SessionLost {
+        /// HTTP status.
+        status: u16,
+        /// JSON-RPC error.
+        body: String,
+    },
+}
+
+/// Decides about a failed reply, and drops what it shows to be gone.
+pub(super) async fn replacement(
+    state: &FrontState,
+    context: &Context,
+    reply: &FailedReply<'_>,
+) -> Replacement {
+    if let (401, "via_upstream", Some(user)) = (reply.status, reply.details, &context.user) {
+        return visit_again(state, context, user).await;
     }
     let catalog = state.published.load();
     let may_challenge = catalog.server(&context.server).is_some_and(|server| {
@@ -62,26 +98,22 @@ pub async fn handle(State(state): State<Arc<FrontState>>, headers: HeaderMap) ->
             .iter()
             .any(|name| name == "authorization")
     });
-    match judge(&context, &reply, may_challenge) {
-        Verdict::Keep => answer(status, "keep", String::new()),
+    match judge(context, reply, may_challenge) {
+        Verdict::Keep => Replacement::Keep,
         Verdict::Replace {
             status,
             body,
-            session_lost,
+            session_lost: true,
         } => {
-            if session_lost {
-                forget(&state, &context).await;
-                if let Some(repeated) = repeated(&state, &context).await {
-                    return repeated;
-                }
-            }
-            answer(status, "replace", body)
+            forget(state, context).await;
+            Replacement::SessionLost { status, body }
         }
+        Verdict::Replace { status, body, .. } => Replacement::Answer { status, body },
     }
 }
 
 /// The server refused the person's token: it is dropped, and the person asked for another one.
-async fn visit_again(state: &FrontState, context: &Context, user: &UserToken) -> Response {
+async fn visit_again(state: &FrontState, context: &Context, user: &UserToken) -> Replacement {
     let id = Uuid::new_v4();
     let Entry { jti, exp, server, .. } = &user.entry;
     let dropped = Change::Token(server.clone(), None);
@@ -94,7 +126,10 @@ async fn visit_again(state: &FrontState, context: &Context, user: &UserToken) ->
         Ok(()) => user_token::required(&user.page, id),
         Err(_) => Refusal::new(503, INTERNAL, "session store unavailable", "store"),
     };
-    answer(refusal.status, "replace", refusal.body(context.id.as_deref()))
+    Replacement::Answer {
+        status: refusal.status,
+        body: refusal.body(context.id.as_deref()),
+    }
 }
 
 /// Drops the mapping if it is still the one that the call used.

@@ -32,14 +32,7 @@ pub(super) fn options(flags: &RawFlags, env: &dyn Fn(&str) -> Option<String>) ->
             .text("gateway-ca-cert")
             .filter(|path| !path.is_empty())
             .map(PathBuf::from),
-        broker_address: raw.address(
-            "mcp-broker-public-address",
-            if standalone {
-                "127.0.0.1:8080"
-            } else {
-                "0.0.0.0:8080"
-            },
-        )?,
+        broker_address: broker_address(&raw, standalone)?,
         router_address: (!standalone).then_some(router_address),
         metrics_address: metrics_address(&raw)?,
         enable_pprof: raw.switch("enable-pprof", false),
@@ -54,7 +47,7 @@ pub(super) fn options(flags: &RawFlags, env: &dyn Fn(&str) -> Option<String>) ->
         discovery_tools: raw.switch("discovery-tools-enabled", true),
         discovery_threshold: usize::try_from(raw.integer("discovery-tool-threshold", 0)?).unwrap_or(0),
         enforce_capability_filtering: raw.switch("enforce-capability-filtering", false),
-        not_built: not_built(&raw, standalone),
+        not_built: not_built(&raw),
         invalid_tool_policy: match raw.one_of("invalid-tool-policy", &["FilterOut", "RejectServer"])? {
             "RejectServer" => InvalidToolPolicy::RejectServer,
             _ => InvalidToolPolicy::FilterOut,
@@ -68,6 +61,7 @@ pub(super) fn options(flags: &RawFlags, env: &dyn Fn(&str) -> Option<String>) ->
         max_message_timeout: raw.duration("ext-proc-max-message-timeout", 1, 60)?,
         page_size: page_size(&raw)?,
         standalone,
+        forwards: standalone || raw.one_of("data-path", &["ext-proc", "direct"])? == "direct",
         log_level: log_level(&raw)?,
         log_json: raw.one_of("log-format", &["txt", "json"])? == "json",
         oauth: oauth(&raw),
@@ -80,28 +74,30 @@ fn check_without_effect(raw: &Raw<'_>) -> Checked<()> {
     if raw.duration("bridge-wait", 1, 60)? > Duration::from_secs(300) {
         return bad("bridge-wait", "at most 300 seconds");
     }
-    raw.one_of("data-path", &["ext-proc", "direct"])?;
     Ok(())
 }
 
-fn not_built(raw: &Raw<'_>, standalone: bool) -> Vec<&'static str> {
+fn not_built(raw: &Raw<'_>) -> Vec<&'static str> {
     let given = |name: &&'static str| {
         raw.text(name)
             .is_some_and(|value| !value.is_empty() && value != "false")
     };
-    let mut names: Vec<_> = FLAGS
+    FLAGS
         .iter()
         .filter(|row| !row.built)
         .map(|row| row.name)
         .filter(given)
-        .collect();
-    if raw.text("data-path") == Some("direct") {
-        names.push("data-path=direct");
-    }
-    if standalone {
-        names.push("standalone");
-    }
-    names
+        .collect()
+}
+
+/// Without Envoy, nobody outside of this machine is served unless somebody says so.
+fn broker_address(raw: &Raw<'_>, standalone: bool) -> Checked<String> {
+    let default = if standalone {
+        "127.0.0.1:8080"
+    } else {
+        "0.0.0.0:8080"
+    };
+    raw.address("mcp-broker-public-address", default)
 }
 
 fn config_files(raw: &Raw<'_>) -> Vec<PathBuf> {

@@ -1,25 +1,23 @@
 //! The phase machine of one HTTP request (data-plane.md 8.2): one state, one small function per transition, exactly one
 //! reply per message. A message that does not fit the state ends the stream with 500.
 
-use super::audit::{self, Outcome};
-use super::facts::{FactError, RouterState, refused};
 use super::reply::{Reply, ReplyStream};
 use super::translate;
 use crate::decision::head::{self, HeadDecision};
-use crate::decision::message::{Request, judge};
-use crate::decision::{Answer, Decision, Facts, Forward, Head, resume};
+use crate::decision::{Answer, Facts, Forward, Head};
+use crate::pipeline::batch::MAX_ANSWER;
+use crate::pipeline::decide::Settled;
+use crate::pipeline::facts::{Pipeline, refused};
 use crate::protocol::header;
-use crate::protocol::message::{self, Message, MessageError};
+use crate::protocol::message::{self, MessageError};
 use crate::protocol::reply::{INTERNAL, Refusal};
+use crate::sessions::hairpin::as_client;
 use crate::sessions::kept::KeptCall;
-use crate::transport::exchange::Failure;
+use crate::transport::exchange;
 use envoy_types::pb::envoy::service::ext_proc::v3::processing_request::Request as Phase;
 use envoy_types::pb::envoy::service::ext_proc::v3::{HttpBody, HttpHeaders, ProcessingResponse};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// A decision asks at most for the session, the caller's own lists, facts about two servers, a token and a backend session.
-const MAX_NEEDS: usize = 6;
 
 enum State {
     AwaitHeaders,
@@ -31,14 +29,14 @@ enum State {
 
 /// One request.
 pub struct Machine {
-    router: Arc<RouterState>,
+    router: Arc<Pipeline>,
     state: State,
     started: Instant,
 }
 
 impl Machine {
     /// A machine that waits for the request headers.
-    pub fn new(router: Arc<RouterState>) -> Self {
+    pub fn new(router: Arc<Pipeline>) -> Self {
         Self {
             router,
             state: State::AwaitHeaders,
@@ -111,19 +109,20 @@ impl Machine {
         mut facts: Facts,
         otherwise: &crate::decision::Edits,
     ) -> ProcessingResponse {
-        let catalog = self.router.published.load();
-        let decide = |facts: &Facts| resume::judge(&head, &catalog, facts, otherwise);
-        match self.settle(&decide, (&head, None), &mut facts).await {
-            Ok(Decision::Forward(forward)) => {
-                self.count("GET", "forward", "ok");
+        match self
+            .router
+            .resumption(&head, &mut facts, otherwise, self.started)
+            .await
+        {
+            Settled::Forward(forward) => {
                 let keys = Arc::clone(&self.router.keys);
                 let answer = translate::headers_forward(&forward.edits, &keys, forward.reply.is_some());
                 self.await_reply(&head, *forward);
                 answer
             }
-            Ok(Decision::Answer(answer)) => self.answer("GET", &answer),
+            Settled::Answer(answer) => translate::answer(&answer),
             // A policy is asked only when a session is opened, which a resumption never does.
-            Ok(Decision::Broker(_) | Decision::Need(_)) | Err(_) => translate::headers_pass(otherwise),
+            Settled::Broker(_) | Settled::Policy(_) => translate::headers_pass(otherwise),
         }
     }
 
@@ -159,39 +158,12 @@ impl Machine {
         if matches!(read, Err(MessageError::Batch)) {
             return self.on_batch(&head, facts, &body.body).await;
         }
-        let method = read.as_ref().map_or("none", |message| message.method.as_ref());
-        let request = Request {
-            head: &head,
-            rules: &self.router.rules,
-            keys: &self.router.keys,
-            message: &read,
-        };
-        let catalog = self.router.published.load();
-        let id = read.as_ref().ok().and_then(|message| message.id);
-        let decide = |facts: &Facts| judge(&request, &catalog, facts);
-        let settled = self.settle(&decide, (&head, id), &mut facts).await;
-        if let Ok(message) = &read {
-            self.audit((&head, message, &facts), &settled);
-        }
-        match settled {
-            Ok(Decision::Broker(edits)) => {
-                self.count(method, "broker", "ok");
-                translate::body_pass(&edits, &self.router.keys, None)
-            }
-            Ok(Decision::Forward(forward)) => {
-                self.count(method, "forward", "ok");
-                self.router.remember(&facts, read.as_ref().ok(), &forward);
-                self.forward(*forward, (head, facts), body.body)
-            }
-            Ok(Decision::Answer(answer)) => self.answer(method, &answer),
-            Ok(Decision::Need(_)) => {
-                let fault = Refusal::new(500, INTERNAL, "internal error", "needs");
-                self.answer(method, &refused(fault, None, None))
-            }
-            Err(failure) => {
-                self.router.metrics.immediate("policy", failure.status);
-                translate::policy(&failure)
-            }
+        let router = Arc::clone(&self.router);
+        match router.message((&head, &read), &mut facts, self.started).await {
+            Settled::Broker(edits) => translate::body_pass(&edits, &router.keys, None),
+            Settled::Forward(forward) => self.forward(*forward, (head, facts), body.body),
+            Settled::Answer(answer) => translate::answer(&answer),
+            Settled::Policy(failure) => translate::policy(&failure),
         }
     }
 
@@ -217,81 +189,28 @@ impl Machine {
         answer
     }
 
-    fn audit(
-        &self,
-        (head, message, facts): (&Head, &Message<'_>, &Facts),
-        settled: &Result<Decision, Failure>,
-    ) {
-        let outcome = match settled {
-            Ok(Decision::Forward(forward)) => Outcome::Forwarded(forward),
-            Ok(Decision::Answer(answer)) => Outcome::Answered(answer),
-            _ => return,
-        };
-        let call = audit::Call {
-            head,
-            message,
-            facts,
-            keys: &self.router.keys,
-        };
-        audit::record(&call, &outcome, self.started.elapsed());
-    }
-
     async fn on_batch(&mut self, head: &Head, facts: Facts, body: &[u8]) -> ProcessingResponse {
-        match self.router.batch(head, facts, body).await {
+        let (headers, host) = (as_client(&head.fields), head.host());
+        let send = async |text| {
+            let answer = self
+                .router
+                .opener
+                .again(headers.clone(), &host, text)
+                .await
+                .ok()?;
+            exchange::body(answer, MAX_ANSWER).await.ok()
+        };
+        match self.router.batch(head, facts, body, send).await {
             Ok(answers) => {
-                self.count("batch", "immediate", "ok");
+                self.router.count(("batch", "immediate", "ok"), self.started);
                 translate::answers(answers, head.get(header::SESSION))
             }
             Err(answer) => self.answer("batch", &answer),
         }
     }
 
-    /// Decides, fetching what the decision asks for. The error is a policy's answer, which passes as it is.
-    async fn settle(
-        &self,
-        decide: &(dyn Fn(&Facts) -> Decision + Sync),
-        (head, id): (&Head, Option<&str>),
-        facts: &mut Facts,
-    ) -> Result<Decision, Failure> {
-        let mut decision = decide(facts);
-        for _ in 0..MAX_NEEDS {
-            let Decision::Need(need) = decision else { break };
-            match self.router.fetch(need, head, facts).await {
-                Ok(()) => {}
-                Err(FactError::Policy(failure)) => return Err(failure),
-                Err(FactError::Refused(refusal)) => {
-                    return Ok(Decision::Answer(refused(refusal, id, None)));
-                }
-            }
-            decision = decide(facts);
-        }
-        Ok(decision)
-    }
-
-    fn count(&self, method: &str, route: &'static str, outcome: &'static str) {
-        self.router.metrics.request(method, route, outcome);
-        self.router.metrics.decided(route, self.started.elapsed());
-    }
-
     fn answer(&self, method: &str, answer: &Answer) -> ProcessingResponse {
-        let refusal = &answer.refusal;
-        self.router.metrics.immediate(refusal.reason, refusal.status);
-        self.count(
-            method,
-            "immediate",
-            if refusal.status >= 500 {
-                "server_error"
-            } else {
-                "client_error"
-            },
-        );
-        tracing::debug!(
-            component = "router",
-            method,
-            reason = refusal.reason,
-            status = refusal.status,
-            "Request answered"
-        );
+        self.router.answered(method, answer, self.started);
         translate::answer(answer)
     }
 }

@@ -1,8 +1,8 @@
 //! The reply of a server on its way through the router, when a decision planned something for it.
 
-use super::facts::{RouterState, ServerLeg};
 use crate::decision::rewrite::{Form, ReplyPlan, Rewriter};
 use crate::decision::{Forward, Head};
+use crate::pipeline::facts::{Pipeline, ServerLeg};
 use crate::protocol::header;
 use crate::router::translate;
 use crate::sessions::hairpin::forwarded;
@@ -54,7 +54,7 @@ impl Reply {
 
 impl ReplyStream {
     /// What a chunk becomes. Requests of the server that the gateway answers are answered on the side.
-    pub fn push(&mut self, router: &Arc<RouterState>, chunk: &[u8], end: bool) -> Vec<u8> {
+    pub fn push(&mut self, router: &Arc<Pipeline>, chunk: &[u8], end: bool) -> Vec<u8> {
         let rewritten = self.rewriter.push(&router.keys, chunk, end);
         for body in rewritten.replies {
             router.answer_server(&self.leg, body);

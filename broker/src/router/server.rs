@@ -1,8 +1,8 @@
 //! The gRPC server of the external processor. Each HTTP request of Envoy is one stream with one machine; its fault ends
 //! that stream and nothing else.
 
-use super::facts::RouterState;
 use super::machine::Machine;
+use crate::pipeline::facts::Pipeline;
 use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::{
     ExternalProcessor, ExternalProcessorServer,
 };
@@ -21,7 +21,7 @@ const MAX_STREAMS: u32 = 100_000;
 const MESSAGE_MARGIN: usize = 1024 * 1024;
 
 struct Processor {
-    state: Arc<RouterState>,
+    state: Arc<Pipeline>,
 }
 
 struct Exchange {
@@ -30,7 +30,7 @@ struct Exchange {
     _active: ActiveStream,
 }
 
-struct ActiveStream(Arc<RouterState>);
+struct ActiveStream(Arc<Pipeline>);
 
 impl Drop for ActiveStream {
     fn drop(&mut self) {
@@ -70,7 +70,7 @@ impl ExternalProcessor for Processor {
 /// When the transport fails.
 pub async fn serve(
     listener: TcpListener,
-    state: Arc<RouterState>,
+    state: Arc<Pipeline>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let limit = state.rules.max_body.saturating_add(MESSAGE_MARGIN);

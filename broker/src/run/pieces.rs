@@ -11,15 +11,17 @@ use crate::auth::hairpin::UseCounter;
 use crate::auth::keys::Keys;
 use crate::authn::Authenticator;
 use crate::decision::Rules;
+use crate::front::forwarding::Forwarding;
 use crate::front::{FrontState, Health, streams, unsolicited};
 use crate::options::Options;
-use crate::router::facts::{MAX_ANSWERS, RouterState};
+use crate::pipeline::facts::{MAX_ANSWERS, Pipeline};
 use crate::sessions::hairpin::Hairpin;
 use crate::sessions::kept::KeptCalls;
 use crate::sessions::memory::MemoryStore;
 use crate::sessions::opener::Opener;
 use crate::sessions::shared::SharedStore;
 use crate::sessions::store::SessionStore;
+use crate::sessions::way::{Direct, Way};
 use crate::telemetry::metrics::Metrics;
 use crate::transport::address::AddressPolicy;
 use crate::upstreams::connection::ConnectionSettings;
@@ -37,7 +39,7 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(8);
 pub(super) struct Pieces {
     pub(super) published: Arc<Published>,
     pub(super) store: Arc<SessionStore>,
-    pub(super) hairpin: Arc<Hairpin>,
+    pub(super) way: Arc<Way>,
     pub(super) opener: Arc<Opener>,
     pub(super) kept: Arc<KeptCalls>,
     pub(super) user_lists: Arc<UserLists>,
@@ -70,14 +72,18 @@ impl Pieces {
             SessionStore::shared(shared, Arc::clone(&metrics))
         };
         let store = Arc::new(store);
-        let hairpin = Hairpin::new(
-            options.private_host.clone(),
-            options.public_host.clone(),
-            Arc::clone(keys),
-            &[],
-        )?;
-        let hairpin = Arc::new(hairpin);
-        let opener = Arc::new(Opener::new(Arc::clone(&hairpin), Arc::clone(&store)));
+        let way = if options.forwards {
+            Way::Direct(Arc::new(Direct::new(addresses)))
+        } else {
+            Way::Hairpin(Box::new(Hairpin::new(
+                options.private_host.clone(),
+                options.public_host.clone(),
+                Arc::clone(keys),
+                &[],
+            )?))
+        };
+        let way = Arc::new(way);
+        let opener = Arc::new(Opener::new(Arc::clone(&way), Arc::clone(&store)));
         let lists = UserLists::new(Arc::clone(&opener), Arc::clone(&store), Arc::clone(keys));
         let trusted = options.trusted_header_key.as_deref().map(CapabilityKey::from_pem);
         let rules = Rules {
@@ -91,7 +97,7 @@ impl Pieces {
         Ok(Self {
             published: Arc::default(),
             store,
-            hairpin,
+            way,
             opener,
             kept: Arc::default(),
             user_lists: Arc::new(lists),
@@ -101,8 +107,21 @@ impl Pieces {
         })
     }
 
-    pub(super) fn front_state(&self, options: &Options, keys: &Arc<Keys>) -> Arc<FrontState> {
+    pub(super) fn front_state(
+        &self,
+        options: &Options,
+        keys: &Arc<Keys>,
+        pipeline: &Arc<Pipeline>,
+    ) -> Arc<FrontState> {
+        let forwarding = match self.way.as_ref() {
+            Way::Hairpin(_) => None,
+            Way::Direct(direct) => Some(Forwarding {
+                pipeline: Arc::clone(pipeline),
+                direct: Arc::clone(direct),
+            }),
+        };
         Arc::new(FrontState {
+            forwarding,
             published: Arc::clone(&self.published),
             keys: Arc::clone(keys),
             authenticator: Arc::clone(&self.authenticator),
@@ -131,8 +150,8 @@ impl Pieces {
         }
     }
 
-    pub(super) fn router_state(&self, options: &Options, keys: &Arc<Keys>) -> RouterState {
-        RouterState {
+    pub(super) fn pipeline(&self, options: &Options, keys: &Arc<Keys>) -> Arc<Pipeline> {
+        Arc::new(Pipeline {
             published: Arc::clone(&self.published),
             keys: Arc::clone(keys),
             authenticator: Arc::clone(&self.authenticator),
@@ -145,7 +164,7 @@ impl Pieces {
             rules: self.rules.clone(),
             open_deadline: OPEN_DEADLINE.min(options.message_timeout.saturating_sub(ROUTER_MARGIN)),
             metrics: Arc::clone(&self.metrics),
-        }
+        })
     }
 
     pub(super) fn federation(&self, options: &Options, environment: &Environment) -> Federation {
@@ -165,7 +184,7 @@ impl Pieces {
                 threshold: options.discovery_threshold,
             },
             allowed_origins: options.allowed_origins.clone(),
-            hairpin: Some(Arc::clone(&self.hairpin)),
+            way: Arc::clone(&self.way),
             ca_file: options.gateway_ca_cert.clone(),
             authenticator: Arc::clone(&self.authenticator),
             published: Arc::clone(&self.published),

@@ -1,10 +1,10 @@
 //! Questions of the gateway to a server on the backend session of one client, by hairpin: the policies on the server's
 //! route apply as to the client's own calls.
 
-use super::hairpin::{HairpinRequest, Payload};
 use super::leg::session_headers;
 use super::opener::Opener;
 use super::store::BackendSession;
+use super::way::{OwnRequest, Payload};
 use crate::auth::hairpin::Purpose;
 use crate::config::model::ServerConfig;
 use crate::transport::exchange::{self, Answer, ExchangeError};
@@ -24,14 +24,14 @@ impl Opener {
         (method, params): (&str, &str),
     ) -> Result<Answer, ExchangeError> {
         let body = format!(r#"{{"jsonrpc":"2.0","id":{ID},"method":"{method}","params":{params}}}"#);
-        let request = HairpinRequest {
+        let request = OwnRequest {
             server,
             purpose: Purpose::UserList,
             method,
             payload: Payload::Post(body),
             headers: session_headers(headers.clone(), backend).unwrap_or_else(|| headers.clone()),
         };
-        let response = self.hairpin.send(&request).await?;
+        let response = self.way.send(&request).await?;
         if !response.status().is_success() {
             return Err(ExchangeError::Status(response.status().as_u16()));
         }

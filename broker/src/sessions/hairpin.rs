@@ -1,17 +1,17 @@
 //! Requests of our own that go to an MCP server *through* the gateway's private host, so that the policies on the
 //! server's route apply to them (data-plane.md 9).
 
+use super::way::OwnRequest;
 use crate::auth::clock;
-use crate::auth::hairpin::{Door, Purpose, mint};
+use crate::auth::hairpin::{Door, mint};
 use crate::auth::keys::Keys;
-use crate::config::model::ServerConfig;
 use crate::options::PrivateHost;
 use crate::protocol::header;
 use crate::transport::client::{ClientError, hairpin_client};
 use crate::transport::exchange::{self, ExchangeError};
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::{Client, RequestBuilder, Response};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -26,30 +26,6 @@ pub struct Hairpin {
     client: ArcSwap<Client>,
     /// Servers whose hairpin is verified by the public host instead of the server's hostname.
     by_public_host: Mutex<HashMap<String, ()>>,
-}
-
-/// One request.
-pub struct HairpinRequest<'a> {
-    /// To which server.
-    pub server: &'a ServerConfig,
-    /// What for.
-    pub purpose: Purpose,
-    /// MCP method, for the policies' `x-mcp-method`.
-    pub method: &'a str,
-    /// What is sent.
-    pub payload: Payload,
-    /// Headers beside those that every hairpin request has. A sensitive `authorization` is meant for the server itself.
-    pub headers: HeaderMap,
-}
-
-/// What a request sends.
-pub enum Payload {
-    /// POST of a message.
-    Post(String),
-    /// GET of the event stream.
-    Stream,
-    /// DELETE of the session.
-    End,
 }
 
 impl Hairpin {
@@ -87,7 +63,7 @@ impl Hairpin {
     ///
     /// # Errors
     /// [`ExchangeError`] as in [`exchange::send`].
-    pub async fn send(&self, request: &HairpinRequest<'_>) -> Result<Response, ExchangeError> {
+    pub async fn send(&self, request: &OwnRequest<'_>) -> Result<Response, ExchangeError> {
         if !self.target.tls {
             return exchange::send(self.build(request, &self.target.host)).await;
         }
@@ -136,7 +112,7 @@ impl Hairpin {
         exchange::send(request.body(body)).await
     }
 
-    fn build(&self, request: &HairpinRequest<'_>, host: &str) -> RequestBuilder {
+    fn build(&self, request: &OwnRequest<'_>, host: &str) -> RequestBuilder {
         let scheme = if self.target.tls { "https" } else { "http" };
         let host = bracketed(host);
         let url = format!("{scheme}://{host}:{}{}", self.target.port, request.server.path);
@@ -146,35 +122,17 @@ impl Hairpin {
             path: &request.server.path,
             server: &request.server.name,
             method: request.method,
-            own_authorization: request
-                .headers
-                .get("authorization")
-                .is_some_and(HeaderValue::is_sensitive),
+            own_authorization: request.own_authorization(),
         };
         let token = mint(&self.keys, &door, clock::now());
         let client = self.client.load();
-        let builder = client.request(
-            match request.payload {
-                Payload::Post(_) => Method::POST,
-                Payload::Stream => Method::GET,
-                Payload::End => Method::DELETE,
-            },
-            url,
-        );
+        let builder = client.request(request.payload.method(), url);
         let builder = builder
             .headers(request.headers.clone())
             .header(header::INIT_HOST, &request.server.hostname)
             .header(header::ROUTER_KEY, token)
             .header("user-agent", "mcp-router");
-        let both = "application/json, text/event-stream";
-        match &request.payload {
-            Payload::Post(body) => builder
-                .header("accept", both)
-                .header("content-type", "application/json")
-                .body(body.clone()),
-            Payload::Stream => builder.header("accept", "text/event-stream"),
-            Payload::End => builder.header("accept", both),
-        }
+        request.payload.put_into(builder)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Messages of the gateway on a backend session that is open. Nobody waits for an answer to them.
 
-use super::hairpin::{Hairpin, HairpinRequest, Payload};
 use super::store::{BackendSession, SessionStore, StoreError};
+use super::way::{OwnRequest, Payload, Way};
 use crate::auth::hairpin::Purpose;
 use crate::auth::session::SessionClaims;
 use crate::config::model::ServerConfig;
@@ -17,36 +17,36 @@ const CLOSE: Duration = Duration::from_secs(5);
 pub(super) const OPEN_ID: &str = "1";
 
 /// Sends DELETE.
-pub(super) async fn close(hairpin: &Hairpin, server: &ServerConfig, backend: &BackendSession) {
+pub(super) async fn close(way: &Way, server: &ServerConfig, backend: &BackendSession) {
     let Some(headers) = session_headers(HeaderMap::new(), backend) else {
         return;
     };
-    let request = HairpinRequest {
+    let request = OwnRequest {
         server,
         purpose: Purpose::BackendClose,
         method: "session/close",
         payload: Payload::End,
         headers,
     };
-    let _ = timeout(CLOSE, hairpin.send(&request)).await;
+    let _ = timeout(CLOSE, way.send(&request)).await;
 }
 
 /// Sends a message and drops the answer.
 pub(super) async fn relay(
-    hairpin: &Hairpin,
+    way: &Way,
     (server, backend): (&ServerConfig, &BackendSession),
     headers: HeaderMap,
     (method, body): (&str, String),
 ) {
     let headers = session_headers(headers.clone(), backend).unwrap_or(headers);
-    let request = HairpinRequest {
+    let request = OwnRequest {
         server,
         purpose: Purpose::BackendCall,
         method,
         payload: Payload::Post(body),
         headers,
     };
-    if timeout(CLOSE, hairpin.send(&request)).await.is_err() {
+    if timeout(CLOSE, way.send(&request)).await.is_err() {
         tracing::debug!(
             component = "broker",
             server = server.name,
@@ -58,7 +58,7 @@ pub(super) async fn relay(
 
 /// Asks for the event stream.
 pub(super) async fn listen(
-    hairpin: &Hairpin,
+    way: &Way,
     (server, backend): (&ServerConfig, &BackendSession),
     headers: HeaderMap,
     last_event: Option<&str>,
@@ -67,14 +67,14 @@ pub(super) async fn listen(
     if let Some(Ok(id)) = last_event.map(HeaderValue::from_str) {
         headers.insert("last-event-id", id);
     }
-    let request = HairpinRequest {
+    let request = OwnRequest {
         server,
         purpose: Purpose::BackendCall,
         method: "GET",
         payload: Payload::Stream,
         headers,
     };
-    hairpin.send(&request).await
+    way.send(&request).await
 }
 
 /// The headers of a request on a backend session; `None` when the server issued no session id.
@@ -89,7 +89,7 @@ pub(super) fn session_headers(mut headers: HeaderMap, backend: &BackendSession) 
 
 /// A backend session that replaces a lost one knows nothing of what the client subscribed to.
 pub(super) async fn subscribe_again(
-    hairpin: &Hairpin,
+    way: &Way,
     store: &SessionStore,
     (claims, server): (&SessionClaims, &ServerConfig),
     (headers, backend): (HeaderMap, &BackendSession),
@@ -101,7 +101,7 @@ pub(super) async fn subscribe_again(
                 r#"{{"jsonrpc":"2.0","id":{OPEN_ID},"method":"resources/subscribe","params":{{"uri":{uri}}}}}"#
             );
             let message = ("resources/subscribe", body);
-            relay(hairpin, (server, backend), headers.clone(), message).await;
+            relay(way, (server, backend), headers.clone(), message).await;
         }
     }
     Ok(())

@@ -1,17 +1,16 @@
 //! Opens backend sessions: one flight per (client session, server), detached from the request that asked first, so that
 //! a slow server's session is ready for the next call (data-plane.md 8.9, 9; D19, D20, D24).
 
-use super::hairpin::{Hairpin, HairpinRequest, Payload};
 use super::leg::{self, OPEN_ID, close, relay, session_headers, set_level_body, subscribe_again};
 use super::store::{BackendSession, Put, SessionStore, StoreError};
 use super::watchers::Watchers;
+use super::way::{OwnRequest, Payload, Way};
 use crate::auth::hairpin::Purpose;
 use crate::auth::session::{SessionClaims, capabilities};
 use crate::config::model::ServerConfig;
 use crate::protocol::{header, reply, version};
 use crate::transport::exchange::{self, ExchangeError, Failure};
 use http::{HeaderMap, HeaderValue};
-use mcp_gateway_api::envoy_filter::REPLY_DETAILS_HEADER;
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -61,7 +60,7 @@ type Flights = Mutex<HashMap<(Uuid, String), watch::Receiver<Option<Outcome>>>>;
 
 /// Opens and closes backend sessions.
 pub struct Opener {
-    pub(super) hairpin: Arc<Hairpin>,
+    pub(super) way: Arc<Way>,
     store: Arc<SessionStore>,
     flights: Arc<Flights>,
     missing_routes: Arc<Mutex<BTreeSet<String>>>,
@@ -97,10 +96,10 @@ impl Drop for Landing {
 }
 
 impl Opener {
-    /// An opener over a hairpin and a store.
-    pub fn new(hairpin: Arc<Hairpin>, store: Arc<SessionStore>) -> Self {
+    /// An opener over a way and a store.
+    pub fn new(way: Arc<Way>, store: Arc<SessionStore>) -> Self {
         Self {
-            hairpin,
+            way,
             store,
             flights: Arc::default(),
             missing_routes: Arc::default(),
@@ -149,12 +148,12 @@ impl Opener {
             flights: Arc::clone(&self.flights),
             key,
         };
-        let (hairpin, store) = (Arc::clone(&self.hairpin), Arc::clone(&self.store));
+        let (way, store) = (Arc::clone(&self.way), Arc::clone(&self.store));
         let (claims, server) = (claims.clone(), Arc::clone(server));
         let missing_routes = Arc::clone(&self.missing_routes);
         let watchers = Arc::clone(&self.watchers);
         tokio::spawn(async move {
-            let outcome = timeout(BACKGROUND, locked(&hairpin, &store, &claims, &server, headers)).await;
+            let outcome = timeout(BACKGROUND, locked(&way, &store, &claims, &server, headers)).await;
             let outcome = outcome.unwrap_or(Err(OpenError::Unavailable(ExchangeError::Timeout("session"))));
             if let Err(error) = &outcome {
                 tracing::info!(component = "router", server = server.name, session = %claims.jti, %error, "Backend session not opened");
@@ -192,7 +191,7 @@ impl Opener {
         headers: HeaderMap,
         (method, body): (&str, String),
     ) {
-        relay(&self.hairpin, (server, backend), headers, (method, body)).await;
+        relay(&self.way, (server, backend), headers, (method, body)).await;
     }
 
     /// Sends a client's message through the gateway once more, as [`Hairpin::again`].
@@ -205,7 +204,7 @@ impl Opener {
         host: &str,
         body: String,
     ) -> Result<reqwest::Response, ExchangeError> {
-        self.hairpin.again(headers, host, body).await
+        self.way.again(headers, host, body).await
     }
 
     /// Asks for the event stream of a backend session; the response's headers have come.
@@ -218,18 +217,18 @@ impl Opener {
         headers: HeaderMap,
         last_event: Option<&str>,
     ) -> Result<reqwest::Response, ExchangeError> {
-        leg::listen(&self.hairpin, (server, backend), headers, last_event).await
+        leg::listen(&self.way, (server, backend), headers, last_event).await
     }
 
     /// Sends DELETE for a backend session; a server that refuses (405) keeps it, which is its right.
     pub async fn close(&self, server: &ServerConfig, backend: &BackendSession) {
-        close(&self.hairpin, server, backend).await;
+        close(&self.way, server, backend).await;
     }
 }
 
 /// Opens when no other replica does; otherwise waits for what that one finds.
 async fn locked(
-    hairpin: &Hairpin,
+    way: &Way,
     store: &SessionStore,
     claims: &SessionClaims,
     server: &ServerConfig,
@@ -237,7 +236,7 @@ async fn locked(
 ) -> Outcome {
     loop {
         if let Some(lock) = store.lock(claims.jti, &server.name).await? {
-            let outcome = opened(hairpin, store, claims, server, headers).await;
+            let outcome = opened(way, store, claims, server, headers).await;
             store.unlock(claims.jti, &server.name, lock).await;
             return outcome;
         }
@@ -251,7 +250,7 @@ async fn locked(
 }
 
 async fn opened(
-    hairpin: &Hairpin,
+    way: &Way,
     store: &SessionStore,
     claims: &SessionClaims,
     server: &ServerConfig,
@@ -265,18 +264,18 @@ async fn opened(
     if let Some(backend) = facts.backend {
         return Ok(backend);
     }
-    let backend = initialize(hairpin, claims, server, headers.clone()).await?;
-    initialized(hairpin, server, headers.clone(), &backend).await?;
+    let backend = initialize(way, claims, server, headers.clone()).await?;
+    initialized(way, server, headers.clone(), &backend).await?;
     if let Some(level) = facts.level.filter(|_| backend.logging) {
         let message = ("logging/setLevel", set_level_body(&level));
-        relay(hairpin, (server, &backend), headers.clone(), message).await;
+        relay(way, (server, &backend), headers.clone(), message).await;
     }
-    subscribe_again(hairpin, store, (claims, server), (headers, &backend)).await?;
+    subscribe_again(way, store, (claims, server), (headers, &backend)).await?;
     let put = store.put(claims.jti, claims.exp, &server.name, &backend).await;
     if put == Ok(Put::Stored) {
         return Ok(backend);
     }
-    close(hairpin, server, &backend).await;
+    close(way, server, &backend).await;
     match put? {
         Put::Taken(earlier) => Ok(earlier),
         Put::Stored | Put::Ended => Err(OpenError::Ended),
@@ -292,24 +291,19 @@ fn initialize_body(protocol_version: &str, letters: &str) -> String {
     )
 }
 
-async fn initialize(
-    hairpin: &Hairpin,
-    claims: &SessionClaims,
-    server: &ServerConfig,
-    headers: HeaderMap,
-) -> Outcome {
+async fn initialize(way: &Way, claims: &SessionClaims, server: &ServerConfig, headers: HeaderMap) -> Outcome {
     let version = version::served(&claims.ver).unwrap_or(version::LATEST_LEGACY);
     let payload = Payload::Post(initialize_body(version, &claims.cap));
-    let request = HairpinRequest {
+    let request = OwnRequest {
         server,
         purpose: Purpose::BackendInit,
         method: "initialize",
         payload,
         headers,
     };
-    let response = hairpin.send(&request).await.map_err(OpenError::Unavailable)?;
+    let response = way.send(&request).await.map_err(OpenError::Unavailable)?;
     if !response.status().is_success() {
-        return Err(refusal(exchange::failure(response, REPLY_DETAILS_HEADER).await));
+        return Err(refusal(way.failure(response).await));
     }
     let answer = exchange::answer(response, OPEN_ID, None)
         .await
@@ -326,7 +320,7 @@ async fn initialize(
 }
 
 async fn initialized(
-    hairpin: &Hairpin,
+    way: &Way,
     server: &ServerConfig,
     headers: HeaderMap,
     backend: &BackendSession,
@@ -338,18 +332,18 @@ async fn initialized(
         headers.insert(header::PROTOCOL_VERSION, version);
     }
     let method = "notifications/initialized";
-    let request = HairpinRequest {
+    let request = OwnRequest {
         server,
         purpose: Purpose::BackendInit,
         method,
         payload: Payload::Post(reply::notification(method)),
         headers,
     };
-    let response = hairpin.send(&request).await.map_err(OpenError::Unavailable)?;
+    let response = way.send(&request).await.map_err(OpenError::Unavailable)?;
     if response.status().is_success() {
         return Ok(());
     }
-    Err(refusal(exchange::failure(response, REPLY_DETAILS_HEADER).await))
+    Err(refusal(way.failure(response).await))
 }
 
 /// Who refused: a policy before the guard (no details), the server, or Envoy's own router.

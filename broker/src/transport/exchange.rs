@@ -110,7 +110,8 @@ pub async fn send(request: RequestBuilder) -> Result<Response, ExchangeError> {
     }
 }
 
-fn connect_error(error: &reqwest::Error) -> ExchangeError {
+/// Which step of a request failed, without address or body.
+pub fn connect_error(error: &reqwest::Error) -> ExchangeError {
     if error.is_timeout() {
         return ExchangeError::Timeout("connection");
     }

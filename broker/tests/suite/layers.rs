@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Lowest first; modules of one row do not import each other.
-const LAYERS: [&[&str]; 12] = [
+const LAYERS: [&[&str]; 13] = [
     &["secret"],
     &["protocol"],
     &["options"],
@@ -14,6 +14,7 @@ const LAYERS: [&[&str]; 12] = [
     &["authn", "sessions", "upstreams", "kubernetes"],
     &["aggregation"],
     &["decision"],
+    &["pipeline"],
     &["router", "front"],
     &["run"],
 ];

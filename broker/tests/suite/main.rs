@@ -16,6 +16,7 @@ mod access;
 mod catalog;
 mod client;
 mod config;
+mod direct;
 mod envoy;
 mod faults;
 mod fixture;

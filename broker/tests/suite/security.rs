@@ -1,7 +1,7 @@
 //! Security invariants through Envoy (data-plane.md 17).
 
 use crate::fixture::Server;
-use crate::world::{World, eventually};
+use crate::world::{World, eventually, is_direct};
 use mcp_gateway_broker::auth::hairpin::{Door, Purpose, mint};
 use mcp_gateway_broker::auth::{clock, keys::Keys};
 use mcp_gateway_broker::secret::Secret;
@@ -10,6 +10,9 @@ use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s1_forged_internal_headers_are_read_by_nobody() {
+    if is_direct() {
+        return; // It is about Envoy.
+    }
     let one = Server::start("one", &["forecast"]).await;
     let world = World::start(&[(&one, "one_")], &[]).await;
     // The policy between the filters would refuse this tool name.
@@ -38,6 +41,9 @@ async fn s1_forged_internal_headers_are_read_by_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s2_naming_a_servers_host_leads_to_the_broker() {
+    if is_direct() {
+        return; // It is about Envoy.
+    }
     let (one, two) = (
         Server::start("one", &["forecast"]).await,
         Server::start("two", &["forecast"]).await,
@@ -63,6 +69,9 @@ async fn s2_naming_a_servers_host_leads_to_the_broker() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_a_hairpin_token_opens_its_own_door_only() {
+    if is_direct() {
+        return; // It is about Envoy.
+    }
     let (one, two) = (
         Server::start("one", &["forecast"]).await,
         Server::start("two", &["forecast"]).await,
@@ -124,6 +133,9 @@ async fn s3_a_hairpin_token_opens_its_own_door_only() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s4_s6_credentials_and_tokens_stay_on_their_side() {
+    if is_direct() {
+        return; // It is about Envoy.
+    }
     let one = Server::start("one", &["forecast"]).await;
     let forwarding = Server::start("three", &["forecast"]).await;
     let three =
@@ -174,6 +186,9 @@ async fn s4_s6_credentials_and_tokens_stay_on_their_side() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s12_without_the_router_nothing_gets_through() {
+    if is_direct() {
+        return; // It is about Envoy.
+    }
     let one = Server::start("one", &["forecast"]).await;
     let mut world = World::start(&[(&one, "one_")], &[]).await;
     let client = world.client().initialized().await;
@@ -193,6 +208,9 @@ async fn s12_without_the_router_nothing_gets_through() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s16_private_paths_are_404_through_the_gateway() {
+    if is_direct() {
+        return; // It is about Envoy.
+    }
     let world = World::start(&[], &[]).await;
     let client = world.client();
     for path in [
@@ -278,6 +296,9 @@ async fn s18_foreign_origins_and_hosts_are_403_before_any_effect() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_hosts_of_the_listener_are_untouched() {
+    if is_direct() {
+        return; // It is about Envoy.
+    }
     let (one, other) = (
         Server::start("one", &["forecast"]).await,
         Server::start("other", &[]).await,
@@ -308,6 +329,9 @@ async fn other_hosts_of_the_listener_are_untouched() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s13_no_secret_is_in_status_metrics_or_envoys_log() {
+    if is_direct() {
+        return; // It is about Envoy.
+    }
     let one = Server::start("one", &["forecast"]).await;
     let config = crate::world::config(&[
         crate::world::entry(&one, "one_").replace("}\n", ", credential: 'Bearer hunter2'}\n")

@@ -1,7 +1,7 @@
 //! Client sessions and backend sessions (data-plane.md 16, D14–D24).
 
 use crate::fixture::Server;
-use crate::world::{World, eventually};
+use crate::world::{World, eventually, is_direct};
 use reqwest::Method;
 use serde_json::json;
 use std::sync::atomic::Ordering;
@@ -177,12 +177,13 @@ async fn d21_a_call_on_a_lost_backend_session_is_sent_once_more() {
         let before = one.calls("tools/call").len();
         one.forget_sessions();
         let reply = client.call(tool).await;
-        assert_eq!(
-            (reply.status, reply.header("content-type")),
-            (200, Some("application/json"))
-        );
-        assert_eq!(reply.json()["id"], 7);
-        assert!(reply.json().get("result").is_some(), "{}", reply.text);
+        assert_eq!(reply.status, 200);
+        // In place of a reply that Envoy has there can be one text only; the front streams what the server sends.
+        if !is_direct() {
+            assert_eq!(reply.header("content-type"), Some("application/json"));
+        }
+        assert!(reply.text.contains("\"id\":7"), "{}", reply.text);
+        assert!(reply.text.contains("\"result\""), "{}", reply.text);
         assert_eq!(reply.header("mcp-session-id"), client.session.as_deref());
         let calls = one.calls("tools/call");
         let [lost, again] = &calls[before..] else {
@@ -217,6 +218,9 @@ async fn d21_a_server_that_loses_every_session_is_called_twice_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d21_a_call_too_large_to_be_kept_is_an_error_once_and_the_next_call_works() {
+    if is_direct() {
+        return; // It is about Envoy.
+    }
     let one = Server::start("one", &["forecast"]).await;
     let world = World::start(&[(&one, "one_")], &[]).await;
     let client = world.client().initialized().await;

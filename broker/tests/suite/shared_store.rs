@@ -4,7 +4,7 @@
 use crate::client::Client;
 use crate::fixture::Server;
 use crate::programs::cached;
-use crate::world::{World, config, entry, eventually, free_port};
+use crate::world::{World, config, entry, eventually, free_port, is_direct};
 use mcp_gateway_broker::run::Running;
 use reqwest::Method;
 use serde_json::json;
@@ -316,6 +316,9 @@ async fn s13_a_store_that_is_not_there_ends_the_start_without_a_word_of_its_pass
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_is_killed_in_mid_load_loses_no_session() {
+    if is_direct() {
+        return; // It is about Envoy.
+    }
     let one = Server::start("one", &["forecast"]).await;
     let redis = Redis::start().await;
     let store = format!("--cache-connection-string={}", redis.url());

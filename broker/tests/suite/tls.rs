@@ -168,11 +168,11 @@ async fn another_certificate_than_that_of_our_hosts_is_refused() {
     .unwrap();
     let snapshot =
         mcp_gateway_broker::config::document::read(config(&[entry(&server, "one_")]).as_bytes()).unwrap();
-    let request = mcp_gateway_broker::sessions::hairpin::HairpinRequest {
+    let request = mcp_gateway_broker::sessions::way::OwnRequest {
         server: &snapshot.servers[0],
         purpose: mcp_gateway_broker::auth::hairpin::Purpose::BackendInit,
         method: "initialize",
-        payload: mcp_gateway_broker::sessions::hairpin::Payload::Post("{}".to_owned()),
+        payload: mcp_gateway_broker::sessions::way::Payload::Post("{}".to_owned()),
         headers: Default::default(),
     };
     assert!(hairpin.send(&request).await.is_err());

@@ -25,6 +25,11 @@ pub struct World {
     pub folder: tempfile::TempDir,
 }
 
+/// True when the suite runs without Envoy: `MCPGW_DATA_PATH=direct` lets the front forward calls itself.
+pub fn is_direct() -> bool {
+    std::env::var("MCPGW_DATA_PATH").is_ok_and(|path| path == "direct")
+}
+
 /// Waits until `check` gives a value.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -113,6 +118,10 @@ impl World {
     }
 
     pub async fn start_with(config: &str, servers: &[&Arc<Server>], flags: &[&str]) -> Self {
+        if is_direct() {
+            let flags: Vec<&str> = flags.iter().copied().chain(["--data-path=direct"]).collect();
+            return Self::broker_only(config, &flags).await;
+        }
         let mut world = Self::broker_only(config, flags).await;
         let router = world.running.as_ref().unwrap().router.unwrap();
         let names: Vec<String> = servers
@@ -202,8 +211,11 @@ impl World {
         std::fs::rename(next, self.folder.path().join("config.yaml")).unwrap();
     }
 
-    /// A client through Envoy.
+    /// A client through Envoy, or of the front that forwards.
     pub fn client(&self) -> Client {
+        if is_direct() {
+            return self.direct();
+        }
         Client::new(format!("http://127.0.0.1:{}", self.port))
     }
 

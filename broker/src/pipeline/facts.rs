@@ -30,8 +30,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// Everything that the router works with.
-pub struct RouterState {
+/// Everything that a decision is made with.
+pub struct Pipeline {
     /// Catalogs.
     pub published: Arc<Published>,
     /// Keys.
@@ -83,7 +83,7 @@ pub enum FactError {
     Policy(Failure),
 }
 
-impl RouterState {
+impl Pipeline {
     /// Checks the hairpin headers.
     pub fn hairpin(&self, head: &Head) -> HairpinCheck {
         let tokens = head.all(header::ROUTER_KEY);

@@ -1,32 +1,36 @@
-//! A batch, carried out (data-plane.md 4.8): each message goes through the gateway once more as a request of the same client,
-//! so that every rule, policy and answer is that of a single message.
+//! A batch, carried out (data-plane.md 4.8): each message is sent once more as a request of the same client, so that every
+//! rule, policy and answer is that of a single message. How it is sent, router and front know.
 
-use super::facts::{FactError, RouterState, refused};
+use super::facts::{FactError, Pipeline, refused};
 use crate::decision::batch::{self, Part};
 use crate::decision::message::session_not_found;
 use crate::decision::{Answer, Facts, Head, Need};
 use crate::protocol::reply::{INTERNAL, error};
 use crate::protocol::server_message;
-use crate::sessions::hairpin::as_client;
-use crate::transport::exchange;
+use bytes::Bytes;
 use futures::future::join_all;
-use http::HeaderMap;
 use tokio::time::timeout;
 
 /// Largest answer to one message, bytes.
-const MAX_ANSWER: usize = 1024 * 1024;
+pub const MAX_ANSWER: usize = 1024 * 1024;
 
-impl RouterState {
-    /// The array that answers a batch; `None` when it asked nothing.
+impl Pipeline {
+    /// The array that answers a batch; `None` when it asked nothing. `send` sends one message and gives the body of the
+    /// answer, of at most [`MAX_ANSWER`] bytes.
     ///
     /// # Errors
     /// The answer to the whole body.
-    pub async fn batch(
+    pub async fn batch<S, F>(
         &self,
         head: &Head,
         mut facts: Facts,
         body: &[u8],
-    ) -> Result<Option<String>, Box<Answer>> {
+        send: S,
+    ) -> Result<Option<String>, Box<Answer>>
+    where
+        S: Fn(String) -> F,
+        F: Future<Output = Option<Bytes>>,
+    {
         let parts = batch::parts(head, &facts, body)?;
         if let Some(claims) = facts.claims.clone() {
             let need = Need::Facts(claims, String::new());
@@ -37,25 +41,23 @@ impl RouterState {
         if facts.revoked != Some(false) {
             return Err(Box::new(refused(session_not_found(), None, None)));
         }
-        let headers = as_client(&head.fields);
-        let host = head.host();
-        let answers = join_all(parts.into_iter().map(|part| self.part(part, &headers, &host))).await;
+        let answers = join_all(parts.into_iter().map(|part| self.part(part, &send))).await;
         Ok(batch::array(&answers.into_iter().flatten().collect::<Vec<_>>()))
     }
 
-    async fn part(&self, part: Part, headers: &HeaderMap, host: &str) -> Option<String> {
+    async fn part<F>(&self, part: Part, send: &impl Fn(String) -> F) -> Option<String>
+    where
+        F: Future<Output = Option<Bytes>>,
+    {
         let (text, id) = match part {
             Part::Refused(answer) => return Some(answer),
             Part::Message { text, id } => (text, id),
         };
-        let sent = self.opener.again(headers.clone(), host, text);
-        let answered = async { exchange::body(sent.await?, MAX_ANSWER).await };
-        let answer = timeout(self.open_deadline, answered).await;
+        let answer = timeout(self.open_deadline, send(text)).await;
         let id = id?;
         Some(match answer {
             Err(_) => batch::missed(&id),
             Ok(answer) => answer
-                .ok()
                 .and_then(|bytes| json(&bytes))
                 .unwrap_or_else(|| error(Some(&id), INTERNAL, "MCP server unavailable", None)),
         })

@@ -1,0 +1,333 @@
+//! Calls of clients, forwarded by the front itself (data-plane.md 13): what the router tells Envoy to do is done here with
+//! the same decisions, headers and repairs. How a reply comes back is in `passing`.
+
+use super::FrontState;
+use super::mcp::{here, plain, refuse};
+use super::passing::{Passing, drop_hop};
+use super::repair::{Replacement, replacement};
+use crate::decision::repair::FailedReply;
+use crate::decision::{Edits, Facts, Forward, Head, resume};
+use crate::pipeline::batch::MAX_ANSWER;
+use crate::pipeline::decide::Settled;
+use crate::pipeline::facts::Pipeline;
+use crate::protocol::header;
+use crate::protocol::message::{self, Message, MessageError, splice};
+use crate::sessions::hairpin::as_client;
+use crate::sessions::way::Direct;
+use crate::transport::exchange::{self, ExchangeError, Failure};
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::Response;
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// Longest wait for the head of a reply when the server's `callTimeout` says nothing.
+const LONGEST_CALL: Duration = Duration::from_secs(3600);
+
+/// What forwards.
+pub struct Forwarding {
+    /// Decides.
+    pub pipeline: Arc<Pipeline>,
+    /// Reaches the servers.
+    pub direct: Arc<Direct>,
+}
+
+/// A message of a client.
+#[derive(Clone, Copy)]
+pub struct Incoming<'a> {
+    /// Its headers, as decisions read them.
+    pub head: &'a Head,
+    /// The message, or why there is none.
+    pub read: &'a Result<Message<'a>, MessageError>,
+    /// Its bytes.
+    pub body: &'a Bytes,
+}
+
+/// A request that is on its way to a server.
+struct Outgoing {
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Forwarding {
+    /// Answers a message: here, or by the server that it is for. `headers` are those of the request.
+    pub async fn message(
+        &self,
+        state: &Arc<FrontState>,
+        incoming: Incoming<'_>,
+        headers: HeaderMap,
+    ) -> Response {
+        let (started, head) = (Instant::now(), incoming.head);
+        let mut facts = self.pipeline.first_facts(head);
+        if matches!(incoming.read, Err(MessageError::Batch)) {
+            return self.batch(state, incoming, facts).await;
+        }
+        let decided = self.pipeline.message((head, incoming.read), &mut facts, started);
+        match decided.await {
+            Settled::Broker(_) => here(state, head, (incoming.read, incoming.body)).await,
+            Settled::Forward(forward) => {
+                let sent = self.sent(&forward, Method::POST, (headers, incoming.body)).await;
+                self.replied(state, (incoming, &mut facts), (*forward, sent))
+                    .await
+            }
+            settled => answered(settled),
+        }
+    }
+
+    /// Takes up a stream of a server again; `None` when the request asks for none.
+    pub async fn resumption(
+        &self,
+        state: &Arc<FrontState>,
+        head: &Head,
+        headers: &HeaderMap,
+    ) -> Option<Response> {
+        if !resume::is_resumption(head) {
+            return None;
+        }
+        let mut facts = self.pipeline.first_facts(head);
+        let otherwise = Edits::default();
+        let decided = self
+            .pipeline
+            .resumption(head, &mut facts, &otherwise, Instant::now());
+        match decided.await {
+            Settled::Broker(_) => None,
+            Settled::Forward(forward) => {
+                let request = (headers.clone(), &Bytes::new());
+                let sent = self.sent(&forward, Method::GET, request).await;
+                let failed = (head, *forward, sent);
+                Some(self.replied_once(state, failed).await.0)
+            }
+            settled => Some(answered(settled)),
+        }
+    }
+
+    /// Sends a request with the edits of its decision.
+    async fn sent(
+        &self,
+        forward: &Forward,
+        method: Method,
+        (mut headers, body): (HeaderMap, &Bytes),
+    ) -> Result<reqwest::Response, ExchangeError> {
+        edit(&mut headers, forward);
+        let spliced = forward.edits.splice.as_ref();
+        let spliced = spliced.and_then(|(range, text)| splice(body, range, text));
+        let outgoing = Outgoing {
+            method,
+            headers,
+            body: spliced.map_or_else(|| body.clone(), Bytes::from),
+        };
+        self.send(forward, outgoing).await
+    }
+
+    async fn send(&self, forward: &Forward, outgoing: Outgoing) -> Result<reqwest::Response, ExchangeError> {
+        let client = self.direct.client(&forward.server)?;
+        let mut request = reqwest::Request::new(outgoing.method, forward.server.url.clone());
+        *request.headers_mut() = outgoing.headers;
+        if !outgoing.body.is_empty() {
+            *request.body_mut() = Some(outgoing.body.into());
+        }
+        let deadline = forward.server.call_timeout.unwrap_or(LONGEST_CALL);
+        match timeout(deadline, client.execute(request)).await {
+            Err(_) => Err(ExchangeError::Timeout("response headers")),
+            Ok(Err(error)) => Err(exchange::connect_error(&error)),
+            Ok(Ok(response)) => Ok(response),
+        }
+    }
+
+    /// The reply for the client; a call whose backend session was lost is sent once more.
+    async fn replied(
+        &self,
+        state: &Arc<FrontState>,
+        (incoming, facts): (Incoming<'_>, &mut Facts),
+        (forward, sent): (Forward, Result<reqwest::Response, ExchangeError>),
+    ) -> Response {
+        let head = incoming.head;
+        let (reply, lost) = self.replied_once(state, (head, forward, sent)).await;
+        if !lost {
+            return reply;
+        }
+        match self.pipeline.once_more((head, incoming.read), facts).await {
+            Settled::Forward(forward) => {
+                let request = (header_map(head), incoming.body);
+                let sent = self.sent(&forward, Method::POST, request).await;
+                self.replied_once(state, (head, *forward, sent)).await.0
+            }
+            Settled::Broker(_) => reply,
+            settled => answered(settled),
+        }
+    }
+
+    /// The reply for the client, and whether it says that the backend session was lost.
+    async fn replied_once(
+        &self,
+        state: &Arc<FrontState>,
+        (head, forward, sent): (&Head, Forward, Result<reqwest::Response, ExchangeError>),
+    ) -> (Response, bool) {
+        let guard = forward.edits.guard.as_ref();
+        let context = guard.and_then(|guard| guard.repair.as_ref());
+        let token = guard.and_then(|guard| guard.session.as_deref());
+        let (status, details) = match &sent {
+            Ok(response) => (response.status().as_u16(), "via_upstream"),
+            Err(ExchangeError::Timeout(_)) => (504, "response_timeout"),
+            Err(error) => {
+                let (server, error) = (&forward.server.name, error);
+                tracing::info!(component = "front", server, %error, "Call not delivered");
+                (503, "upstream_failure")
+            }
+        };
+        if let (Some(context), true) = (context, status >= 400) {
+            let content_type = sent
+                .as_ref()
+                .ok()
+                .and_then(|reply| reply.headers().get("content-type"));
+            let content_type = content_type.and_then(|value| value.to_str().ok());
+            let failed = FailedReply {
+                status,
+                details,
+                content_type: content_type.unwrap_or_default(),
+            };
+            match replacement(state, context, &failed).await {
+                Replacement::Keep => {}
+                Replacement::Answer { status, body } => return (error(status, body, token), false),
+                Replacement::SessionLost { status, body } => return (error(status, body, token), true),
+            }
+        }
+        match sent {
+            Ok(response) => {
+                let passing = Passing::new(&self.pipeline, head, forward);
+                (passing.reply(response), false)
+            }
+            Err(_) => (plain(StatusCode::BAD_GATEWAY, "MCP server unavailable"), false),
+        }
+    }
+
+    /// The messages of a batch are carried out as requests of their own.
+    fn batch<'a>(
+        &'a self,
+        state: &'a Arc<FrontState>,
+        incoming: Incoming<'a>,
+        facts: Facts,
+    ) -> BoxFuture<'a, Response> {
+        let part_headers = {
+            let mut headers = as_client(&incoming.head.fields);
+            headers.insert("accept", HeaderValue::from_static("application/json"));
+            headers.insert("content-type", HeaderValue::from_static("application/json"));
+            headers
+        };
+        Box::pin(async move {
+            let part_head = super::mcp::head_of(&Method::POST, "/mcp", &part_headers);
+            let part_head = Head {
+                caller: incoming.head.caller.clone(),
+                ..part_head
+            };
+            let send = async |text: String| {
+                let body = Bytes::from(text);
+                let read = message::read(&body);
+                let part = Incoming {
+                    head: &part_head,
+                    read: &read,
+                    body: &body,
+                };
+                let answer = self.message(state, part, part_headers.clone()).await;
+                axum::body::to_bytes(answer.into_body(), MAX_ANSWER).await.ok()
+            };
+            let token = incoming.head.get(header::SESSION);
+            match self
+                .pipeline
+                .batch(incoming.head, facts, incoming.body, send)
+                .await
+            {
+                Ok(Some(answers)) => error(200, answers, token),
+                Ok(None) => plain(StatusCode::ACCEPTED, ""),
+                Err(answer) => {
+                    self.pipeline.answered("batch", &answer, Instant::now());
+                    refuse(&answer.refusal, answer.id.as_deref())
+                }
+            }
+        })
+    }
+}
+
+/// The headers of a request once more, for a call that is repeated.
+fn header_map(head: &Head) -> HeaderMap {
+    let fields = head.fields.iter().filter(|(name, _)| !name.starts_with(':'));
+    fields
+        .filter_map(|(name, value)| {
+            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+            Some((name, HeaderValue::from_bytes(value).ok()?))
+        })
+        .collect()
+}
+
+/// What the decision says about the headers; what is between the gateway and Envoy only is left out.
+fn edit(headers: &mut HeaderMap, forward: &Forward) {
+    drop_hop(headers);
+    for name in ["host", "content-length", "expect"] {
+        headers.remove(name);
+    }
+    let internal: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| header::is_internal(name.as_str()))
+        .cloned()
+        .collect();
+    for name in &internal {
+        headers.remove(name);
+    }
+    let edits = &forward.edits;
+    for name in &edits.remove {
+        headers.remove(name.as_str());
+    }
+    let withheld = edits.guard.iter().flat_map(|guard| &guard.credentials);
+    for (name, _) in withheld {
+        headers.remove(*name);
+    }
+    let for_server = |name: &str| !name.starts_with(':') && !header::is_internal(name);
+    for (name, value) in edits.set.iter().filter(|(name, _)| for_server(name)) {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(*name, value);
+        }
+    }
+}
+
+/// A JSON answer in place of a server's.
+fn error(status: u16, body: String, token: Option<&str>) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut response = super::mcp::json(status, body);
+    put_session(&mut response, token);
+    response
+}
+
+fn put_session(response: &mut Response, token: Option<&str>) {
+    if let Some(Ok(token)) = token.map(HeaderValue::from_str) {
+        response.headers_mut().insert(header::SESSION, token);
+    }
+}
+
+/// The response to what the gateway answers itself, or a policy for it.
+fn answered(settled: Settled) -> Response {
+    match settled {
+        Settled::Answer(answer) => {
+            let mut response = refuse(&answer.refusal, answer.id.as_deref());
+            put_session(&mut response, answer.session.as_deref());
+            response
+        }
+        Settled::Policy(failure) => passed(failure),
+        // Both are carried out where they are decided.
+        Settled::Broker(_) | Settled::Forward(_) => {
+            plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
+        }
+    }
+}
+
+fn passed(failure: Failure) -> Response {
+    let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut response = Response::new(Body::from(failure.body));
+    *response.status_mut() = status;
+    if let Ok(content_type) = HeaderValue::from_str(&failure.content_type) {
+        response.headers_mut().insert("content-type", content_type);
+    }
+    response
+}
