@@ -72,8 +72,7 @@ e2e-faults: # the operator behind a faulty API server
 e2e-install: # what Helm and OLM make of the packages
 	$(call IN_KIT) -p mcp-gateway-ship --test install -- --nocapture --test-threads=1 $(TEST)
 
-# Stateless clients (c2, c4) come to the gateway with issue G; then this is `all`.
-GATEWAY_SUITES ?= legacy
+GATEWAY_SUITES ?= all
 # Without npm the suites are skipped, loudly; `make conformance MAY_SKIP=` fails then. About a minute once they are installed.
 MAY_SKIP ?= --may-skip
 .PHONY: conformance

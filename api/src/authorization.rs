@@ -166,6 +166,12 @@ impl Policies {
         }
     }
 
+    /// True when nothing is ever asked: every caller may use the same.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty() && !self.required
+    }
+
     /// Decides about one item (operator.md 10.4): an unaccepted policy denies what it concerns, then any matching Deny,
     /// then any matching Allow, else Allow only when every concerned policy says so. The work grows with the rules that
     /// could name the item, not with all rules.

@@ -3,6 +3,7 @@
 
 pub mod catalog;
 pub mod federation;
+mod gauges;
 pub mod lists;
 pub mod meta;
 pub mod status;

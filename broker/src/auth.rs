@@ -9,6 +9,7 @@ pub mod jwks;
 pub mod jwt;
 pub mod keys;
 pub mod origin;
+pub mod pool;
 pub mod seal;
 pub mod session;
 pub mod vault;

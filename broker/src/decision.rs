@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod batch;
+pub mod bridge;
 pub mod forward;
 pub mod head;
 pub mod message;
@@ -13,6 +14,8 @@ pub mod repair;
 pub mod resume;
 pub mod returned;
 pub mod rewrite;
+pub mod round;
+pub mod stateless;
 pub mod target;
 pub mod user_token;
 
@@ -106,10 +109,12 @@ pub struct Edits {
     pub remove: Vec<String>,
     /// Bytes of the body to replace.
     pub splice: Option<(Range<usize>, String)>,
+    /// `Mcp-Param-*` headers to set.
+    pub mirrored: Vec<(String, String)>,
     /// Facts for policies and logs.
     pub metadata: Metadata,
     /// What the guard needs; present exactly when the request goes to an MCP server.
-    pub guard: Option<Guard>,
+    pub guard: Option<Box<Guard>>,
 }
 
 impl std::fmt::Debug for Edits {
@@ -180,6 +185,8 @@ pub struct Forward {
     pub reply: Option<rewrite::ReplyPlan>,
     /// What let it pass, for the audit record: policy and rule, or nothing where no policy is asked.
     pub rule: String,
+    /// The session that ends with the reply: the backend session was opened for this call alone.
+    pub once: Option<SessionClaims>,
 }
 
 impl Forward {
@@ -239,6 +246,10 @@ pub struct Facts {
     pub elicitation: Option<Uuid>,
     /// What servers list for this caller alone.
     pub own: Option<Own>,
+    /// When it came, Unix seconds.
+    pub now: u64,
+    /// New for each request.
+    pub nonce: Uuid,
 }
 
 /// What of the process' settings decides.
@@ -259,6 +270,7 @@ pub fn selection(head: &Head, rules: &Rules, now: u64) -> Selection {
         caller: head.caller.clone(),
         capabilities: rules.capabilities.read(&head.all(header::AUTHORIZED), now),
         scope: None,
+        stateless: stateless::says_so(head),
     }
 }
 

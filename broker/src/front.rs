@@ -6,6 +6,7 @@ pub mod admin;
 mod body;
 pub mod channel;
 pub mod forwarding;
+pub mod listen;
 pub mod listener;
 pub mod mcp;
 pub mod meta_tools;
@@ -15,6 +16,7 @@ pub mod passing;
 pub mod patience;
 pub mod relay;
 pub mod repair;
+pub mod stateless;
 pub mod status;
 pub mod streams;
 pub mod tokens;
@@ -63,6 +65,8 @@ pub struct FrontState {
     pub metrics: Arc<Metrics>,
     /// GET streams of clients.
     pub streams: streams::Streams,
+    /// Streams of clients without a session.
+    pub listeners: listen::Listeners,
     /// Streams of backend sessions that may be open at once.
     pub unsolicited: Arc<Semaphore>,
     /// Health.
@@ -113,6 +117,7 @@ pub fn broker(state: Arc<FrontState>) -> Router {
         .route("/mcp", any(mcp::handle))
         .route("/mcp/", any(mcp::handle))
         .route("/mcp/stateful", any(mcp::handle))
+        .route("/mcp/stateless", any(mcp::handle))
         .route(mcp_gateway_api::envoy_filter::REPAIR_PATH, post(repair::handle))
         .route("/.well-known/oauth-protected-resource", any(metadata::handle))
         .route(

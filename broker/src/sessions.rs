@@ -6,6 +6,7 @@
 mod asking;
 pub mod hairpin;
 pub mod kept;
+pub mod lease;
 pub mod leg;
 pub mod memory;
 pub mod opener;

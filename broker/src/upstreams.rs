@@ -8,3 +8,4 @@ mod noticing;
 pub mod peer;
 mod publisher;
 pub mod snapshot;
+mod stateless;

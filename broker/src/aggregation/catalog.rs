@@ -8,8 +8,9 @@ use crate::config::model::{ServerConfig, Snapshot};
 use crate::config::watch::Source;
 use crate::protocol::json::quoted;
 use crate::protocol::message::splice;
+use crate::protocol::mirror::Mirror;
+use crate::protocol::version::Era;
 use crate::protocol::{header, host};
-use crate::telemetry::server_metrics::ServerGauges;
 use crate::upstreams::items::{Hints, Item, ItemKind};
 use crate::upstreams::snapshot::{ServerSnapshot, State};
 use mcp_gateway_api::broker_status::ItemConflict;
@@ -39,6 +40,8 @@ pub struct Entry {
     pub definition: Arc<str>,
     /// Hints of a tool.
     pub hints: Hints,
+    /// Arguments that clients of the stateless revision repeat in headers, or why they cannot use the tool.
+    pub mirrors: Result<Arc<[Mirror]>, String>,
 }
 
 /// One kind of items, ordered by published name.
@@ -215,6 +218,12 @@ impl Catalog {
         self.servers.get(entry.server)
     }
 
+    /// True when clients with a session reach some server without one.
+    pub fn bridges_sessions(&self) -> bool {
+        let mut servers = self.servers.iter();
+        servers.any(|server| server.snapshot.era_for(Era::Legacy) == Era::Modern)
+    }
+
     /// True when a server has this host (comparable form).
     pub fn is_server_host(&self, name: &str) -> bool {
         self.server_hosts.contains(name)
@@ -233,24 +242,6 @@ impl Catalog {
             .map(|config| config.public_hosts.as_slice())
             .unwrap_or_default();
         (!name.is_empty() && name == self.hosts.public) || further.iter().any(|host| host == name)
-    }
-}
-
-impl Server {
-    /// The gauges of this server.
-    pub fn gauges(&self) -> ServerGauges {
-        let count = |kind: ItemKind| {
-            let published = self.published.get(kind as usize).copied().unwrap_or(0);
-            (kind.word(), published, self.snapshot.items.of(kind).invalid_count)
-        };
-        ServerGauges {
-            name: self.config.name.clone(),
-            up: self.snapshot.state == State::Ready,
-            failures: self.snapshot.failures,
-            conflicts: self.conflicts.len() as u64,
-            tools: self.snapshot.items.tools.items.len() as u64,
-            items: ItemKind::ALL.map(count).to_vec(),
-        }
     }
 }
 
@@ -293,6 +284,13 @@ fn table(kind: ItemKind, servers: &mut [Server], own_tools: &[MetaTool]) -> Tabl
             {
                 count += 1;
                 warnings.extend(unusual(kind, &published));
+                let unusable = entry.mirrors.as_ref().err();
+                warnings.extend(unusable.map(|error| {
+                    format!(
+                        "tool {:?} not for stateless clients: {error}",
+                        shortened(&published)
+                    )
+                }));
                 entries.insert(published, entry);
             }
         }
@@ -315,6 +313,7 @@ fn own_entries(kind: ItemKind, own_tools: &[MetaTool]) -> BTreeMap<String, Entry
         server: GATEWAY,
         definition: tool.definition().into(),
         hints: Hints::default(),
+        mirrors: Ok(Arc::default()),
     };
     let own_tools = if kind == ItemKind::Tool { own_tools } else { &[] };
     own_tools
@@ -392,5 +391,6 @@ fn entry(kind: ItemKind, item: &Item, published: &str, server: usize) -> Option<
         server,
         definition,
         hints: item.hints,
+        mirrors: item.mirrors.clone(),
     })
 }

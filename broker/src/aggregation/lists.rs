@@ -95,8 +95,8 @@ fn fingerprint(selection: &Selection) -> String {
         .as_ref()
         .map_or(("", ""), |caller| caller.subject());
     let text = format!(
-        "{:?}\0{:?}\0{:?}\0{issuer}\0{subject}",
-        selection.capabilities, selection.virtual_server, selection.scope
+        "{:?}\0{:?}\0{:?}\0{issuer}\0{subject}\0{}",
+        selection.capabilities, selection.virtual_server, selection.scope, selection.stateless
     );
     mcp_gateway_api::config::hash_of(text.as_bytes())
 }

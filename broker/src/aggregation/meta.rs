@@ -12,6 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const INSTRUCTIONS: &str = "This server federates many MCP servers. When its tool list is long, call discover_tools to \
 see which servers and tools there are, then select_tools with the names that the task needs; the tool list then shows \
 those only. select_tools with an empty list shows all tools again.";
+/// `server/discover` says so: without a session nothing can be selected.
+pub const STATELESS_INSTRUCTIONS: &str = "This server federates many MCP servers. When its tool list is long, call \
+discover_tools to see which servers and tools there are.";
 /// Category of a server that names none.
 const UNCATEGORISED: &str = "uncategorised";
 

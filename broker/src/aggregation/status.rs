@@ -1,7 +1,7 @@
 //! `/status` from the catalog (data-plane.md 2.5). Pure: it reads the snapshot, never a connection.
 
 use super::catalog::{Catalog, Server};
-use crate::protocol::version;
+use crate::protocol::version::{self, Era};
 use crate::upstreams::items::ItemKind;
 use crate::upstreams::snapshot::State;
 use mcp_gateway_api::broker_status::{
@@ -103,14 +103,18 @@ fn of_server(server: &Server) -> ServerStatus {
             .cloned()
             .collect(),
         era: if connected {
-            "legacy".to_owned()
+            snapshot.era().as_str().to_owned()
         } else {
             String::new()
         },
         protocol_validation: ProtocolValidation {
             is_valid: connected && !unsupported,
             supported_version: snapshot.version.clone(),
-            expected_version: version::LATEST_LEGACY.to_owned(),
+            expected_version: match snapshot.era() {
+                Era::Modern => version::MODERN,
+                Era::Legacy => version::LATEST_LEGACY,
+            }
+            .to_owned(),
         },
         consecutive_failures: snapshot.failures,
         stale: snapshot.stale,

@@ -7,6 +7,7 @@ use crate::auth::keys::Keys;
 use crate::auth::session::SessionClaims;
 use crate::auth::vault;
 use crate::config::model::ServerConfig;
+use crate::protocol::version::Era;
 use crate::sessions::opener::Opener;
 use crate::sessions::store::{BackendSession, SessionStore};
 use crate::transport::exchange::{Answer, ExchangeError};
@@ -94,7 +95,10 @@ impl UserLists {
             if let Some(kept) = self.kept(claims.jti, &config.name) {
                 return Some(kept);
             }
-            match timeout(FETCH, self.of_server(config, claims, headers)).await {
+            let stateless = catalog
+                .server(&config.name)
+                .is_some_and(|server| server.snapshot.era_for(Era::of(&claims.ver)) == Era::Modern);
+            match timeout(FETCH, self.of_server((config, stateless), claims, headers)).await {
                 Ok(Ok(items)) => Some(self.keep(claims.jti, config, items)),
                 Ok(Err(error)) => {
                     tracing::info!(
@@ -120,16 +124,17 @@ impl UserLists {
 
     async fn of_server(
         &self,
-        server: &Arc<ServerConfig>,
+        (server, stateless): (&Arc<ServerConfig>, bool),
         claims: &SessionClaims,
         headers: &HeaderMap,
     ) -> Result<Items, String> {
         let headers = self.with_token(server, claims, headers.clone()).await?;
-        let backend = self
-            .opener
-            .open(claims, server, headers.clone(), FETCH)
-            .await
-            .map_err(|error| error.to_string())?;
+        let backend = if stateless {
+            BackendSession::stateless()
+        } else {
+            let opened = self.opener.open(claims, server, headers.clone(), FETCH).await;
+            opened.map_err(|error| error.to_string())?
+        };
         let session = OfSession {
             opener: &self.opener,
             server,
@@ -139,7 +144,12 @@ impl UserLists {
         let mut items = Items::default();
         for kind in ItemKind::ALL {
             match listing::pages(kind, &session).await {
-                Ok(list) => *items.of_mut(kind) = list,
+                Ok(mut list) => {
+                    if stateless {
+                        list.refuse_unusable();
+                    }
+                    *items.of_mut(kind) = list;
+                }
                 // A server need not know every kind.
                 Err(ListError::Page(ExchangeError::Rpc(_))) => {}
                 Err(error) => return Err(error.to_string()),

@@ -23,6 +23,18 @@ pub struct Selection {
     pub capabilities: Capabilities,
     /// What `select_tools` chose. It shapes the list, it does not decide what may be called.
     pub scope: Option<Arc<Vec<String>>>,
+    /// The caller has no session, so nothing can be chosen for one.
+    pub stateless: bool,
+}
+
+impl Selection {
+    /// True when what the caller sees may differ from what others see.
+    pub fn is_personal(&self) -> bool {
+        !self.virtual_server.is_empty()
+            || self.caller.is_some()
+            || self.scope.is_some()
+            || self.capabilities != Capabilities::Unfiltered
+    }
 }
 
 enum Scope<'a> {
@@ -145,6 +157,12 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Whether a caller of this era can use the item.
+    fn fits(&self, entry: &Entry) -> bool {
+        let chooses = entry.server == GATEWAY && entry.published == MetaTool::Select.name();
+        !self.selection.stateless || (entry.mirrors.is_ok() && !chooses)
+    }
+
     /// Whether `x-mcp-authorized` allows an item of a server; it says nothing about the gateway's own tools.
     fn is_authorized(&self, kind: ItemKind, entry: &Entry) -> bool {
         let Capabilities::Only(allowed) = &self.selection.capabilities else {
@@ -187,6 +205,7 @@ impl<'a> View<'a> {
 
     fn allows(&self, kind: ItemKind, entry: &Entry) -> bool {
         self.in_scope(kind, &entry.published)
+            && self.fits(entry)
             && (entry.server == GATEWAY || self.is_authorized(kind, entry))
             && self
                 .judged(kind, entry, &entry.original)
@@ -194,7 +213,7 @@ impl<'a> View<'a> {
     }
 
     fn permit_entry(&self, kind: ItemKind, entry: &'a Entry, target: &str) -> Option<Permit<'a>> {
-        self.is_authorized(kind, entry).then_some(())?;
+        (self.is_authorized(kind, entry) && self.fits(entry)).then_some(())?;
         let outcome = self.judged(kind, entry, target)?;
         Some(Permit {
             entry,

@@ -58,6 +58,22 @@ pub fn mint(keys: &Keys, new: NewSession<'_>, now: u64) -> (String, SessionClaim
     (keys.sign(&text), claims)
 }
 
+/// The session on whose behalf the gateway speaks to servers with sessions for a client that has none: it can be asked
+/// nothing, and no token of it exists.
+pub fn internal(jti: Uuid, expires: u64, binding: Option<String>) -> SessionClaims {
+    SessionClaims {
+        iss: ISSUER.to_owned(),
+        aud: Vec::new(),
+        exp: expires,
+        nbf: 0,
+        iat: 0,
+        jti,
+        ver: crate::protocol::version::LATEST_LEGACY.to_owned(),
+        cap: String::new(),
+        bnd: binding,
+    }
+}
+
 /// The claims of a valid token of the caller with this binding. Every flaw has the same answer, `None`: 404.
 /// Revocation is the store's.
 pub fn verify(keys: &Keys, token: &str, binding: Option<&str>, now: u64) -> Option<SessionClaims> {

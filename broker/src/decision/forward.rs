@@ -1,5 +1,6 @@
 //! The edits of requests that go to an MCP server, and the plan for its reply (data-plane.md 8.6, 8.10).
 
+use super::bridge::Bridge;
 use super::head::credentials;
 use super::relay::{Place, Relay};
 use super::repair::{self, Subject};
@@ -12,6 +13,7 @@ use crate::config::model::ServerConfig;
 use crate::protocol::header;
 use crate::protocol::json::quoted;
 use crate::protocol::message::Message;
+use crate::protocol::version::Era;
 use crate::secret::Secret;
 use crate::sessions::store::BackendSession;
 use crate::upstreams::items::{Hints, ItemKind};
@@ -29,27 +31,31 @@ pub struct Call<'a> {
     pub message: &'a Message<'a>,
     /// What is called.
     pub target: Target<'a>,
-    /// The client's session token.
-    pub token: &'a str,
-    /// Its claims.
+    /// The client's session token, when it has a session.
+    pub token: Option<&'a str>,
+    /// Claims of its session, or of the one on whose behalf the server is spoken to.
     pub claims: &'a SessionClaims,
     /// Backend session.
     pub backend: &'a BackendSession,
-    /// Log level of the session.
+    /// Log level of the session or the request.
     pub level: Option<&'a String>,
     /// Per-user token for the server.
     pub user_token: Option<&'a Secret>,
     /// Virtual server of the request.
     pub virtual_server: Option<&'a String>,
+    /// What is changed between the two, when one of them has no sessions.
+    pub bridge: Option<Bridge>,
+    /// What the server is told that the client can do, JSON text; used with a bridge.
+    pub capabilities: String,
 }
 
 /// The session on whose behalf something goes to a server.
 pub struct OnBehalf<'a> {
     /// Headers.
     pub head: &'a Head,
-    /// The client's session token.
-    pub token: &'a str,
-    /// Its claims.
+    /// The client's session token, when it has a session.
+    pub token: Option<&'a str>,
+    /// Claims of its session, or of the one on whose behalf the server is spoken to.
     pub claims: &'a SessionClaims,
     /// Server.
     pub server: &'a Arc<ServerConfig>,
@@ -57,6 +63,17 @@ pub struct OnBehalf<'a> {
     pub backend: &'a BackendSession,
     /// Per-user token for the server.
     pub user_token: Option<&'a Secret>,
+}
+
+impl Call<'_> {
+    /// How the client speaks.
+    fn era(&self) -> Era {
+        if self.token.is_some() {
+            Era::Legacy
+        } else {
+            Era::Modern
+        }
+    }
 }
 
 /// True when a reply of a server may have to be rewritten: the client can be asked something, or takes only JSON.
@@ -92,13 +109,57 @@ pub fn call(call: &Call<'_>, permit: &Permit<'_>) -> Forward {
             .set
             .push((header::UPSTREAM_TIMEOUT, timeout.as_millis().to_string()));
     }
-    edits.splice = (permit.target() != call.target.name.value)
-        .then(|| (call.target.name.range.clone(), quoted(permit.target())));
+    let mut splices = Vec::new();
+    if permit.target() != call.target.name.value {
+        splices.push((call.target.name.range.clone(), quoted(permit.target())));
+    }
+    if let Some(bridge) = &call.bridge {
+        splices.extend(bridge.edits(call.message, call.level, &call.capabilities));
+    }
+    if Era::of(&call.backend.version) == Era::Modern {
+        mirrored(&mut edits, call, permit);
+    }
+    edits.splice = call.message.joined(splices);
     edits.metadata = metadata(call, permit);
-    let reply = session.reply(call.message.id, call.level);
+    let reply = session.reply(call.message.id, call.level, call.bridge.clone());
     Forward {
         rule: permit.outcome().to_string(),
         ..session.forward(edits, reply)
+    }
+}
+
+/// The headers by which a request of the stateless revision says what it is about. A client's own `Mcp-Param-*` were
+/// compared with its arguments, or come from nowhere and go no further.
+fn mirrored(edits: &mut Edits, call: &Call<'_>, permit: &Permit<'_>) {
+    edits
+        .set
+        .push((header::MCP_METHOD, call.message.method.to_string()));
+    if !call.target.completion {
+        edits
+            .set
+            .push((header::MCP_NAME, header::encode(permit.target())));
+    }
+    edits
+        .remove
+        .retain(|name| name != header::MCP_METHOD && (call.target.completion || name != header::MCP_NAME));
+    if call.token.is_none() {
+        edits.remove.retain(|name| !name.starts_with(header::MCP_PARAM));
+        return;
+    }
+    let mirrors = permit.entry().mirrors.as_deref().unwrap_or_default();
+    if mirrors.is_empty() || call.target.kind != ItemKind::Tool {
+        return;
+    }
+    let arguments = call
+        .message
+        .arguments
+        .and_then(|text| serde_json::from_str(text).ok());
+    let arguments: serde_json::Value = arguments.unwrap_or_default();
+    for mirror in mirrors {
+        if let Some(value) = mirror.value(&arguments) {
+            edits.remove.retain(|name| *name != mirror.header);
+            edits.mirrored.push((mirror.header.clone(), value));
+        }
     }
 }
 
@@ -112,9 +173,13 @@ impl OnBehalf<'_> {
             (header::METHOD, header::encode(method)),
             (header::SERVER_NAME, header::encode(&config.name)),
         ];
-        let mut remove: Vec<String> = ["mcp-method", "mcp-name"].map(str::to_owned).to_vec();
+        let mut remove: Vec<String> = [header::MCP_METHOD, header::MCP_NAME].map(str::to_owned).to_vec();
         let parameters = self.head.fields.iter().map(|(name, _)| name);
-        remove.extend(parameters.filter(|name| name.starts_with("mcp-param-")).cloned());
+        remove.extend(
+            parameters
+                .filter(|name| name.starts_with(header::MCP_PARAM))
+                .cloned(),
+        );
         if subject != Subject::Stream {
             remove.push(LAST_EVENT_ID.to_owned());
             set.push(("accept", BOTH.to_owned()));
@@ -138,22 +203,27 @@ impl OnBehalf<'_> {
         Edits {
             set,
             remove,
-            guard: Some(Guard {
-                session: Some(self.token.to_owned()),
+            guard: Some(Box::new(Guard {
+                session: self.token.map(str::to_owned),
                 credentials,
                 repair: Some(context),
                 hairpin: false,
                 pass_challenge: config.forward_headers.iter().any(|name| name == "authorization"),
-            }),
+            })),
             ..Edits::default()
         }
     }
 
     /// The plan for the reply to the request with this id, or for a stream.
-    pub fn reply(&self, id: Option<&str>, level: Option<&String>) -> Option<ReplyPlan> {
+    pub fn reply(
+        &self,
+        id: Option<&str>,
+        level: Option<&String>,
+        bridge: Option<Bridge>,
+    ) -> Option<ReplyPlan> {
         let takes_events = header::accepts(self.head.get("accept")).sse;
         let form = match (takes_events, id) {
-            (true, _) if can_be_asked(&self.claims.cap) => Form::Events,
+            (true, _) if bridge.is_some() || can_be_asked(&self.claims.cap) => Form::Events,
             (false, Some(id)) => Form::Json(id.to_owned()),
             _ => return None,
         };
@@ -162,6 +232,7 @@ impl OnBehalf<'_> {
         Some(ReplyPlan {
             relay: relay.with_level(level.cloned()),
             form,
+            bridge,
         })
     }
 
@@ -176,6 +247,7 @@ impl OnBehalf<'_> {
             edits,
             reply,
             rule: String::new(),
+            once: None,
         }
     }
 
@@ -204,13 +276,14 @@ fn metadata(call: &Call<'_>, permit: &Permit<'_>) -> Metadata {
     let (entry, config) = (permit.entry(), &permit.server().config);
     let mut text = vec![
         ("method", call.message.method.to_string()),
-        ("era", "legacy".to_owned()),
+        ("era", call.era().as_str().to_owned()),
         ("server", config.name.clone()),
         (call.target.member, permit.target().to_owned()),
         ("published_name", call.target.name.value.to_string()),
-        ("session", call.claims.jti.to_string()),
         ("route", call.target.route.to_owned()),
     ];
+    // What serves a client without a session is no session of that client.
+    text.extend(call.token.map(|_| ("session", call.claims.jti.to_string())));
     text.extend(call.message.id.map(|id| ("request_id", id.to_owned())));
     text.extend(call.virtual_server.map(|name| ("virtual_server", name.clone())));
     Metadata {

@@ -1,7 +1,7 @@
 //! The header phase (data-plane.md 8.3, 8.4, 4.2): whose request it is, what is refused without reading the body, what
 //! goes to the broker without one, and which edits every request on an owned host gets.
 
-use super::{Edits, Facts, Guard, Head, Metadata, Rules, forward, internal_headers, resume};
+use super::{Edits, Facts, Guard, Head, Metadata, Rules, forward, internal_headers, resume, stateless};
 use crate::aggregation::catalog::Catalog;
 use crate::auth::hairpin::HairpinClaims;
 use crate::protocol::header;
@@ -47,7 +47,7 @@ const TOKENS: &str = "/tokens";
 pub const METADATA: &str = "/.well-known/oauth-protected-resource";
 const OWN_PATHS: [&str; 5] = ["/status", "/metrics", "/debug", "/healthz", "/readyz"];
 /// Paths of the MCP endpoint itself. Others below `/mcp` are the broker's to refuse.
-const ENDPOINTS: [&str; 3] = ["/mcp", "/mcp/", "/mcp/stateful"];
+const ENDPOINTS: [&str; 4] = ["/mcp", "/mcp/", stateless::SESSION_PATH, stateless::PATH];
 const GATEWAY_ONLY: [&str; 2] = ["/mcp/elicitation", mcp_gateway_api::envoy_filter::REPAIR_PATH];
 /// Set for the broker on its private paths when they come through the gateway: it answers 404 then.
 pub const THROUGH_GATEWAY: &str = "x-mcp-through-gateway";
@@ -120,12 +120,14 @@ fn of_mcp(head: &Head, catalog: &Catalog, (rules, facts): (&Rules, &Facts), edit
     match head.method() {
         "POST" if ENDPOINTS.contains(&head.path_only()) => match refuse_post(head, rules) {
             Some(refusal) => refusal,
+            None if is_for_broker(head, facts) => HeadDecision::Pass(broker_edits(
+                head,
+                edits,
+                head.get(header::MCP_METHOD).unwrap_or_default(),
+            )),
             None => HeadDecision::Body {
                 edits,
-                reply: facts
-                    .claims
-                    .as_ref()
-                    .is_some_and(|claims| forward::may_rewrite(head, claims)),
+                reply: may_rewrite(head, (catalog, facts)),
             },
         },
         method if resume::is_resumption(head) && ENDPOINTS.contains(&head.path_only()) => {
@@ -138,6 +140,21 @@ fn of_mcp(head: &Head, catalog: &Catalog, (rules, facts): (&Rules, &Facts), edit
 /// True for paths that are reached inside the broker only.
 fn is_gateway_only(head: &Head) -> bool {
     GATEWAY_ONLY.iter().any(|path| under(head.path_only(), path))
+}
+
+/// True when the headers of a request of the stateless revision say that the broker answers it. The broker compares them
+/// with the body, so that nothing else comes through (data-plane.md 8.4).
+fn is_for_broker(head: &Head, facts: &Facts) -> bool {
+    let methods = head.all(header::MCP_METHOD);
+    facts.claims.is_none()
+        && stateless::says_so(head)
+        && matches!(methods.as_slice(), [method] if !stateless::is_routed(method.trim()))
+}
+
+/// True when the reply may have to be rewritten, whatever the body says.
+fn may_rewrite(head: &Head, (catalog, facts): (&Catalog, &Facts)) -> bool {
+    let by_session = |claims| forward::may_rewrite(head, claims) || catalog.bridges_sessions();
+    facts.claims.as_ref().map_or(stateless::says_so(head), by_session)
 }
 
 /// The `Origin`; one that is no text is as bad as a foreign one.
@@ -239,11 +256,11 @@ fn of_hairpin(head: &Head, catalog: &Catalog, claims: &HairpinClaims) -> HeadDec
     } else {
         credentials(head, &server.config.forward_headers)
     };
-    edits.guard = Some(Guard {
+    edits.guard = Some(Box::new(Guard {
         credentials,
         hairpin: true,
         ..Guard::default()
-    });
+    }));
     edits.metadata = Metadata {
         text: vec![
             ("method", claims.method.clone()),

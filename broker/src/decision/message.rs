@@ -1,17 +1,21 @@
 //! The message (data-plane.md 4.5, 7, 8.6): which server a call goes to, with which edits. Everything that names an item
 //! (`tools/call`, `prompts/get`, `resources/…`) is one code.
 
+use super::bridge::Bridge;
 use super::forward::{Call, call};
 use super::head::broker_edits;
-use super::{Answer, Decision, Edits, Facts, Head, Need, Rules, returned, target, user_token};
+use super::repair::UserToken;
+use super::{Answer, Decision, Edits, Facts, Head, Need, Rules, returned, stateless, target, user_token};
 use crate::aggregation::catalog::Catalog;
 use crate::aggregation::user_lists::{self, PerCaller};
-use crate::aggregation::view::View;
+use crate::aggregation::view::{Permit, View};
 use crate::auth::keys::Keys;
 use crate::auth::session::SessionClaims;
 use crate::protocol::message::{Message, MessageError, MessageKind};
-use crate::protocol::reply::{INVALID_REQUEST, PARSE_ERROR, Refusal, SESSION};
+use crate::protocol::reply::{INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, Refusal, SESSION};
+use crate::protocol::version::Era;
 use crate::protocol::{header, version};
+use crate::sessions::store::BackendSession;
 
 /// A request with its message.
 pub struct Request<'a> {
@@ -31,15 +35,13 @@ pub fn judge(request: &Request<'_>, catalog: &Catalog, facts: &Facts) -> Decisio
         Ok(message) => message,
         Err(error) => return Decision::Answer(unreadable(error)),
     };
-    let modern = message.meta_version.is_some()
-        || request
-            .head
-            .get(header::PROTOCOL_VERSION)
-            .is_some_and(version::is_modern);
-    if message.kind == MessageKind::Request && !modern && target::is_routed(&message.method) {
+    if stateless::is_stateless(request.head, message, facts.claims.is_some()) {
+        return stateless::judge(request, message, (catalog, facts));
+    }
+    if message.kind == MessageKind::Request && target::is_routed(&message.method) {
         return routed(request, message, (catalog, facts));
     }
-    if !modern && let Some(sealed) = returned::sealed(message) {
+    if let Some(sealed) = returned::sealed(message) {
         return returned::judge(request, message, &sealed, (catalog, facts));
     }
     // Everything else is the broker's, which also refuses what no era knows.
@@ -66,7 +68,7 @@ fn unreadable(error: &MessageError) -> Answer {
     }
 }
 
-fn to_broker(request: &Request<'_>, message: &Message<'_>, catalog: &Catalog) -> Edits {
+pub(super) fn to_broker(request: &Request<'_>, message: &Message<'_>, catalog: &Catalog) -> Edits {
     let method = if message.kind == MessageKind::Response {
         "response"
     } else {
@@ -101,7 +103,7 @@ pub(super) fn session<'a>(
     let (Some(claims), false) = (&facts.claims, facts.revoked == Some(true)) else {
         return Err(Box::new(answer(message, None, session_not_found())));
     };
-    let unserved = |version: &str| version::served(version).is_none();
+    let unserved = |version: &str| !version::is_known(version);
     if request.head.get(header::PROTOCOL_VERSION).is_some_and(unserved) {
         let refusal = Refusal::new(
             400,
@@ -115,7 +117,11 @@ pub(super) fn session<'a>(
 }
 
 /// The answer about an item that is unknown or hidden: the same to the caller, but the audit record tells the two apart.
-fn hidden(message: &Message<'_>, token: &str, (target, view): (&target::Target<'_>, &View<'_>)) -> Decision {
+pub(super) fn hidden(
+    message: &Message<'_>,
+    token: Option<&str>,
+    (target, view): (&target::Target<'_>, &View<'_>),
+) -> Decision {
     let mut refusal = target.unknown();
     let denial = view.denial(target.kind, &target.name.value);
     if denial.is_some() {
@@ -124,7 +130,7 @@ fn hidden(message: &Message<'_>, token: &str, (target, view): (&target::Target<'
     Decision::Answer(Answer {
         refusal,
         id: message.id.map(str::to_owned),
-        session: Some(token.to_owned()),
+        session: token.map(str::to_owned),
         rule: denial.map(|denial| denial.to_string()).unwrap_or_default(),
     })
 }
@@ -138,20 +144,18 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         Ok(target) => target,
         Err(refusal) => return answer(message, Some(token), refusal),
     };
-    let selection = &facts.selection;
     let own = facts.own.as_ref().map(|own| PerCaller::merge(catalog, own));
-    let view = View::new(catalog, selection).with(own.as_ref());
+    let view = View::new(catalog, &facts.selection).with(own.as_ref());
     if message.method == "tools/call" && view.meta_tool(&target.name.value).is_some() {
         return Decision::Broker(to_broker(request, message, catalog));
     }
     let Some(permit) = target.permit(&view) else {
         // Whether the session was ended is known only to the store, and comes before what it may see.
+        let unasked = own.is_none() && user_lists::wanted(catalog);
         return match facts.revoked {
             None => Decision::Need(Need::Facts(claims.clone(), String::new())),
-            Some(_) if own.is_none() && user_lists::wanted(catalog) => {
-                Decision::Need(Need::UserLists(claims.clone()))
-            }
-            Some(_) => hidden(message, token, (&target, &view)),
+            Some(_) if unasked => Decision::Need(Need::UserLists(claims.clone())),
+            Some(_) => hidden(message, Some(token), (&target, &view)),
         };
     };
     let server = permit.server();
@@ -167,30 +171,66 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
     {
         return decision;
     }
-    let Some(backend) = &facts.backend else {
+    let stateless = server.snapshot.era_for(Era::Legacy) == Era::Modern;
+    if stateless && message.method.starts_with("resources/") && message.method != "resources/read" {
+        return answer(message, Some(token), not_there(&message.method));
+    }
+    let own_session = facts.backend.clone().filter(|_| !stateless);
+    let Some(backend) = own_session.or_else(|| stateless.then(BackendSession::stateless)) else {
         return Decision::Need(Need::Backend(claims.clone(), server.config.clone()));
     };
-    let facts_of_call = Call {
+    let call = Call {
         head: request.head,
         message,
         target,
-        token,
+        token: Some(token),
         claims,
-        backend,
+        backend: &backend,
         level: facts.level.as_ref(),
         user_token: facts.user_token.as_ref(),
-        virtual_server: selection.virtual_server.first(),
+        virtual_server: facts.selection.virtual_server.first(),
+        bridge: stateless.then(|| bridge_of(message, facts)),
+        // Nobody holds the call open to ask the client, so it is said to offer nothing.
+        capabilities: "{}".to_owned(),
     };
-    let mut forward = call(&facts_of_call, &permit);
-    if let Some(context) = forward
-        .edits
-        .guard
-        .as_mut()
-        .and_then(|guard| guard.repair.as_mut())
-    {
-        context.user = user_token::again((request.head, catalog, server), claims, facts);
+    forwarded(
+        &call,
+        &permit,
+        user_token::again((request.head, catalog, server), claims, facts),
+    )
+}
+
+/// The forwarding; `again` says what is needed when the server refuses the person's token.
+fn forwarded(facts_of_call: &Call<'_>, permit: &Permit<'_>, again: Option<UserToken>) -> Decision {
+    let mut forward = call(facts_of_call, permit);
+    let guard = forward.edits.guard.as_mut();
+    if let Some(context) = guard.and_then(|guard| guard.repair.as_mut()) {
+        context.user = again;
     }
     Decision::Forward(Box::new(forward))
+}
+
+/// A call of a client with a session to a server without.
+fn bridge_of(message: &Message<'_>, facts: &Facts) -> Bridge {
+    let token = message.meta.progress_token.clone();
+    Bridge {
+        client: Era::Legacy,
+        server: Era::Modern,
+        method: message.method.to_string(),
+        id: message.id.unwrap_or("null").to_owned(),
+        progress: token.and_then(|range| message.text.get(range).map(str::to_owned)),
+        mapped: None,
+        logs: facts.level.is_some(),
+        private: true,
+        state: None,
+        round: None,
+    }
+}
+
+/// The answer to a method that the server of an item has no counterpart of.
+fn not_there(method: &str) -> Refusal {
+    let what = format!("Method not found: {method}");
+    Refusal::new(200, METHOD_NOT_FOUND, what, "method")
 }
 
 /// The answer to a bad, expired, revoked or foreign session.

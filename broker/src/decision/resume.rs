@@ -41,7 +41,7 @@ pub fn judge(head: &Head, catalog: &Catalog, facts: &Facts, otherwise: &Edits) -
     };
     let session = OnBehalf {
         head,
-        token,
+        token: Some(token),
         claims,
         server: &server.config,
         backend,
@@ -61,6 +61,6 @@ pub fn judge(head: &Head, catalog: &Catalog, facts: &Facts, otherwise: &Edits) -
         ],
         hints: None,
     };
-    let reply = session.reply(None, facts.level.as_ref());
+    let reply = session.reply(None, facts.level.as_ref(), None);
     Decision::Forward(Box::new(session.forward(edits, reply)))
 }

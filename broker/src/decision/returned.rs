@@ -83,7 +83,7 @@ pub fn judge(
     };
     let session = OnBehalf {
         head: request.head,
-        token,
+        token: Some(token),
         claims,
         server: &server.config,
         backend,

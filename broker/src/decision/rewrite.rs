@@ -1,12 +1,15 @@
 //! What is done to the reply of a server on its way to the client (data-plane.md 8.10): the messages of its event stream
 //! pass the relay, or become the one JSON answer of a client that takes nothing else. No I/O: chunks in, chunks out.
 
+use super::bridge::Bridge;
 use super::relay::{Passage, Relay};
 use crate::auth::keys::Keys;
+use crate::protocol::header;
 use crate::protocol::reply::{INTERNAL, error};
 use crate::protocol::server_message;
 use crate::protocol::sse::MAX_EVENT;
 use crate::protocol::sse_blocks::{Blocks, Piece, event, with_data};
+use crate::protocol::version::Era;
 
 /// A larger event passes unread (data-plane.md 15.1).
 const MAX_READ: usize = 1024 * 1024;
@@ -29,6 +32,49 @@ pub struct ReplyPlan {
     pub relay: Relay,
     /// What the client gets.
     pub form: Form,
+    /// What is changed on the way, when one of the two has no sessions.
+    pub bridge: Option<Bridge>,
+}
+
+/// How the headers of a reply change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// It is a JSON answer.
+    pub json: bool,
+    /// Its status is 200.
+    pub ok: bool,
+}
+
+impl ReplyPlan {
+    /// What carries the plan out on a reply with this status, content type and encoding, and how its headers change;
+    /// `None` when the reply passes as it is. A compressed one cannot be read.
+    pub fn begin(
+        self,
+        (status, kind, coding): (u16, Option<&str>, Option<&str>),
+    ) -> Option<(Rewriter, Changed)> {
+        let is = |check: &dyn Fn(&str) -> bool| kind.is_some_and(check);
+        let events = (200..300).contains(&status) && is(&header::is_sse);
+        // Between eras an answer is changed also when it is an error with a status of its own.
+        let answer = self.bridge.is_some() && is(&header::is_json);
+        if coding.is_some_and(|coding| coding != "identity") || !(events || answer) {
+            return None;
+        }
+        let sessions = self
+            .bridge
+            .as_ref()
+            .is_some_and(|bridge| bridge.client == Era::Legacy);
+        let changed = Changed {
+            json: answer || matches!(self.form, Form::Json(_)),
+            // Clients with sessions know no status of errors.
+            ok: answer && sessions && matches!(status, 400 | 404),
+        };
+        let rewriter = if answer {
+            Rewriter::of_json(self)
+        } else {
+            Rewriter::new(self)
+        };
+        Some((rewriter, changed))
+    }
 }
 
 /// The bytes for the client, and the answers for the server.
@@ -45,25 +91,40 @@ pub struct Rewriter {
     plan: ReplyPlan,
     blocks: Blocks,
     answered: bool,
+    /// The reply is one JSON answer, gathered here.
+    whole: Option<Vec<u8>>,
 }
 
 impl Rewriter {
     /// A rewriter at the beginning of a stream.
     pub fn new(plan: ReplyPlan) -> Self {
-        let limit = match plan.form {
-            Form::Events => MAX_READ,
-            Form::Json(_) => MAX_EVENT,
+        let limit = match (&plan.form, &plan.bridge) {
+            (Form::Events, None) => MAX_READ,
+            _ => MAX_EVENT,
         };
         Self {
             plan,
             blocks: Blocks::new(limit),
             answered: false,
+            whole: None,
+        }
+    }
+
+    /// A rewriter at the beginning of a reply that is one JSON answer; only what a bridge changes is changed.
+    pub fn of_json(plan: ReplyPlan) -> Self {
+        Self {
+            whole: Some(Vec::new()),
+            ..Self::new(plan)
         }
     }
 
     /// Takes a chunk; `end` says that it is the last one.
     pub fn push(&mut self, keys: &Keys, chunk: &[u8], end: bool) -> Rewritten {
         let mut out = Rewritten::default();
+        if self.whole.is_some() {
+            self.answered(keys, (chunk, end), &mut out);
+            return out;
+        }
         for piece in self.blocks.push(chunk, end) {
             match self.plan.form.clone() {
                 Form::Events => self.passed(keys, piece, &mut out),
@@ -77,7 +138,59 @@ impl Rewriter {
         out
     }
 
-    fn passed(&self, keys: &Keys, piece: Piece, out: &mut Rewritten) {
+    /// A reply that is one JSON answer.
+    fn answered(&mut self, keys: &Keys, (chunk, end): (&[u8], bool), out: &mut Rewritten) {
+        let (Some(whole), Some(bridge)) = (&mut self.whole, &self.plan.bridge) else {
+            return out.bytes.extend_from_slice(chunk);
+        };
+        if whole.len() <= MAX_EVENT {
+            whole.extend_from_slice(chunk);
+        }
+        if end {
+            let text = match std::str::from_utf8(whole) {
+                Ok(text) if whole.len() <= MAX_EVENT => bridge.answer(keys, text.trim()),
+                _ => bridge.too_large(),
+            };
+            out.bytes.extend_from_slice(text.as_bytes());
+            out.bytes.push(b'\n');
+        }
+    }
+
+    /// One event between two of which one has no sessions: the answer is changed, notices are those of the bridge first.
+    fn bridged(&mut self, keys: &Keys, piece: Piece, out: &mut Rewritten) {
+        let Some(bridge) = self.plan.bridge.as_ref().filter(|_| !self.answered) else {
+            return;
+        };
+        let Piece::Whole(block) = piece else {
+            self.answered = true;
+            let text = bridge.too_large();
+            return out.bytes.extend(with_data(b"event: message\n\n", &text));
+        };
+        let Some(event) = event(&block).filter(|event| !event.data.is_empty()) else {
+            return out.bytes.extend_from_slice(&block);
+        };
+        let is_answer = server_message::read(&event.data).is_none_or(|message| message.method.is_none());
+        let passage = if is_answer {
+            self.answered = true;
+            Passage::Changed(bridge.answer(keys, &event.data))
+        } else {
+            match bridge.notice(&event.data) {
+                Passage::Same => self.plan.relay.judge(keys, &event.data),
+                other => other,
+            }
+        };
+        match passage {
+            Passage::Same => out.bytes.extend_from_slice(&block),
+            Passage::Changed(data) => out.bytes.extend(with_data(&block, &data)),
+            Passage::Drop => {}
+            Passage::Reply(body) => out.replies.push(body),
+        }
+    }
+
+    fn passed(&mut self, keys: &Keys, piece: Piece, out: &mut Rewritten) {
+        if self.plan.bridge.is_some() {
+            return self.bridged(keys, piece, out);
+        }
         let block = match piece {
             Piece::Part(bytes) => return out.bytes.extend_from_slice(&bytes),
             Piece::Whole(block) => block,
@@ -102,7 +215,11 @@ impl Rewriter {
             return;
         };
         if message.method.is_none() {
-            self.answer(&event.data, out);
+            let text = match &self.plan.bridge {
+                Some(bridge) => bridge.answer(keys, &event.data),
+                None => event.data,
+            };
+            self.answer(&text, out);
         } else if let Passage::Reply(body) = self.plan.relay.judge(keys, &event.data) {
             out.replies.push(body);
         }
@@ -139,7 +256,14 @@ mod tests {
         };
         let may_ask = form == Form::Events;
         let relay = Relay::new(&mint(&keys, new, 1).1, ("a/one", &backend), Place::Call, may_ask);
-        (Rewriter::new(ReplyPlan { relay, form }), keys)
+        (
+            Rewriter::new(ReplyPlan {
+                relay,
+                form,
+                bridge: None,
+            }),
+            keys,
+        )
     }
 
     const STREAM: &[u8] = b"id: s-0\nretry: 5\ndata:\n\n\

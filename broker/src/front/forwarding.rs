@@ -290,6 +290,14 @@ fn edit(headers: &mut HeaderMap, forward: &Forward) {
             headers.insert(*name, value);
         }
     }
+    for (name, value) in &edits.mirrored {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(name.as_bytes()),
+            HeaderValue::from_str(value),
+        ) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// A JSON answer in place of a server's.

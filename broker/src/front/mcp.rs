@@ -1,18 +1,19 @@
-//! The MCP endpoint of the broker, legacy era (data-plane.md 4.2–4.6): HTTP rules, sessions, GET and DELETE. The
-//! methods themselves are in `methods`.
+//! The MCP endpoint of the broker (data-plane.md 4.2–4.6): HTTP rules, sessions, GET and DELETE. The methods themselves
+//! are in `methods`, requests without a session in `stateless`.
 
 use super::body::read_body;
 use super::forwarding::Incoming;
 use super::streams::NotOpened;
-use super::{FrontState, meta_tools, methods, relay, streams, unsolicited};
+use super::{FrontState, meta_tools, methods, relay, stateless, streams, unsolicited};
 use crate::aggregation::user_lists::{self, Own};
 use crate::aggregation::view::Selection;
 use crate::auth::session::SessionClaims;
 use crate::auth::{clock, session};
 use crate::decision::forward::LAST_EVENT_ID;
+use crate::decision::stateless::{PATH, is_stateless, says_so};
 use crate::decision::{Head, access, head, message as decision, selection};
 use crate::protocol::message::{self, Message, MessageError, MessageKind};
-use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, PARSE_ERROR, Refusal, UNSUPPORTED_VERSION};
+use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, PARSE_ERROR, Refusal};
 use crate::protocol::{header, version};
 use crate::sessions::hairpin::forwarded;
 use axum::body::Body;
@@ -43,18 +44,27 @@ pub async fn handle(State(state): State<Arc<FrontState>>, request: Request<Body>
         Ok(caller) => head.caller = caller,
         Err(refusal) => return refuse(&refusal, None),
     }
+    let sessionless = is_only_for_posts(&state, &head);
     match parts.method {
+        Method::GET | Method::DELETE if sessionless => not_allowed("POST, OPTIONS"),
         Method::POST => post(&state, (&head, parts.headers), body).await,
         Method::GET => get(&state, &head, &parts.headers).await,
         Method::DELETE => delete(&state, &head).await,
-        _ => {
-            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
-            response
-                .headers_mut()
-                .insert("allow", HeaderValue::from_static("GET, POST, DELETE, OPTIONS"));
-            response
-        }
+        _ => not_allowed("GET, POST, DELETE, OPTIONS"),
     }
+}
+
+fn not_allowed(allowed: &'static str) -> Response {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+    response
+        .headers_mut()
+        .insert("allow", HeaderValue::from_static(allowed));
+    response
+}
+
+/// The stateless revision knows POST alone.
+fn is_only_for_posts(state: &FrontState, head: &Head) -> bool {
+    head.path_only() == PATH || (says_so(head) && !has_session(state, head))
 }
 
 /// The headers in the form that decisions read.
@@ -76,7 +86,7 @@ pub fn plain(status: StatusCode, text: &'static str) -> Response {
     respond(status, "text/plain; charset=utf-8", text.into())
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: Body) -> Response {
+pub(super) fn respond(status: StatusCode, content_type: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response
@@ -185,6 +195,9 @@ async fn on_message(
     head: &Head,
     (message, body): (&Message<'_>, &[u8]),
 ) -> Response {
+    if is_stateless(head, message, has_session(state, head)) {
+        return stateless::answer(state, head, message).await;
+    }
     if let Some(refusal) = wrong_version(head, message) {
         return refuse(&refusal, message.id);
     }
@@ -217,6 +230,13 @@ async fn on_message(
     }
 }
 
+/// Whether the request has a session token of ours. Whether that session goes on is asked later.
+fn has_session(state: &FrontState, head: &Head) -> bool {
+    let (tokens, binding) = (head.all(header::SESSION), head.binding(&state.keys));
+    matches!(tokens.as_slice(), [token]
+        if session::verify(&state.keys, token, binding.as_deref(), clock::now()).is_some())
+}
+
 /// What the servers that list per caller list for this one.
 async fn own_lists(state: &FrontState, caller: &Caller, head: &Head) -> Own {
     let catalog = state.published.load();
@@ -239,27 +259,11 @@ pub struct Caller {
     pub own: Own,
 }
 
-/// The modern era is not served by this build; a legacy version must be a known one (4.1).
+/// The version of a request with a session, or of one that has yet to open it, must be a known one (4.1).
 fn wrong_version(head: &Head, message: &Message<'_>) -> Option<Refusal> {
     let in_header = head.get(header::PROTOCOL_VERSION);
-    let modern = message
-        .meta_version
-        .as_deref()
-        .or(in_header.filter(|version| version::is_modern(version)));
-    if let Some(requested) = modern {
-        let supported = serde_json::json!({"supported": version::LEGACY, "requested": requested}).to_string();
-        return Some(
-            Refusal::new(
-                400,
-                UNSUPPORTED_VERSION,
-                "Unsupported protocol version",
-                "version",
-            )
-            .with_data(supported),
-        );
-    }
     let unknown =
-        in_header.is_some_and(|version| version::served(version).is_none()) && message.method != "initialize";
+        in_header.is_some_and(|version| !version::is_known(version)) && message.method != "initialize";
     unknown.then(|| {
         Refusal::new(
             400,

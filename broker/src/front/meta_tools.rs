@@ -33,6 +33,19 @@ pub fn called(state: &FrontState, caller: &Caller, message: &Message<'_>) -> Opt
 
 /// Answers a call.
 pub async fn call(state: &FrontState, caller: &Caller, tool: MetaTool, message: &Message<'_>) -> Response {
+    match answered(state, caller, tool, message).await {
+        Ok(result) => ok(message, &result),
+        Err(refusal) => refuse(&refusal, message.id),
+    }
+}
+
+/// The result of a call.
+pub(super) async fn answered(
+    state: &FrontState,
+    caller: &Caller,
+    tool: MetaTool,
+    message: &Message<'_>,
+) -> Result<String, Refusal> {
     let params = serde_json::from_str::<CallParams>(message.params.unwrap_or("{}")).unwrap_or_default();
     let arguments = &params.arguments;
     let catalog = state.published.load();
@@ -47,16 +60,13 @@ pub async fn call(state: &FrontState, caller: &Caller, tool: MetaTool, message: 
         MetaTool::FilterByTags => wanted_tags(arguments).map(|tags| meta::tagged(&view, &tags)),
         MetaTool::Select => match chosen(arguments, &view) {
             Err(error) => Err(error),
-            Ok(names) => match select(state, caller, names).await {
-                Ok(text) => Ok(text),
-                Err(refusal) => return refuse(&refusal, message.id),
-            },
+            Ok(names) => Ok(select(state, caller, names).await?),
         },
     };
-    match text {
-        Ok(text) => ok(message, &meta::result(&text, false)),
-        Err(error) => ok(message, &meta::result(error, true)),
-    }
+    Ok(match text {
+        Ok(text) => meta::result(&text, false),
+        Err(error) => meta::result(error, true),
+    })
 }
 
 fn wanted_tags(arguments: &Value) -> Result<Vec<String>, &'static str> {

@@ -9,7 +9,7 @@ use crate::aggregation::user_lists::PerCaller;
 use crate::aggregation::view::View;
 use crate::auth::clock;
 use crate::auth::session::{NewSession, capability_letters, mint};
-use crate::decision::{Head, target};
+use crate::decision::{Head, bridge, target};
 use crate::protocol::json::quoted;
 use crate::protocol::message::{Message, MessageKind};
 use crate::protocol::reply::{INTERNAL, INVALID_PARAMS, METHOD_NOT_FOUND, Refusal, result};
@@ -20,7 +20,6 @@ use axum::response::Response;
 use serde::Deserialize;
 
 const CAPABILITIES: &str = r#"{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"tools":{"listChanged":true}}"#;
-const SERVER_NAME: &str = "Kuadrant MCP Gateway";
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -61,10 +60,9 @@ pub fn initialize(state: &FrontState, head: &Head, message: &Message<'_>) -> Res
         String::new()
     };
     let body = format!(
-        r#"{{"protocolVersion":{},"capabilities":{CAPABILITIES},"serverInfo":{{"name":{},"version":{}}}{instructions}}}"#,
+        r#"{{"protocolVersion":{},"capabilities":{CAPABILITIES},"serverInfo":{}{instructions}}}"#,
         quoted(version),
-        quoted(SERVER_NAME),
-        quoted(crate::VERSION)
+        bridge::server_info()
     );
     let mut response = json(StatusCode::OK, result(message.id.unwrap_or("null"), &body));
     if let Ok(token) = HeaderValue::from_str(&token) {
@@ -120,14 +118,26 @@ pub(super) fn invalid_params(what: &str) -> Refusal {
 }
 
 fn list(state: &FrontState, caller: &Caller, kind: ItemKind, message: &Message<'_>) -> Response {
+    match listed(state, caller, kind, message) {
+        Ok(body) => ok(message, &body),
+        Err(refusal) => refuse(&refusal, message.id),
+    }
+}
+
+/// The result of a list request: one page.
+pub(super) fn listed(
+    state: &FrontState,
+    caller: &Caller,
+    kind: ItemKind,
+    message: &Message<'_>,
+) -> Result<String, Refusal> {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct ListParams {
         cursor: Option<String>,
     }
-    let Ok(params) = serde_json::from_str::<ListParams>(message.params.unwrap_or("{}")) else {
-        return refuse(&invalid_params("cursor"), message.id);
-    };
+    let params = serde_json::from_str::<ListParams>(message.params.unwrap_or("{}"))
+        .map_err(|_| invalid_params("cursor"))?;
     let catalog = state.published.load();
     let own = PerCaller::merge(&catalog, &caller.own);
     let view = View::new(&catalog, &caller.selection).with(Some(&own));
@@ -136,27 +146,32 @@ fn list(state: &FrontState, caller: &Caller, kind: ItemKind, message: &Message<'
         size: state.page_size,
         now: clock::now(),
     };
-    match page(&view, &caller.selection, kind, params.cursor.as_deref(), &paging) {
-        Ok(body) => {
-            if kind == ItemKind::Tool {
-                state.metrics.tools_list_bytes.observe(body.len() as f64);
-            }
-            ok(message, &body)
-        }
-        Err(_) => refuse(&invalid_params("cursor"), message.id),
+    let body = page(&view, &caller.selection, kind, params.cursor.as_deref(), &paging)
+        .map_err(|_| invalid_params("cursor"))?;
+    if kind == ItemKind::Tool {
+        state.metrics.tools_list_bytes.observe(body.len() as f64);
     }
+    Ok(body)
 }
 
 /// The router sends completions to servers that offer them: what comes here has no values, or an unknown reference.
 fn complete(state: &FrontState, caller: &Caller, message: &Message<'_>) -> Response {
-    let target = match target::target(message) {
-        Ok(target) => target,
-        Err(refusal) => return refuse(&refusal, message.id),
-    };
+    match completed(state, caller, message) {
+        Ok(body) => ok(message, body),
+        Err(refusal) => refuse(&refusal, message.id),
+    }
+}
+
+/// The result of a completion that no server answers.
+pub(super) fn completed(
+    state: &FrontState,
+    caller: &Caller,
+    message: &Message<'_>,
+) -> Result<&'static str, Refusal> {
+    let target = target::target(message)?;
     let catalog = state.published.load();
     let own = PerCaller::merge(&catalog, &caller.own);
-    match target.permit(&View::new(&catalog, &caller.selection).with(Some(&own))) {
-        Some(_) => ok(message, r#"{"completion":{"values":[]}}"#),
-        None => refuse(&target.unknown(), message.id),
-    }
+    let permit = target.permit(&View::new(&catalog, &caller.selection).with(Some(&own)));
+    let found = permit.map(|_| r#"{"completion":{"values":[]}}"#);
+    found.ok_or_else(|| target.unknown())
 }

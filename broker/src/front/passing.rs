@@ -1,13 +1,14 @@
 //! The reply of a server on its way to a client (data-plane.md 8.8, 13): streamed as it comes, never gathered; only what
 //! a decision planned for it is rewritten.
 
-use crate::decision::rewrite::{Form, ReplyPlan, Rewriter};
+use crate::decision::rewrite::{Changed, ReplyPlan, Rewriter};
 use crate::decision::{Forward, Head};
 use crate::pipeline::facts::{Pipeline, ServerLeg};
 use crate::protocol::header;
 use crate::sessions::hairpin::forwarded;
+use crate::sessions::lease::Lease;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, response};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, response};
 use axum::response::Response;
 use futures::stream;
 use http_body_util::BodyExt as _;
@@ -51,12 +52,14 @@ pub(super) struct Passing {
     pass_challenge: bool,
     plan: Option<ReplyPlan>,
     leg: Option<ServerLeg>,
+    lease: Option<Lease>,
     deadline: Option<Instant>,
 }
 
 impl Passing {
     /// The way of the reply to a forwarded request.
     pub(super) fn new(pipeline: &Arc<Pipeline>, head: &Head, forward: Forward) -> Self {
+        let lease = pipeline.lease(&forward);
         let guard = forward.edits.guard;
         let pass_challenge = guard.as_ref().is_some_and(|guard| guard.pass_challenge);
         let limit = forward.server.call_timeout;
@@ -71,6 +74,7 @@ impl Passing {
             pass_challenge,
             plan: forward.reply,
             leg,
+            lease,
             deadline: limit.map(|limit| Instant::now() + limit),
         }
     }
@@ -91,41 +95,44 @@ impl Passing {
             idle: None,
             deadline: self.deadline,
         };
-        match (self.plan, self.leg) {
-            (Some(plan), Some(leg)) if is_readable(&parts) => {
-                rewritten(parts, timed, (self.pipeline, plan, leg))
+        let begun = self.plan.and_then(|plan| begun(&parts, plan));
+        match (begun, self.leg) {
+            (Some((rewriter, changed)), Some(leg)) => {
+                if changed.ok {
+                    parts.status = StatusCode::OK;
+                }
+                if changed.json {
+                    let json = HeaderValue::from_static("application/json");
+                    parts.headers.insert("content-type", json);
+                }
+                rewritten(parts, (timed, rewriter, self.lease), (self.pipeline, leg))
             }
             _ => Response::from_parts(parts, Body::new(timed)),
         }
     }
 }
 
-/// True for an event stream that can be read.
-fn is_readable(parts: &response::Parts) -> bool {
-    let is = |name: &str, check: &dyn Fn(&str) -> bool| {
-        let value = parts.headers.get(name).and_then(|value| value.to_str().ok());
-        value.is_some_and(check)
-    };
-    parts.status.is_success()
-        && is("content-type", &header::is_sse)
-        && !is("content-encoding", &|coding| coding != "identity")
+/// What carries a plan out on this reply.
+fn begun(parts: &response::Parts, plan: ReplyPlan) -> Option<(Rewriter, Changed)> {
+    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    plan.begin((
+        parts.status.as_u16(),
+        text("content-type"),
+        text("content-encoding"),
+    ))
 }
 
 fn rewritten(
     mut parts: response::Parts,
-    body: Timed,
-    (pipeline, plan, leg): (Arc<Pipeline>, ReplyPlan, ServerLeg),
+    (body, rewriter, lease): (Timed, Rewriter, Option<Lease>),
+    (pipeline, leg): (Arc<Pipeline>, ServerLeg),
 ) -> Response {
     parts.headers.remove("content-length");
-    if matches!(plan.form, Form::Json(_)) {
-        let json = HeaderValue::from_static("application/json");
-        parts.headers.insert("content-type", json);
-    }
-    let start = Some((body, Rewriter::new(plan)));
+    let start = Some((body, rewriter, lease));
     let chunks = stream::unfold(start, move |running| {
         let (pipeline, leg) = (Arc::clone(&pipeline), leg.clone());
         async move {
-            let (mut body, mut rewriter) = running?;
+            let (mut body, mut rewriter, lease) = running?;
             let (chunk, end) = loop {
                 match body.frame().await {
                     Some(Ok(frame)) => match frame.into_data() {
@@ -140,7 +147,10 @@ fn rewritten(
             for reply in out.replies {
                 pipeline.answer_server(&leg, reply);
             }
-            Some((Ok(Bytes::from(out.bytes)), (!end).then_some((body, rewriter))))
+            Some((
+                Ok(Bytes::from(out.bytes)),
+                (!end).then_some((body, rewriter, lease)),
+            ))
         }
     });
     Response::from_parts(parts, Body::from_stream(chunks))

@@ -22,13 +22,13 @@ use tokio::time::{Instant, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Channels, most of them with an open stream.
-const MAX_STREAMS: usize = 20_000;
+pub(super) const MAX_STREAMS: usize = 20_000;
 /// Open streams of one identity.
-const MAX_PER_IDENTITY: usize = 100;
-const QUIET: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(1);
+pub(super) const MAX_PER_IDENTITY: usize = 100;
+pub(super) const QUIET: Duration = Duration::from_millis(100);
+pub(super) const LONGEST: Duration = Duration::from_secs(1);
 /// How often what nobody fetches is looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 const PURPOSE: &str = "event-id";
@@ -64,6 +64,8 @@ struct Open {
 #[derive(Default)]
 pub struct Streams {
     open: Mutex<Open>,
+    /// Ends what has no session: streams of `subscriptions/listen`.
+    pub(super) closing: CancellationToken,
 }
 
 impl Open {
@@ -168,6 +170,7 @@ impl Streams {
 
     /// Ends all streams.
     pub fn close_all(&self) {
+        self.closing.cancel();
         if let Ok(mut open) = self.open.lock() {
             *open = Open::default();
         }
@@ -210,7 +213,7 @@ impl Streams {
 }
 
 /// The notices that a caller with this selection gets.
-fn changes(before: &Catalog, after: &Catalog, selection: &Selection) -> Vec<&'static str> {
+pub(super) fn changes(before: &Catalog, after: &Catalog, selection: &Selection) -> Vec<&'static str> {
     let (old, new) = (View::new(before, selection), View::new(after, selection));
     let same = |kind| {
         let bytes = |view: &View<'_>| {

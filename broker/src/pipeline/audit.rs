@@ -6,6 +6,7 @@ use crate::auth::identity;
 use crate::auth::keys::Keys;
 use crate::decision::{Answer, Facts, Forward, Head};
 use crate::protocol::message::Message;
+use crate::protocol::version::Era;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -90,9 +91,18 @@ pub fn record(call: &Call<'_>, outcome: &Outcome<'_>, elapsed: Duration) {
         client_address = shortened(head.get("x-forwarded-for").unwrap_or_default()),
         arguments_hmac = arguments_digest(call),
         duration_ms = elapsed.as_millis() as u64,
-        era = "legacy",
+        era = era(call.facts),
         "{what}"
     );
+}
+
+fn era(facts: &Facts) -> &'static str {
+    let era = if facts.selection.stateless {
+        Era::Modern
+    } else {
+        Era::Legacy
+    };
+    era.as_str()
 }
 
 /// What the record of a method is called, when it has one.
@@ -210,6 +220,7 @@ mod tests {
             edits,
             reply: None,
             rule: "ns/policy rule-0".to_owned(),
+            once: None,
         };
         let line = recorded(body, &Outcome::Forwarded(&forward));
         let record: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -20,6 +20,7 @@ use crate::protocol::message::{Message, MessageKind};
 use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::sessions::hairpin::forwarded;
 use crate::sessions::kept::{KeptCalls, MAX_BODY};
+use crate::sessions::lease::Lease;
 use crate::sessions::opener::{OpenError, Opener};
 use crate::sessions::store::{BackendSession, SessionStore, StoreError};
 use crate::transport::exchange::Failure;
@@ -125,6 +126,8 @@ impl Pipeline {
         Facts {
             claims,
             selection: selection(head, &self.rules, now),
+            now,
+            nonce: Uuid::new_v4(),
             ..Facts::default()
         }
     }
@@ -175,6 +178,12 @@ impl Pipeline {
         let number = self.kept.number();
         context.kept = Some(number);
         Some(number)
+    }
+
+    /// What ends the backend session of a call that has one for itself; to be kept until the reply is over.
+    pub fn lease(&self, forward: &Forward) -> Option<Lease> {
+        let to = (&forward.server, &forward.backend);
+        forward.once.as_ref().map(|claims| self.opener.lease(claims, to))
     }
 
     /// Sends an answer of the gateway to a request that a server made on the stream of a reply.

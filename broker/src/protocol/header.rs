@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use std::borrow::Cow;
 
 /// Session header of the legacy era.
 pub const SESSION: &str = "mcp-session-id";
@@ -31,6 +32,12 @@ pub const HINTS: &str = "x-mcp-annotation-hints";
 pub const UPSTREAM_TIMEOUT: &str = "x-envoy-upstream-rq-timeout-ms";
 /// Sealed mark of a call that the gateway sends once more.
 pub const REPLAY: &str = "x-mcp-replay";
+/// Method of the message, stateless revision.
+pub const MCP_METHOD: &str = "mcp-method";
+/// Name or URI that the message is about, stateless revision.
+pub const MCP_NAME: &str = "mcp-name";
+/// Begins the headers that mirror arguments, stateless revision.
+pub const MCP_PARAM: &str = "mcp-param-";
 /// Value of `x-mcp-servername` on the broker path.
 pub const BROKER: &str = "mcpBroker";
 
@@ -83,6 +90,19 @@ pub fn encode(value: &str) -> String {
         value.to_owned()
     } else {
         format!("=?base64?{}?=", STANDARD.encode(value))
+    }
+}
+
+/// What a header value means: `=?base64?…?=` is decoded, everything else is itself. `None` when the code is broken.
+pub fn decode(value: &str) -> Option<Cow<'_, str>> {
+    let code = value
+        .strip_prefix("=?base64?")
+        .and_then(|rest| rest.strip_suffix("?="));
+    match code {
+        None => Some(Cow::Borrowed(value)),
+        Some(code) => String::from_utf8(STANDARD.decode(code).ok()?)
+            .ok()
+            .map(Cow::Owned),
     }
 }
 
@@ -174,6 +194,10 @@ mod tests {
         assert_eq!(encode("é"), "=?base64?w6k=?=");
         assert_eq!(encode(" a"), "=?base64?IGE=?=");
         assert_eq!(encode("a\r\nx: y"), "=?base64?YQ0KeDogeQ==?=");
+        for text in ["forecast", "é", " a", "=?base64?x?="] {
+            assert_eq!(decode(&encode(text)).as_deref(), Some(text));
+        }
+        assert_eq!(decode("=?base64?SGVsbG8?="), None, "no padding");
     }
 
     #[test]

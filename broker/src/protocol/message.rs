@@ -2,6 +2,7 @@
 //! that decide where a message goes are kept, as ranges; everything else is validated and left where it is.
 
 use super::json::{JsonError, Kind, Reader};
+use super::meta::Meta;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -71,8 +72,31 @@ pub struct Message<'a> {
     pub reference: Option<Reference<'a>>,
     /// `params.progressToken` when it is a string.
     pub progress_token: Option<Routed<'a>>,
-    /// `params._meta["io.modelcontextprotocol/protocolVersion"]` when it is a string.
-    pub meta_version: Option<Cow<'a, str>>,
+    /// `params.arguments` as received.
+    pub arguments: Option<&'a str>,
+    /// `params.requestState` when it is a string.
+    pub request_state: Option<Routed<'a>>,
+    /// What `params._meta` says of the protocol.
+    pub meta: Meta<'a>,
+    /// The whole body.
+    pub text: &'a str,
+    /// Where `params` stands in the body, when it is an object.
+    pub params_range: Option<Range<usize>>,
+}
+
+impl Message<'_> {
+    /// One replacement in the body that makes all of `edits`; they must not overlap. `None` without any.
+    pub fn joined(&self, mut edits: Vec<(Range<usize>, String)>) -> Option<(Range<usize>, String)> {
+        edits.sort_by_key(|(range, _)| range.start);
+        let (start, end) = (edits.first()?.0.start, edits.last()?.0.end);
+        let (mut text, mut at) = (String::new(), start);
+        for (range, with) in edits {
+            text.push_str(self.text.get(at..range.start)?);
+            text.push_str(&with);
+            at = range.end;
+        }
+        Some((start..end, text))
+    }
 }
 
 /// Reads one message.
@@ -107,7 +131,7 @@ pub fn read(body: &[u8]) -> Result<Message<'_>, MessageError> {
     if read.is_err() || !reader.at_end() {
         return Err(MessageError::Parse);
     }
-    draft.finish()
+    draft.finish(text)
 }
 
 #[derive(Default)]
@@ -118,7 +142,7 @@ struct Draft<'a> {
     id: Option<(Range<usize>, &'a str, Kind)>,
     method: Option<Cow<'a, str>>,
     result: bool,
-    params: Option<(&'a str, Kind)>,
+    params: Option<(Range<usize>, &'a str, Kind)>,
     inner: Params<'a>,
 }
 
@@ -130,7 +154,9 @@ struct Params<'a> {
     reference: Option<Reference<'a>>,
     progress_token: Option<Routed<'a>>,
     flawed: bool,
-    meta_version: Option<Cow<'a, str>>,
+    arguments: Option<&'a str>,
+    request_state: Option<Routed<'a>>,
+    meta: Meta<'a>,
 }
 
 /// Remembers a name and says whether it, or one that differs in ASCII case only, was there before: some servers match
@@ -143,7 +169,15 @@ fn seen_before(seen: &mut Vec<String>, name: &str) -> bool {
     false
 }
 
-const PARAMS_ROUTED: [&str; 5] = ["name", "uri", "ref", "progressToken", "_meta"];
+const PARAMS_ROUTED: [&str; 7] = [
+    "name",
+    "uri",
+    "ref",
+    "progressToken",
+    "_meta",
+    "arguments",
+    "requestState",
+];
 /// Longest id of a client's request, bytes: it travels in sealed strings.
 const MAX_ID: usize = 1024;
 /// Longest id of an answer, bytes: it is a sealed string.
@@ -189,7 +223,7 @@ impl<'a> Draft<'a> {
     fn params(&mut self, reader: &mut Reader<'a>, kind: Kind) -> Result<(), JsonError> {
         if kind != Kind::Object {
             let range = reader.value()?;
-            self.params = Some((reader.slice(range), kind));
+            self.params = Some((range.clone(), reader.slice(range), kind));
             return Ok(());
         }
         let start = reader.position();
@@ -207,11 +241,12 @@ impl<'a> Draft<'a> {
             inner.member(reader, &name)
         })?;
         self.flawed |= flawed;
-        self.params = Some((reader.slice(start..reader.position()), kind));
+        let range = start..reader.position();
+        self.params = Some((range.clone(), reader.slice(range), kind));
         Ok(())
     }
 
-    fn finish(self) -> Result<Message<'a>, MessageError> {
+    fn finish(self, text: &'a str) -> Result<Message<'a>, MessageError> {
         let longest = if self.result { MAX_ANSWER_ID } else { MAX_ID };
         let id = self.id.clone().filter(|(_, text, kind)| match kind {
             _ if text.len() > longest => false,
@@ -221,7 +256,10 @@ impl<'a> Draft<'a> {
         });
         let id_text = id.as_ref().map(|(_, text, _)| *text);
         let invalid = || MessageError::Invalid(id_text.map(str::to_owned));
-        let params_ok = self.params.is_none_or(|(_, kind)| matches!(kind, Kind::Object));
+        let params_ok = self
+            .params
+            .as_ref()
+            .is_none_or(|(_, _, kind)| matches!(kind, Kind::Object));
         if self.flawed
             || self.inner.flawed
             || !self.version_ok
@@ -241,12 +279,16 @@ impl<'a> Draft<'a> {
             id: id_text,
             id_range: id.map(|(range, ..)| range),
             method: self.method.unwrap_or_default(),
-            params: self.params.map(|(text, _)| text),
+            params: self.params.as_ref().map(|(_, text, _)| *text),
+            params_range: self.params.map(|(range, ..)| range),
             name: self.inner.name,
             uri: self.inner.uri,
             reference: self.inner.reference,
             progress_token: self.inner.progress_token,
-            meta_version: self.inner.meta_version,
+            arguments: self.inner.arguments,
+            request_state: self.inner.request_state,
+            meta: self.inner.meta,
+            text,
         })
     }
 }
@@ -255,26 +297,28 @@ impl<'a> Params<'a> {
     fn member(&mut self, reader: &mut Reader<'a>, name: &str) -> Result<(), JsonError> {
         let kind = reader.kind()?;
         match name {
-            "name" | "uri" | "progressToken" if kind == Kind::String => {
+            "name" | "uri" | "progressToken" | "requestState" if kind == Kind::String => {
                 let range = reader.value()?;
                 let value = reader.unescaped(range.clone())?;
                 let slot = match name {
                     "name" => &mut self.name,
                     "uri" => &mut self.uri,
+                    "requestState" => &mut self.request_state,
                     _ => &mut self.progress_token,
                 };
                 *slot = Some(Routed { range, value });
                 Ok(())
             }
             "ref" if kind == Kind::Object => self.reference(reader),
-            "_meta" if kind == Kind::Object => reader.members(&mut |reader, key| {
-                let kind = reader.kind()?;
+            "arguments" => {
                 let range = reader.value()?;
-                if key == "io.modelcontextprotocol/protocolVersion" && kind == Kind::String {
-                    self.meta_version = Some(reader.unescaped(range)?);
-                }
+                self.arguments = Some(reader.slice(range));
                 Ok(())
-            }),
+            }
+            "_meta" if kind == Kind::Object => {
+                self.flawed |= self.meta.read(reader)?;
+                Ok(())
+            }
             _ => reader.value().map(drop),
         }
     }

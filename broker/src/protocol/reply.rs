@@ -15,6 +15,12 @@ pub const INVALID_PARAMS: i32 = -32602;
 pub const INTERNAL: i32 = -32603;
 /// Session, authentication, authorization.
 pub const SESSION: i32 = -32001;
+/// Stateless revision: a header says something else than the body.
+pub const HEADER_MISMATCH: i32 = -32020;
+/// Stateless revision: the client did not declare what is needed.
+pub const MISSING_CAPABILITY: i32 = -32021;
+/// Session revisions: unknown resource.
+pub const RESOURCE_NOT_FOUND: i32 = -32002;
 /// Modern era: version not served.
 pub const UNSUPPORTED_VERSION: i32 = -32022;
 

@@ -31,6 +31,8 @@ pub struct ServerMessage<'a> {
     pub request_id: Option<Range<usize>>,
     /// Token of `params._meta.progressToken`.
     pub progress_token: Option<Range<usize>>,
+    /// Token of `params.progressToken`, of a progress notice.
+    pub param_token: Option<Range<usize>>,
 }
 
 /// Reads a message; `None` when it is no JSON object.
@@ -72,6 +74,7 @@ impl<'a> ServerMessage<'a> {
             ("level", Kind::String) => self.level = Some(routed(reader)?.value),
             ("uri", Kind::String) => self.uri = Some(routed(reader)?),
             ("requestId", Kind::String | Kind::Number) => self.request_id = Some(reader.value()?),
+            ("progressToken", Kind::String | Kind::Number) => self.param_token = Some(reader.value()?),
             ("tools", Kind::Array) => {
                 self.tools = true;
                 reader.value()?;

@@ -11,6 +11,38 @@ pub const LEGACY: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
 /// A dialect of 2025-03-26 without batches; echoed at `initialize`.
 pub const OLDEST: &str = "2024-11-05";
 
+/// All revisions that the gateway serves, newest first.
+pub const SERVED: [&str; 4] = [MODERN, LEGACY[0], LEGACY[1], LEGACY[2]];
+
+/// How a peer speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Era {
+    /// Sessions, opened by `initialize`.
+    #[default]
+    Legacy,
+    /// Every request stands alone.
+    Modern,
+}
+
+impl Era {
+    /// The word in status, metadata and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Modern => "modern",
+        }
+    }
+
+    /// The era of a negotiated revision.
+    pub fn of(version: &str) -> Self {
+        if is_modern(version) {
+            Self::Modern
+        } else {
+            Self::Legacy
+        }
+    }
+}
+
 /// The revision that `initialize` answers: a served one is echoed, everything else gets the newest.
 pub fn negotiate(requested: Option<&str>) -> &'static str {
     requested.and_then(served).unwrap_or(LATEST_LEGACY)
@@ -23,6 +55,11 @@ pub fn served(version: &str) -> Option<&'static str> {
         .copied()
         .chain([OLDEST])
         .find(|known| *known == version)
+}
+
+/// True for every revision that the gateway knows, of either era.
+pub fn is_known(version: &str) -> bool {
+    version == MODERN || served(version).is_some()
 }
 
 /// True when the header value or `_meta` member belongs to the modern era. Revisions are dates, so text order is age.

@@ -128,9 +128,9 @@ impl Machine {
 
     fn on_reply(&mut self, reply: Reply, headers: &HttpHeaders) -> ProcessingResponse {
         match reply.begin(headers) {
-            Some((stream, json)) => {
+            Some((stream, changed)) => {
                 self.state = State::AwaitReplyBody(Box::new(stream));
-                translate::reply_rewrite(json)
+                translate::reply_rewrite(changed.json, changed.ok)
             }
             None => translate::reply_pass(),
         }
@@ -145,7 +145,7 @@ impl Machine {
     }
 
     fn await_reply(&mut self, head: &Head, forward: Forward) {
-        if let Some(reply) = Reply::new(head, forward) {
+        if let Some(reply) = Reply::new(&self.router, head, forward) {
             self.state = State::AwaitReply(Box::new(reply));
         }
     }

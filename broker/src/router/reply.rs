@@ -1,11 +1,11 @@
 //! The reply of a server on its way through the router, when a decision planned something for it.
 
-use crate::decision::rewrite::{Form, ReplyPlan, Rewriter};
+use crate::decision::rewrite::{Changed, ReplyPlan, Rewriter};
 use crate::decision::{Forward, Head};
 use crate::pipeline::facts::{Pipeline, ServerLeg};
-use crate::protocol::header;
 use crate::router::translate;
 use crate::sessions::hairpin::forwarded;
+use crate::sessions::lease::Lease;
 use envoy_types::pb::envoy::service::ext_proc::v3::HttpHeaders;
 use std::sync::Arc;
 
@@ -13,42 +13,45 @@ use std::sync::Arc;
 pub struct Reply {
     plan: ReplyPlan,
     leg: ServerLeg,
+    lease: Option<Lease>,
 }
 
-/// An event stream that is rewritten.
+/// A reply that is rewritten.
 pub struct ReplyStream {
     rewriter: Rewriter,
     leg: ServerLeg,
+    _lease: Option<Lease>,
 }
 
 impl Reply {
     /// The reply to a forwarded request; `None` when nothing is planned for it.
-    pub fn new(head: &Head, forward: Forward) -> Option<Self> {
+    pub fn new(pipeline: &Pipeline, head: &Head, forward: Forward) -> Option<Self> {
+        let lease = pipeline.lease(&forward);
         let plan = forward.reply?;
         let leg = ServerLeg {
             server: forward.server,
             backend: forward.backend,
             headers: forwarded(&head.fields),
         };
-        Some(Self { plan, leg })
+        Some(Self { plan, leg, lease })
     }
 
-    /// The stream when the reply is one that the plan is for, and whether it becomes JSON. A compressed one cannot be read.
-    pub fn begin(self, headers: &HttpHeaders) -> Option<(ReplyStream, bool)> {
+    /// The stream when the reply is one that the plan is for, and how its headers change.
+    pub fn begin(self, headers: &HttpHeaders) -> Option<(ReplyStream, Changed)> {
         let head = translate::head(headers.clone());
-        let is = |name: &str, check: &dyn Fn(&str) -> bool| head.get(name).is_some_and(check);
-        let readable = is(":status", &|status| status.starts_with('2'))
-            && is("content-type", &header::is_sse)
-            && !is("content-encoding", &|coding| coding != "identity");
-        if headers.end_of_stream || !readable {
+        if headers.end_of_stream {
             return None;
         }
-        let json = matches!(self.plan.form, Form::Json(_));
+        let status = head.get(":status").and_then(|status| status.parse().ok())?;
+        let (rewriter, changed) =
+            self.plan
+                .begin((status, head.get("content-type"), head.get("content-encoding")))?;
         let stream = ReplyStream {
-            rewriter: Rewriter::new(self.plan),
+            rewriter,
             leg: self.leg,
+            _lease: self.lease,
         };
-        Some((stream, json))
+        Some((stream, changed))
     }
 }
 

@@ -85,6 +85,8 @@ fn mutation(edits: &Edits) -> HeaderMutation {
         set_headers: edits
             .set
             .iter()
+            .map(|(name, value)| (*name, value))
+            .chain(edits.mirrored.iter().map(|(name, value)| (name.as_str(), value)))
             .map(|(name, value)| set_header((name, value)))
             .collect(),
         remove_headers: edits.remove.clone(),
@@ -160,12 +162,13 @@ pub fn reply_pass() -> ProcessingResponse {
     }
 }
 
-/// The reply's body comes chunk by chunk; `json` makes it a JSON answer.
-pub fn reply_rewrite(json: bool) -> ProcessingResponse {
+/// The reply's body comes chunk by chunk; `json` makes it a JSON answer, `ok` gives it status 200.
+pub fn reply_rewrite(json: bool, ok: bool) -> ProcessingResponse {
     let content_type = json.then(|| set_header(("content-type", "application/json")));
+    let status = ok.then(|| set_header((":status", "200")));
     let common = CommonResponse {
         header_mutation: Some(HeaderMutation {
-            set_headers: content_type.into_iter().collect(),
+            set_headers: content_type.into_iter().chain(status).collect(),
             remove_headers: vec!["content-length".to_owned()],
         }),
         ..CommonResponse::default()

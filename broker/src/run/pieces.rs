@@ -12,7 +12,7 @@ use crate::auth::keys::Keys;
 use crate::authn::Authenticator;
 use crate::decision::Rules;
 use crate::front::forwarding::Forwarding;
-use crate::front::{FrontState, Health, streams, unsolicited};
+use crate::front::{FrontState, Health, listen, streams, unsolicited};
 use crate::options::Options;
 use crate::pipeline::facts::{MAX_ANSWERS, Pipeline};
 use crate::sessions::hairpin::Hairpin;
@@ -131,6 +131,7 @@ impl Pieces {
             metrics: Arc::clone(&self.metrics),
             kept: Arc::clone(&self.kept),
             streams: streams::Streams::default(),
+            listeners: listen::Listeners::default(),
             unsolicited: Arc::new(Semaphore::new(unsolicited::MAX_STREAMS)),
             health: Arc::new(Health::default()),
             rules: self.rules.clone(),

@@ -7,8 +7,10 @@ use super::store::BackendSession;
 use super::way::{OwnRequest, Payload};
 use crate::auth::hairpin::Purpose;
 use crate::config::model::ServerConfig;
+use crate::protocol::version::{self, Era};
+use crate::protocol::{header, meta};
 use crate::transport::exchange::{self, Answer, ExchangeError};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 const ID: &str = "1";
 
@@ -23,13 +25,26 @@ impl Opener {
         headers: &HeaderMap,
         (method, params): (&str, &str),
     ) -> Result<Answer, ExchangeError> {
-        let body = format!(r#"{{"jsonrpc":"2.0","id":{ID},"method":"{method}","params":{params}}}"#);
+        let mut headers = session_headers(headers.clone(), backend).unwrap_or_else(|| headers.clone());
+        let body = match Era::of(&backend.version) {
+            Era::Legacy => format!(r#"{{"jsonrpc":"2.0","id":{ID},"method":"{method}","params":{params}}}"#),
+            Era::Modern => {
+                headers.insert(
+                    header::PROTOCOL_VERSION,
+                    HeaderValue::from_static(version::MODERN),
+                );
+                if let Ok(value) = HeaderValue::from_str(method) {
+                    headers.insert(header::MCP_METHOD, value);
+                }
+                meta::request((ID, method), params)
+            }
+        };
         let request = OwnRequest {
             server,
             purpose: Purpose::UserList,
             method,
             payload: Payload::Post(body),
-            headers: session_headers(headers.clone(), backend).unwrap_or_else(|| headers.clone()),
+            headers,
         };
         let response = self.way.send(&request).await?;
         if !response.status().is_success() {

@@ -220,6 +220,12 @@ impl Opener {
         leg::listen(&self.way, (server, backend), headers, last_event).await
     }
 
+    /// Closes a backend session and forgets it.
+    pub async fn end(&self, jti: Uuid, server: &ServerConfig, backend: &BackendSession) {
+        let _ = self.store.forget(jti, &server.name, backend).await;
+        close(&self.way, server, backend).await;
+    }
+
     /// Sends DELETE for a backend session; a server that refuses (405) keeps it, which is its right.
     pub async fn close(&self, server: &ServerConfig, backend: &BackendSession) {
         close(&self.way, server, backend).await;

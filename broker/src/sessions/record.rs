@@ -1,5 +1,6 @@
 //! What a session store keeps and tells: plain values.
 
+use crate::protocol::version;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,6 +18,17 @@ pub struct BackendSession {
     pub version: String,
     /// The server offers logging.
     pub logging: bool,
+}
+
+impl BackendSession {
+    /// What stands for a session with a server that has none.
+    pub fn stateless() -> Self {
+        Self {
+            id: None,
+            version: version::MODERN.to_owned(),
+            logging: true,
+        }
+    }
 }
 
 /// A resource that a session subscribed to: server name and the server's own URI.

@@ -7,13 +7,15 @@ use super::noticing::{noticed, watch_notices};
 use super::peer::{Hello, Peer};
 use super::publisher::{Publisher, TOLERATED};
 use super::snapshot::{ServerSnapshot, State};
+use super::stateless::Found;
 use crate::auth::clock;
 use crate::config::model::{Protocol, ServerConfig};
 use crate::options::InvalidToolPolicy;
-use crate::protocol::version;
+use crate::protocol::version::{self, Era};
 use crate::telemetry::metrics::Metrics;
 use crate::transport::address::AddressPolicy;
 use crate::transport::client::server_client;
+use crate::transport::exchange::ExchangeError;
 use arc_swap::ArcSwap;
 use rand::Rng as _;
 use std::sync::Arc;
@@ -216,14 +218,27 @@ impl Task {
         self.publish_lists(&hello, lists)
     }
 
+    /// What the server is, by the protocol that its registration names, or by finding out.
+    async fn hello(&self, peer: &Peer) -> Result<Hello, ExchangeError> {
+        let protocol = self.publisher.config.protocol;
+        if protocol == Protocol::Legacy {
+            return peer.initialize().await;
+        }
+        match peer.probe().await? {
+            Found::Stateless(hello) => Ok(Hello {
+                sessions: hello.sessions && protocol == Protocol::Auto,
+                ..hello
+            }),
+            Found::Sessions if protocol == Protocol::Modern => Err(ExchangeError::Malformed),
+            Found::Sessions => peer.initialize().await,
+        }
+    }
+
     async fn connect(&mut self, peer: &Arc<Peer>) -> Result<Hello, String> {
         let id = &self.publisher.config.id;
-        if self.publisher.config.protocol == Protocol::Modern {
-            return Err(format!("unsupported protocol version {}", version::MODERN));
-        }
         let failed = |error| format!("failed to connect to upstream mcp {id}: {error}");
-        let hello = peer.initialize().await.map_err(failed)?;
-        if version::served(&hello.version).is_none() {
+        let hello = self.hello(peer).await.map_err(failed)?;
+        if !version::is_known(&hello.version) {
             let shown: String = hello
                 .version
                 .chars()
@@ -259,6 +274,7 @@ impl Task {
             message: String::new(),
             last_validated: clock::rfc3339(),
             version: hello.version.clone(),
+            sessions: hello.sessions,
             version_ok: true,
             completions: hello.completions,
             items: Arc::new(items),
@@ -280,7 +296,10 @@ impl Task {
                 continue;
             };
             match listed {
-                Ok(list) => {
+                Ok(mut list) => {
+                    if hello.era() == Era::Modern {
+                        list.refuse_unusable();
+                    }
                     *failures = 0;
                     *items.of_mut(kind) = list;
                 }

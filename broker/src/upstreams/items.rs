@@ -2,6 +2,7 @@
 
 use crate::options::InvalidToolPolicy;
 use crate::protocol::json::{Kind, Reader};
+use crate::protocol::mirror::{self, Mirror};
 use mcp_gateway_api::broker_status::InvalidItem;
 use serde_json::Value;
 use std::ops::Range;
@@ -102,6 +103,37 @@ pub struct Item {
     pub key_range: Range<usize>,
     /// Hints of a tool.
     pub hints: Hints,
+    /// Arguments of a tool that clients of the stateless revision repeat in headers, or why they cannot use it.
+    pub mirrors: Result<Arc<[Mirror]>, String>,
+}
+
+/// How long a list of a server may be kept, and by whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheHints {
+    /// Milliseconds.
+    pub ttl_ms: u64,
+    /// By the caller alone.
+    pub private: bool,
+}
+
+impl Default for CacheHints {
+    fn default() -> Self {
+        Self {
+            ttl_ms: 0,
+            private: true,
+        }
+    }
+}
+
+impl CacheHints {
+    /// The hints of a list that both went into.
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
+        Self {
+            ttl_ms: self.ttl_ms.min(other.ttl_ms),
+            private: self.private || other.private,
+        }
+    }
 }
 
 /// One list of a server after validation.
@@ -115,6 +147,8 @@ pub struct KindItems {
     pub invalid_count: u64,
     /// The list was cut at a limit.
     pub truncated: bool,
+    /// What the server said of all pages; `None` when it said nothing.
+    pub cache: Option<CacheHints>,
 }
 
 /// All lists of a server.
@@ -172,6 +206,16 @@ impl KindItems {
         }
     }
 
+    /// Takes out the tools that no client of the stateless revision can use.
+    pub fn refuse_unusable(&mut self) {
+        for item in std::mem::take(&mut self.items) {
+            match &item.mirrors {
+                Ok(_) => self.items.push(item),
+                Err(error) => self.refuse(&item.key, vec![error.clone()]),
+            }
+        }
+    }
+
     fn refuse(&mut self, name: &str, errors: Vec<String>) {
         self.invalid_count += 1;
         if self.invalid.len() < MAX_REPORTED {
@@ -216,6 +260,10 @@ fn validated(kind: ItemKind, definition: &str) -> Result<Item, (String, Vec<Stri
             definition: definition.into(),
             key_range,
             hints: hints(&value),
+            mirrors: value
+                .get("inputSchema")
+                .map_or(Ok(Vec::new()), mirror::mirrors)
+                .map(Into::into),
         })
     } else {
         Err((key, errors))

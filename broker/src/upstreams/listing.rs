@@ -1,7 +1,7 @@
 //! All pages of one list of a server, within the limits of data-plane.md 15.1. Who asks for a page is the caller's business:
 //! the shared connection, or a session of one client.
 
-use super::items::{ItemKind, KindItems};
+use super::items::{CacheHints, ItemKind, KindItems};
 use crate::protocol::json::quoted;
 use crate::transport::exchange::{self, Answer, ExchangeError};
 use serde::Deserialize;
@@ -83,6 +83,12 @@ struct Page<'a> {
     templates: Option<Vec<&'a RawValue>>,
     #[serde(default, rename = "nextCursor")]
     next_cursor: Option<String>,
+    #[serde(default, rename = "resultType")]
+    result_type: Option<String>,
+    #[serde(default, rename = "ttlMs")]
+    ttl_ms: Option<u64>,
+    #[serde(default, rename = "cacheScope")]
+    cache_scope: Option<String>,
 }
 
 /// Adds the items of a page; returns the next cursor. An empty string is a cursor like any other.
@@ -97,6 +103,17 @@ fn take_page(
         ItemKind::Prompt => page.prompts,
         ItemKind::Resource => page.resources,
         ItemKind::Template => page.templates,
+    };
+    if page.result_type.is_some_and(|kind| kind != "complete") {
+        return Err(ExchangeError::Malformed);
+    }
+    let hints = page.ttl_ms.map(|ttl_ms| CacheHints {
+        ttl_ms,
+        private: page.cache_scope.as_deref() != Some("public"),
+    });
+    found.cache = match (found.cache, hints) {
+        (Some(before), Some(hints)) => Some(before.joined(hints)),
+        (before, hints) => hints.or(before),
     };
     for item in items.ok_or(ExchangeError::Malformed)? {
         if found.items.len() >= MAX_ITEMS {

@@ -4,6 +4,7 @@
 use super::items::ItemKind;
 use super::listing::{self, Asker, ListError, Listed};
 use crate::config::model::ServerConfig;
+use crate::protocol::version::Era;
 use crate::protocol::{header, reply, version};
 use crate::transport::exchange::{self, Answer, ExchangeError, ReverseRequest};
 use crate::transport::notices::Notices;
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 const WHOLE_LIST: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(5);
 
-/// What a server said at `initialize`.
+/// What a server said at `initialize` or `server/discover`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// Negotiated version; a served one or not.
@@ -30,6 +31,8 @@ pub struct Hello {
     pub completions: bool,
     /// `Mcp-Session-Id`.
     pub session: Option<String>,
+    /// A server without sessions that serves clients with sessions, too.
+    pub sessions: bool,
 }
 
 /// A connection to one server.
@@ -37,7 +40,7 @@ pub struct Peer {
     client: Client,
     config: Arc<ServerConfig>,
     headers: HeaderMap,
-    next_id: AtomicU64,
+    pub(super) next_id: AtomicU64,
     /// Slots that notices fill.
     pub notices: Arc<Notices>,
 }
@@ -50,16 +53,47 @@ struct Connected<'a> {
 
 impl Asker for Connected<'_> {
     async fn ask(&self, kind: ItemKind, params: &str) -> Result<Answer, ExchangeError> {
-        self.peer.call(kind.list_method(), params, Some(self.hello)).await
+        let method = kind.list_method();
+        match self.hello.era() {
+            Era::Legacy => self.peer.call(method, params, Some(self.hello)).await,
+            Era::Modern => self.peer.ask(method, params).await,
+        }
     }
 }
+
+/// Capabilities of a server by name.
+pub(super) type Capabilities = BTreeMap<String, serde_json::Value>;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct InitializeResult {
     protocol_version: String,
     #[serde(default)]
-    capabilities: BTreeMap<String, serde_json::Value>,
+    capabilities: Capabilities,
+}
+
+impl Hello {
+    /// How the server speaks.
+    pub fn era(&self) -> Era {
+        Era::of(&self.version)
+    }
+
+    /// What `capabilities` offer.
+    pub(super) fn of(version: String, capabilities: &Capabilities, session: Option<String>) -> Self {
+        let offers = |name: &str| capabilities.get(name).is_some_and(|value| !value.is_null());
+        let kinds = ItemKind::ALL.into_iter().filter(|kind| match kind {
+            ItemKind::Tool => offers("tools"),
+            ItemKind::Prompt => offers("prompts"),
+            ItemKind::Resource | ItemKind::Template => offers("resources"),
+        });
+        Self {
+            version,
+            kinds: kinds.collect(),
+            completions: offers("completions"),
+            session,
+            sessions: false,
+        }
+    }
 }
 
 impl Peer {
@@ -89,7 +123,7 @@ impl Peer {
         }
     }
 
-    fn request(&self, method: Method, hello: Option<&Hello>) -> RequestBuilder {
+    pub(super) fn request(&self, method: Method, hello: Option<&Hello>) -> RequestBuilder {
         let mut headers = self.headers.clone();
         if let Some(hello) = hello {
             if let Some(Ok(session)) = hello.session.as_deref().map(HeaderValue::from_str) {
@@ -139,26 +173,7 @@ impl Peer {
         let answer = self.call("initialize", &params, None).await?;
         let result: InitializeResult =
             serde_json::from_str(answer.result.get()).map_err(|_| ExchangeError::Malformed)?;
-        let offers = |name: &str| {
-            result
-                .capabilities
-                .get(name)
-                .is_some_and(|value| !value.is_null())
-        };
-        let kinds = ItemKind::ALL
-            .into_iter()
-            .filter(|kind| match kind {
-                ItemKind::Tool => offers("tools"),
-                ItemKind::Prompt => offers("prompts"),
-                ItemKind::Resource | ItemKind::Template => offers("resources"),
-            })
-            .collect();
-        let hello = Hello {
-            version: result.protocol_version,
-            kinds,
-            completions: offers("completions"),
-            session: answer.session,
-        };
+        let hello = Hello::of(result.protocol_version, &result.capabilities, answer.session);
         if version::served(&hello.version).is_some() {
             let response =
                 exchange::send(self.post(reply::notification("notifications/initialized"), Some(&hello)))
@@ -170,11 +185,14 @@ impl Peer {
         Ok(hello)
     }
 
-    /// `ping`.
+    /// `ping`, or `server/discover` where there is no `ping`.
     ///
     /// # Errors
     /// [`ExchangeError`]; a JSON-RPC error proves the server alive and is none.
     pub async fn ping(&self, hello: &Hello) -> Result<(), ExchangeError> {
+        if hello.era() == Era::Modern {
+            return self.still_stateless().await;
+        }
         match self.call("ping", "{}", Some(hello)).await {
             Ok(_) | Err(ExchangeError::Rpc(_)) => Ok(()),
             Err(error) => Err(error),
@@ -200,6 +218,9 @@ impl Peer {
         hello: &Hello,
         last_event: Option<&str>,
     ) -> Result<Response, ExchangeError> {
+        if hello.era() == Era::Modern {
+            return self.listen(&hello.kinds).await;
+        }
         let request = self
             .request(Method::GET, Some(hello))
             .header("accept", "text/event-stream");
@@ -212,6 +233,9 @@ impl Peer {
 
     /// Answers requests that came by the notice stream.
     pub async fn refuse(&self, requests: &[ReverseRequest], hello: &Hello) {
+        if hello.era() == Era::Modern {
+            return;
+        }
         self.refuse_all(requests, Some(hello)).await;
     }
 

@@ -1,6 +1,7 @@
 //! What one connection publishes about its server. Immutable; replaced as a whole.
 
 use super::items::Items;
+use crate::protocol::version::Era;
 use std::sync::Arc;
 
 /// State of a connection.
@@ -32,6 +33,8 @@ pub struct ServerSnapshot {
     pub last_validated: String,
     /// Negotiated version; empty before the first success.
     pub version: String,
+    /// A server that needs no sessions has them, too.
+    pub sessions: bool,
     /// False when the server negotiated a version that is not served.
     pub version_ok: bool,
     /// The server offers completions.
@@ -48,4 +51,19 @@ pub struct ServerSnapshot {
     pub attempted: bool,
     /// What should be looked at.
     pub warnings: Vec<String>,
+}
+
+impl ServerSnapshot {
+    /// How the server speaks; that of sessions before the first success.
+    pub fn era(&self) -> Era {
+        Era::of(&self.version)
+    }
+
+    /// How it is spoken to on behalf of a client of an era: as the client speaks, when the server can.
+    pub fn era_for(&self, client: Era) -> Era {
+        match (self.era(), client) {
+            (Era::Modern, Era::Legacy) if self.sessions => Era::Legacy,
+            (era, _) => era,
+        }
+    }
 }

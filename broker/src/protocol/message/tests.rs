@@ -101,7 +101,7 @@ fn kinds_are_told_apart() {
 #[test]
 fn the_modern_version_is_found_in_meta() {
     let body = br#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
-    assert_eq!(read(body).unwrap().meta_version.as_deref(), Some("2026-07-28"));
+    assert_eq!(read(body).unwrap().meta.version.as_deref(), Some("2026-07-28"));
 }
 
 fn json() -> impl Strategy<Value = serde_json::Value> {

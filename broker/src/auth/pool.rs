@@ -1,0 +1,107 @@
+//! Whose backend sessions serve a caller that has no session of its own (data-plane.md 9, S26): those of its identity, for
+//! some minutes, and of nobody else. An anonymous caller gets one for a single call.
+
+use super::keys::Keys;
+use super::session::{SessionClaims, internal};
+use uuid::Uuid;
+
+/// A key holds for this long; its sessions live as long again, so that a call at the end of it is not cut. Seconds.
+const PERIOD: u64 = 300;
+
+/// Whose requests these are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pool {
+    /// Shared by all requests of one caller.
+    Caller(SessionClaims),
+    /// For one request; what was opened ends with it.
+    Once(SessionClaims),
+}
+
+impl Pool {
+    /// The session on whose behalf servers are spoken to.
+    pub fn claims(&self) -> &SessionClaims {
+        match self {
+            Self::Caller(claims) | Self::Once(claims) => claims,
+        }
+    }
+
+    /// The session, when it ends with the request.
+    pub fn once(&self) -> Option<&SessionClaims> {
+        match self {
+            Self::Once(claims) => Some(claims),
+            Self::Caller(_) => None,
+        }
+    }
+}
+
+/// Tells callers apart: the binding of a verified identity, else a digest of the whole `authorization`; `None` is the
+/// anonymous caller.
+pub fn who(keys: &Keys, verified: Option<&str>, authorization: Option<&str>) -> Option<String> {
+    match (verified, authorization) {
+        (Some(binding), _) => Some(format!("i{binding}")),
+        (None, Some(value)) => {
+            let tag = keys.derived_tag("unverified-caller", value.as_bytes());
+            let (first, _) = tag.split_at(16);
+            Some(format!("a{}", hex::encode(first)))
+        }
+        (None, None) => None,
+    }
+}
+
+/// The pool of a caller at `now` (Unix seconds). `verified` is the binding of a verified identity; without one the whole
+/// `authorization` tells callers apart, because nobody vouches for what it says. `nonce` is new for each request.
+pub fn pool(
+    keys: &Keys,
+    (verified, authorization): (Option<&str>, Option<&str>),
+    (now, nonce): (u64, Uuid),
+) -> Pool {
+    let period = now / PERIOD;
+    let expires = (period + 2) * PERIOD;
+    let Some(who) = who(keys, verified, authorization) else {
+        return Pool::Once(internal(nonce, expires, None));
+    };
+    let message = format!("{period}\0{who}");
+    let tag = keys.derived_tag("session-pool", message.as_bytes());
+    let (first, _) = tag.split_at(16);
+    let jti = Uuid::from_slice(first).unwrap_or(nonce);
+    Pool::Caller(internal(jti, expires, verified.map(str::to_owned)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    #[test]
+    fn s26_pool_sessions_are_never_shared_between_identities() {
+        let keys = Keys::new(Secret::new("k"), None);
+        let of = |verified, authorization, now| {
+            let pool = pool(&keys, (verified, authorization), (now, Uuid::new_v4()));
+            pool.claims().jti
+        };
+        assert_eq!(
+            of(Some("alice"), Some("Bearer 1"), 0),
+            of(Some("alice"), Some("Bearer 2"), 299)
+        );
+        let different = [
+            of(Some("alice"), None, 0),
+            of(Some("bob"), None, 0),
+            of(None, Some("alice"), 0),
+            of(None, Some("bob"), 0),
+            of(Some("alice"), None, 300),
+            of(None, None, 0),
+            of(None, None, 0),
+        ];
+        for (at, jti) in different.iter().enumerate() {
+            assert!(!different.iter().skip(at + 1).any(|other| other == jti), "{at}");
+        }
+    }
+
+    #[test]
+    fn s26_a_pool_session_offers_nothing_that_a_client_declared() {
+        let keys = Keys::new(Secret::new("k"), None);
+        let pool = pool(&keys, (Some("alice"), None), (10, Uuid::new_v4()));
+        assert_eq!((pool.claims().cap.as_str(), pool.claims().exp), ("", 600));
+        assert!(pool.once().is_none());
+    }
+}

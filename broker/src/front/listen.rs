@@ -1,0 +1,272 @@
+//! `subscriptions/listen` (data-plane.md 4.7): a stream of the change notices that a client without a session asked for.
+//! It is the gateway's own: what servers say of their lists ends at the catalog, and this follows the catalog.
+
+use super::FrontState;
+use super::mcp::{Caller, respond};
+use super::streams::{KEEP_ALIVE, LONGEST, MAX_PER_IDENTITY, MAX_STREAMS, QUIET, changes};
+use crate::aggregation::catalog::Catalog;
+use crate::aggregation::view::Selection;
+use crate::decision::stateless::who;
+use crate::decision::{Head, bridge};
+use crate::protocol::message::Message;
+use crate::protocol::reply::{INTERNAL, INVALID_PARAMS, INVALID_REQUEST, Refusal, result};
+use crate::protocol::{header, meta, sse};
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use futures::stream;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Open streams by caller; the anonymous ones are one.
+#[derive(Default)]
+pub struct Listeners {
+    open: Mutex<HashMap<String, usize>>,
+}
+
+impl Listeners {
+    fn enter(&self, who: Option<&str>) -> bool {
+        let Ok(mut open) = self.open.lock() else {
+            return false;
+        };
+        let all: usize = open.values().sum();
+        let limit = if who.is_some() {
+            MAX_PER_IDENTITY
+        } else {
+            MAX_STREAMS
+        };
+        let count = open.get(who.unwrap_or_default()).copied().unwrap_or(0);
+        if all >= MAX_STREAMS || count >= limit {
+            return false;
+        }
+        *open.entry(who.unwrap_or_default().to_owned()).or_default() += 1;
+        true
+    }
+
+    fn leave(&self, who: &str) {
+        let Ok(mut open) = self.open.lock() else { return };
+        if let Some(count) = open.get_mut(who) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(who);
+            }
+        }
+    }
+}
+
+/// What a client wants to hear.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Wanted {
+    tools_list_changed: bool,
+    prompts_list_changed: bool,
+    resources_list_changed: bool,
+}
+
+#[derive(Deserialize)]
+struct Params {
+    notifications: Wanted,
+}
+
+impl Wanted {
+    fn includes(&self, method: &str) -> bool {
+        match method {
+            "notifications/tools/list_changed" => self.tools_list_changed,
+            "notifications/prompts/list_changed" => self.prompts_list_changed,
+            "notifications/resources/list_changed" => self.resources_list_changed,
+            _ => false,
+        }
+    }
+
+    /// The part of it that is honoured, as it is acknowledged.
+    fn acknowledged(&self) -> String {
+        let flags = [
+            ("toolsListChanged", self.tools_list_changed),
+            ("promptsListChanged", self.prompts_list_changed),
+            ("resourcesListChanged", self.resources_list_changed),
+        ];
+        let on = flags.into_iter().filter(|(_, on)| *on);
+        let members: Vec<String> = on.map(|(name, _)| format!(r#""{name}":true"#)).collect();
+        format!("{{{}}}", members.join(","))
+    }
+}
+
+struct Listener {
+    state: Arc<FrontState>,
+    who: String,
+    /// Raw id of the request.
+    id: String,
+    wanted: Wanted,
+    selection: Selection,
+    seen: Arc<Catalog>,
+    catalogs: watch::Receiver<Arc<Catalog>>,
+    ended: bool,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.state.metrics.client_streams.dec();
+        self.state.listeners.leave(&self.who);
+    }
+}
+
+/// Opens a stream.
+///
+/// # Errors
+/// The refusal.
+pub fn open(
+    state: &Arc<FrontState>,
+    head: &Head,
+    caller: Caller,
+    message: &Message<'_>,
+) -> Result<Response, Refusal> {
+    let params: Params = serde_json::from_str(message.params.unwrap_or("{}"))
+        .map_err(|_| Refusal::new(200, INVALID_PARAMS, "invalid params.notifications", "params"))?;
+    if !header::accepts(head.get("accept")).sse {
+        return Err(Refusal::new(406, INVALID_REQUEST, "not acceptable", "accept"));
+    }
+    if state.health.is_draining() {
+        return Err(Refusal::new(503, INTERNAL, "busy", "draining").retry_after(1));
+    }
+    let who = who(head, &state.keys);
+    if !state.listeners.enter(who.as_deref()) {
+        return Err(Refusal::new(429, INTERNAL, "busy", "streams").retry_after(1));
+    }
+    state.metrics.client_streams.inc();
+    let mut catalogs = state.published.subscribe();
+    let seen = catalogs.borrow_and_update().clone();
+    let listener = Listener {
+        state: Arc::clone(state),
+        who: who.unwrap_or_default(),
+        id: message.id.unwrap_or("null").to_owned(),
+        wanted: params.notifications,
+        selection: caller.selection,
+        seen,
+        catalogs,
+        ended: false,
+    };
+    let mut response = respond(
+        StatusCode::OK,
+        "text/event-stream",
+        Body::from_stream(listener.stream()),
+    );
+    let headers = response.headers_mut();
+    headers.insert("cache-control", HeaderValue::from_static("no-cache"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+impl Listener {
+    fn stream(self) -> impl futures::Stream<Item = Result<Bytes, Infallible>> {
+        let first = self.notice(
+            "notifications/subscriptions/acknowledged",
+            &format!(r#""notifications":{},"#, self.wanted.acknowledged()),
+        );
+        stream::unfold((Some(first), self), async |(first, mut listener)| {
+            let text = match first {
+                Some(first) => first,
+                None => listener.next().await?,
+            };
+            Some((Ok(Bytes::from(text)), (None, listener)))
+        })
+    }
+
+    /// A notice that carries the id of its request. `members` are further ones of `params`, each with its comma.
+    fn notice(&self, method: &str, members: &str) -> String {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","method":"{method}","params":{{{members}"_meta":{{"{}":{}}}}}}}"#,
+            meta::SUBSCRIPTION,
+            self.id
+        );
+        sse::encode(None, &text)
+    }
+
+    /// The next text of the stream; `None` at its end.
+    async fn next(&mut self) -> Option<String> {
+        if self.ended {
+            return None;
+        }
+        let closing = self.state.streams.closing.clone();
+        let keep_alive = Instant::now() + KEEP_ALIVE;
+        loop {
+            tokio::select! {
+                () = closing.cancelled() => return Some(self.end()),
+                () = sleep_until(keep_alive) => return Some(": keep-alive\n\n".to_owned()),
+                changed = self.catalogs.changed() => {
+                    if changed.is_err() {
+                        return Some(self.end());
+                    }
+                    self.settle().await;
+                    let text = self.changes();
+                    if !text.is_empty() {
+                        return Some(text);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the catalog is quiet.
+    async fn settle(&mut self) {
+        let end = Instant::now() + LONGEST;
+        loop {
+            tokio::select! {
+                () = sleep_until(end) => return,
+                more = timeout(QUIET, self.catalogs.changed()) => if !matches!(more, Ok(Ok(()))) { return },
+            }
+        }
+    }
+
+    fn changes(&mut self) -> String {
+        let latest = self.catalogs.borrow_and_update().clone();
+        let methods = changes(&self.seen, &latest, &self.selection);
+        self.seen = latest;
+        let wanted = methods.into_iter().filter(|method| self.wanted.includes(method));
+        wanted.map(|method| self.notice(method, "")).collect()
+    }
+
+    /// The orderly end. The specification asks for both in different places: the notice, then the result.
+    fn end(&mut self) -> String {
+        self.ended = true;
+        let cancelled = self.notice("notifications/cancelled", &format!(r#""requestId":{},"#, self.id));
+        let tagged = format!(r#"{{"_meta":{{"{}":{}}}}}"#, meta::SUBSCRIPTION, self.id);
+        let answer = result(&self.id, &bridge::complete(&tagged, None));
+        format!("{cancelled}{}", sse::encode(None, &answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s23_the_streams_of_one_caller_are_bounded_and_counted_back() {
+        let listeners = Listeners::default();
+        for _ in 0..MAX_PER_IDENTITY {
+            assert!(listeners.enter(Some("alice")));
+        }
+        assert!(!listeners.enter(Some("alice")));
+        assert!(listeners.enter(Some("bob")) && listeners.enter(None));
+        listeners.leave("alice");
+        assert!(listeners.enter(Some("alice")));
+    }
+
+    #[test]
+    fn only_what_is_honoured_is_acknowledged() {
+        let text = r#"{"notifications":{"toolsListChanged":true,"promptsListChanged":false,"resourceSubscriptions":["a"]}}"#;
+        let params: Params = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            params.notifications.acknowledged(),
+            r#"{"toolsListChanged":true}"#
+        );
+        assert!(
+            !params
+                .notifications
+                .includes("notifications/prompts/list_changed")
+        );
+    }
+}
