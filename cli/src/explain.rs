@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 
+use kube::Client;
 use mcp_gateway_api::{
     attachment::{self, Entrance},
     auth_policy::{Effect, MCPAuthPolicy, PolicyTargetKind, ResourceKind},
@@ -17,12 +18,18 @@ use mcp_gateway_api::{
 use serde_json::{Value, json};
 
 use crate::{
+    cluster::{JUDGED, Listing, Snapshot},
     lint::{ReadError, read},
-    world::{placed, world},
+    world::{placed, world_of_files},
 };
 
 mod advice;
-mod cluster;
+
+/// What decides: our kinds and Gateways.
+const KINDS: [Listing; 5] = {
+    let [extension, registration, virtual_server, policy, gateway, ..] = JUDGED;
+    [extension, registration, virtual_server, policy, gateway]
+};
 
 /// How the answer is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -87,6 +94,9 @@ pub enum ExplainError {
     /// The cluster.
     #[error("cluster: {0}")]
     Cluster(#[from] Box<kube::Error>),
+    /// A kind that decides and may not be read.
+    #[error("cluster: {0}: {1}")]
+    Unreadable(&'static str, String),
     /// The output.
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),
@@ -114,7 +124,12 @@ impl Explain {
     /// [`ExplainError`]; that is exit code 2.
     pub async fn run(&self, out: &mut impl Write) -> Result<u8, ExplainError> {
         let world = if self.files.is_empty() {
-            cluster::world().await?
+            let client = Client::try_default().await.map_err(Box::new)?;
+            let snapshot = Snapshot::take(&client, &KINDS).await;
+            if let Some((kind, why)) = snapshot.unreadable().next() {
+                return Err(ExplainError::Unreadable(kind, why.to_owned()));
+            }
+            snapshot.world()
         } else {
             self.world_of_files()?
         };
@@ -135,7 +150,7 @@ impl Explain {
                 .filter_map(|document| document.object.ok());
             objects.extend(found.map(|object| placed(object, &self.namespace)));
         }
-        Ok(world(objects.iter()))
+        Ok(world_of_files(&objects))
     }
 
     fn claims(&self) -> Result<Option<Claims>, ExplainError> {

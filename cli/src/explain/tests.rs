@@ -45,7 +45,7 @@ fn explained(manifests: &str, explain: &Explain, claims: Option<&Value>) -> Expl
         .collect();
     let claims = claims.map(|claims| claims.as_object().expect("an object").clone());
     explain
-        .explain(&world(objects.iter()), claims.as_ref())
+        .explain(&world_of_files(&objects), claims.as_ref())
         .expect("an explanation")
 }
 
@@ -127,8 +127,8 @@ fn without_a_provider_claims_count_for_nothing() {
 #[test]
 fn a_name_that_is_none_and_several_extensions_are_said() {
     let objects: Vec<Value> = Vec::new();
-    let bad = asked("add").explain(&world(objects.iter()), None);
+    let bad = asked("add").explain(&world_of_files(&objects), None);
     assert!(matches!(bad, Err(ExplainError::Item(_))));
-    let none = asked("a/b:c").explain(&world(objects.iter()), None);
+    let none = asked("a/b:c").explain(&world_of_files(&objects), None);
     assert!(none.is_err_and(|error| error.to_string().contains("no MCPGatewayExtension")));
 }

@@ -9,7 +9,7 @@ use mcp_gateway_api::{
 use serde_json::Value;
 
 use super::{Document, Finding, Level, lines, migrate};
-use crate::world::{placed, world};
+use crate::world::{placed, world_of_files};
 
 /// One document that holds an object, on its way through the rules.
 struct Item {
@@ -76,7 +76,7 @@ pub fn lint(documents: Vec<Document>, namespace: &str) -> Vec<Finding> {
                 .map(|(field, what)| item.finding(Level::Error, "old-spelling", format!("{field}: {what}"))),
         );
     }
-    let world = world(items.iter().map(|item| &item.object));
+    let world = world_of_files(items.iter().map(|item| &item.object));
     for item in &items {
         findings.extend(judge(&world, &items, item));
     }

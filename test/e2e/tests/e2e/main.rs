@@ -17,6 +17,7 @@ mod admission_schema;
 mod admission_serving;
 mod authorization;
 mod clients;
+mod command_line;
 mod healing;
 mod isolation;
 mod least_privilege;
