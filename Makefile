@@ -80,6 +80,7 @@ conformance: build ## The official MCP conformance suites: the fixture, then thr
 	$(KIT) build envoy
 	$(TARGET_DIR)/debug/conformance direct $(MAY_SKIP) --results $(TARGET_DIR)/conformance
 	$(TARGET_DIR)/debug/conformance gateway $(MAY_SKIP) --suite $(GATEWAY_SUITES) --results $(TARGET_DIR)/conformance
+	$(TARGET_DIR)/debug/conformance standalone $(MAY_SKIP) --suite $(GATEWAY_SUITES) --results $(TARGET_DIR)/conformance
 
 # Programs as they are shipped are measured, on a control plane of the kit.
 BENCH ?= admission

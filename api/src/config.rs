@@ -328,10 +328,16 @@ pub fn hash_of(bytes: &[u8]) -> String {
 
 /// Line and column of a YAML error, without any of the text around it.
 pub fn location_of(error: &serde_saphyr::Error) -> String {
-    match error.location() {
-        Some(location) => format!("line {} column {}", location.line(), location.column()),
+    match position_of(error) {
+        Some((line, column)) => format!("line {line} column {column}"),
         None => "unknown position".to_owned(),
     }
+}
+
+/// Line and column of a YAML error, both from 1.
+pub fn position_of(error: &serde_saphyr::Error) -> Option<(u64, u64)> {
+    let location = error.location()?;
+    Some((location.line(), location.column()))
 }
 
 fn serialize(document: &GatewayConfig) -> Result<String, serde_saphyr::SerializeError> {

@@ -3,6 +3,8 @@
 
 mod access;
 pub mod document;
+mod ide;
+mod local;
 pub mod model;
 mod server;
 pub mod sources;

@@ -1,13 +1,15 @@
 //! The data plane of the MCP gateway: broker, router and their shared catalog. Layers, upper may import lower:
-//! `protocol ← options ← telemetry ← config ← auth ← transport ← authn, sessions, upstreams, kubernetes ←
+//! `protocol ← options ← telemetry ← config ← auth ← transport ← authn, bridges, sessions, upstreams, kubernetes ←
 //! aggregation ← decision ← pipeline ← router | front ← run`.
 //! `router` and `front` never import each other.
 
 pub mod aggregation;
 pub mod auth;
 pub mod authn;
+pub mod bridges;
 pub mod config;
 pub mod decision;
+pub mod example;
 pub mod front;
 pub mod kubernetes;
 pub mod options;

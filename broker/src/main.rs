@@ -1,7 +1,7 @@
 //! `mcp-gateway-broker`: reads the command line, then runs.
 
 use mcp_gateway_broker::options::{self, Command};
-use mcp_gateway_broker::{run, telemetry};
+use mcp_gateway_broker::{example, run, telemetry};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -18,6 +18,7 @@ async fn main() -> ExitCode {
             println!("{}", text.trim_end());
             return ExitCode::SUCCESS;
         }
+        Ok(Command::Example(address)) => return exit(example::run(address).await),
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(2);
@@ -29,6 +30,17 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             tracing::error!(component = "broker", error = format!("{error:#}"), "Not started");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the example server has no log")]
+fn exit(ended: std::io::Result<()>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("example-server: {error}");
             ExitCode::FAILURE
         }
     }

@@ -148,4 +148,6 @@ pub enum Command {
     Run(Box<Options>),
     /// Print this text and exit 0.
     Print(String),
+    /// Be a small MCP server to try the gateway with: at this address, or on standard input and output.
+    Example(Option<String>),
 }

@@ -4,6 +4,9 @@ mod pieces;
 mod upkeep;
 
 use crate::auth::keys::Keys;
+use crate::bridges::Bridges;
+use crate::config::document::Dialect;
+use crate::config::watch::Update;
 use crate::config::{sources, watch};
 use crate::front::{self, FrontState, streams};
 use crate::kubernetes::secret::{self, ClusterAccess};
@@ -29,6 +32,8 @@ use upkeep::Upkeep;
 const ENDPOINT_REMOVAL: Duration = Duration::from_secs(5);
 /// Running calls may finish in this time.
 const IN_FLIGHT: Duration = Duration::from_secs(12);
+/// What is left may end in this time; child processes take the longest.
+const LAST_TASKS: Duration = Duration::from_secs(6);
 /// Updates of the config that wait; one is applied at a time.
 const UPDATE_QUEUE: usize = 4;
 
@@ -62,7 +67,12 @@ impl Environment {
         });
         Self {
             addresses,
-            endpoint_removal: ENDPOINT_REMOVAL,
+            // Nobody but a load balancer has to hear of the end before it comes.
+            endpoint_removal: if options.standalone {
+                Duration::ZERO
+            } else {
+                ENDPOINT_REMOVAL
+            },
             cluster,
             watch_grace: sources::GRACE,
         }
@@ -93,16 +103,19 @@ pub struct Running {
 pub async fn start(options: Options, environment: Environment) -> anyhow::Result<Running> {
     install_crypto();
     announce(&options);
+    if options.standalone {
+        check_config(&options).await?;
+    }
     let signing = options.keys.signing.clone().unwrap_or_else(ephemeral_key);
     let keys = Arc::new(Keys::new(signing, options.keys.previous.clone()));
     let pieces = Pieces::new(&options, &keys, environment.addresses).await?;
-    let broker = bind(&options.broker_address).await?;
+    let broker = bind(&options.broker_address, "--mcp-broker-public-address").await?;
     let router = match &options.router_address {
-        Some(address) => Some(bind(address).await?),
+        Some(address) => Some(bind(address, "--mcp-router-address").await?),
         None => None,
     };
     let admin = match &options.metrics_address {
-        Some(address) => Some(bind(address).await?),
+        Some(address) => Some(bind(address, "--metrics-addr").await?),
         None => None,
     };
     let pipeline = pieces.pipeline(&options, &keys);
@@ -148,10 +161,32 @@ fn ephemeral_key() -> Secret {
     Secret::new(hex::encode(rand::random::<[u8; 32]>()))
 }
 
-async fn bind(address: &str) -> anyhow::Result<TcpListener> {
+/// What the config may say here.
+fn dialect(options: &Options) -> Dialect {
+    let lookup = |name: &str| std::env::var(name).ok();
+    Dialect {
+        forwards: options.forwards,
+        local: options.standalone.then_some(lookup),
+    }
+}
+
+/// Standalone, a config that cannot be used ends the start: somebody sits in front of it.
+async fn check_config(options: &Options) -> anyhow::Result<()> {
+    let files = &options.config_files;
+    let path = files.iter().find(|path| path.exists()).or(files.last());
+    let path = path.context("no config file is named")?;
+    let bytes = tokio::fs::read(path).await;
+    let bytes = bytes.with_context(|| format!("read {}; name the file with --config", path.display()))?;
+    match watch::from_file((path, dialect(options)), &bytes) {
+        Update::Good(..) => Ok(()),
+        Update::Bad(_, error) => anyhow::bail!(error),
+    }
+}
+
+async fn bind(address: &str, flag: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
-        .with_context(|| format!("bind {address}"))
+        .with_context(|| format!("bind {address}; name another address with {flag}"))
 }
 
 impl Running {
@@ -180,8 +215,15 @@ impl Running {
     }
 
     fn spawn_background(&self, options: &Options, pieces: &Pieces, environment: &Environment) {
-        let (updates, receiver) = mpsc::channel(UPDATE_QUEUE);
+        let (updates, mut receiver) = mpsc::channel(UPDATE_QUEUE);
         self.spawn_config(options, environment, updates);
+        if options.forwards {
+            let (onward, bridged) = mpsc::channel(UPDATE_QUEUE);
+            let (stop, tasks) = (self.stop_background.clone(), self.background.clone());
+            let bridges = Bridges::new(environment.addresses, stop, tasks);
+            self.background
+                .spawn(bridges.run(std::mem::replace(&mut receiver, bridged), onward));
+        }
         let stop = self.stop_background.clone();
         self.background
             .spawn(pieces.federation(options, environment).run(receiver, stop));
@@ -208,12 +250,8 @@ impl Running {
     }
 
     /// The file, and beside it the Secret when a cluster is at hand.
-    fn spawn_config(
-        &self,
-        options: &Options,
-        environment: &Environment,
-        updates: mpsc::Sender<watch::Update>,
-    ) {
+    fn spawn_config(&self, options: &Options, environment: &Environment, updates: mpsc::Sender<Update>) {
+        let dialect = dialect(options);
         let (Some(name), Some(access)) = (options.config_secret.clone(), environment.cluster.clone()) else {
             if options.config_secret.is_some() {
                 tracing::warn!(
@@ -222,19 +260,19 @@ impl Running {
                 );
             }
             self.background
-                .spawn(watch::run(options.config_files.clone(), updates));
+                .spawn(watch::run(options.config_files.clone(), dialect, updates));
             return;
         };
         let (file, from_file) = mpsc::channel(UPDATE_QUEUE);
         let (events, from_watch) = mpsc::channel(UPDATE_QUEUE);
         self.background
-            .spawn(watch::run(options.config_files.clone(), file));
+            .spawn(watch::run(options.config_files.clone(), dialect, file));
         self.background.spawn(secret::watch(access, name, events));
         self.background.spawn(sources::merge(
             from_file,
             from_watch,
             updates,
-            environment.watch_grace,
+            (environment.watch_grace, dialect),
         ));
     }
 
@@ -252,7 +290,7 @@ impl Running {
         self.upkeep.close_own().await;
         self.stop_background.cancel();
         self.background.close();
-        let _ = timeout(Duration::from_secs(3), self.background.wait()).await;
+        let _ = timeout(LAST_TASKS, self.background.wait()).await;
         tracing::info!(component = "broker", "Stopped");
     }
 }

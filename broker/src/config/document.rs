@@ -2,6 +2,7 @@
 //! and reported, the rest is served. Keys are found without regard to case; unknown ones are reported and ignored.
 
 use super::access;
+use super::ide;
 use super::model::{ServerConfig, Snapshot, VirtualServer};
 use super::server::{FileMembers, validated};
 use crate::protocol::host;
@@ -24,16 +25,24 @@ pub enum DocumentError {
     /// Not UTF-8.
     #[error("config is not UTF-8")]
     Encoding,
-    /// Not YAML.
-    #[error("config is not valid YAML at {0}")]
-    Yaml(String),
+    /// Not YAML, or in the JSON of an IDE not JSON.
+    #[error("config is not valid YAML: look at the indentation, the quotes and the brackets before {}", place(*.0))]
+    Yaml(Option<(u64, u64)>),
     /// The top level, or `servers`, has the wrong type.
     #[error("config member {0} has the wrong type")]
     Shape(&'static str),
 }
 
+fn place(position: Option<(u64, u64)>) -> String {
+    match position {
+        Some((line, column)) => format!("line {line} column {column}"),
+        None => "its end".to_owned(),
+    }
+}
+
 const TOP: &[&str] = &[
     "hash",
+    "mcpServers",
     "servers",
     "virtualServers",
     "gatewayCACertPEM",
@@ -68,6 +77,14 @@ const SERVER: &[&str] = &[
     "callTimeout",
     "resourceURIs",
     "exposeServerInfo",
+    "serverUrl",
+    "type",
+    "disabled",
+    "headers",
+    "command",
+    "args",
+    "env",
+    "cwd",
 ];
 const VIRTUAL: &[&str] = &["name", "tools", "prompts", "resources"];
 
@@ -78,24 +95,43 @@ pub(super) struct Notes {
     pub(super) warnings: Vec<String>,
 }
 
+/// What a document may say, by where the process runs.
+#[derive(Clone, Copy, Default)]
+pub struct Dialect {
+    /// The front forwards calls itself: servers with `transport: sse` can be reached.
+    pub forwards: bool,
+    /// Standalone: servers may be commands, and values may name variables of the environment, which this looks up.
+    pub local: Option<fn(&str) -> Option<String>>,
+}
+
+/// Reads a document as Envoy mode does.
+///
+/// # Errors
+/// As [`read_as`].
+pub fn read(bytes: &[u8]) -> Result<Snapshot, DocumentError> {
+    read_as(bytes, Dialect::default())
+}
+
 /// Reads a document.
 ///
 /// # Errors
 /// [`DocumentError`] when nothing of it can be used.
-pub fn read(bytes: &[u8]) -> Result<Snapshot, DocumentError> {
+pub fn read_as(bytes: &[u8], dialect: Dialect) -> Result<Snapshot, DocumentError> {
     if bytes.len() > MAX_BYTES {
         return Err(DocumentError::TooLarge);
     }
     let text = std::str::from_utf8(bytes).map_err(|_| DocumentError::Encoding)?;
+    let text = ide::without_comments(text);
     let value: Value =
-        serde_saphyr::from_str(text).map_err(|error| DocumentError::Yaml(config::location_of(&error)))?;
+        serde_saphyr::from_str(&text).map_err(|error| DocumentError::Yaml(config::position_of(&error)))?;
     let mut notes = Notes::default();
     let mut top = match value {
         Value::Object(map) => canonical(map, TOP, "config", &mut notes),
         Value::Null => Map::new(),
         _ => return Err(DocumentError::Shape("(top level)")),
     };
-    let servers = servers(list(&mut top, "servers")?, &mut notes);
+    let entries = ide::listed(&mut top, dialect.local.is_some(), list)?;
+    let servers = servers(entries, dialect, &mut notes);
     let virtual_servers = virtual_servers(list(&mut top, "virtualServers")?, &mut notes);
     let access = access::read(&mut top, &mut notes)?;
     Ok(Snapshot {
@@ -164,7 +200,7 @@ fn text_of(top: &Map<String, Value>, key: &str) -> Option<String> {
     top.get(key).and_then(Value::as_str).map(str::to_owned)
 }
 
-fn servers(items: Vec<Value>, notes: &mut Notes) -> Vec<Arc<ServerConfig>> {
+fn servers(items: Vec<Value>, dialect: Dialect, notes: &mut Notes) -> Vec<Arc<ServerConfig>> {
     let mut found: Vec<Arc<ServerConfig>> = Vec::new();
     let mut names = HashSet::new();
     for (position, item) in items.into_iter().enumerate() {
@@ -174,7 +210,7 @@ fn servers(items: Vec<Value>, notes: &mut Notes) -> Vec<Arc<ServerConfig>> {
                 .push(format!("servers: more than {MAX_ITEMS}, the rest is left out"));
             break;
         }
-        match server(item, position, notes) {
+        match server(item, (position, dialect), notes) {
             Ok(server) if names.insert(server.name.clone()) => found.push(Arc::new(server)),
             Ok(server) => notes.errors.push(format!(
                 "server {:?}: duplicate name, the first is kept",
@@ -186,7 +222,11 @@ fn servers(items: Vec<Value>, notes: &mut Notes) -> Vec<Arc<ServerConfig>> {
     found
 }
 
-fn server(item: Value, position: usize, notes: &mut Notes) -> Result<ServerConfig, String> {
+fn server(
+    item: Value,
+    (position, dialect): (usize, Dialect),
+    notes: &mut Notes,
+) -> Result<ServerConfig, String> {
     let Value::Object(map) = item else {
         return Err(format!("servers[{position}]: not a mapping"));
     };
@@ -207,7 +247,7 @@ fn server(item: Value, position: usize, notes: &mut Notes) -> Result<ServerConfi
         members.retain(|name, _| !matches!(name.as_str(), "callTimeout" | "transport"));
     }
     let entry = ServerEntry::deserialize(&value).map_err(wrong_type)?;
-    validated(entry, &extra, position).map_err(|reason| format!("{place}: {reason}"))
+    validated(entry, extra, (position, dialect)).map_err(|reason| format!("{place}: {reason}"))
 }
 
 fn virtual_servers(items: Vec<Value>, notes: &mut Notes) -> HashMap<String, VirtualServer> {

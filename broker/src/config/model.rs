@@ -1,14 +1,16 @@
 //! The validated config. Values are parsed once here; later layers trust them.
 
 use crate::secret::Secret;
+use http::HeaderMap;
 use mcp_gateway_api::authorization::Policies;
 use mcp_gateway_api::config::PolicyProvider;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
 /// Everything that one config document says.
+#[derive(Clone)]
 pub struct Snapshot {
     /// Config hash, reported as `config.hash`.
     pub hash: String,
@@ -44,6 +46,7 @@ pub struct VirtualServer {
 }
 
 /// One MCP server.
+#[derive(Clone)]
 pub struct ServerConfig {
     /// Server name.
     pub name: String,
@@ -81,6 +84,39 @@ pub struct ServerConfig {
     pub protocol: Protocol,
     /// Limit of one call.
     pub call_timeout: Option<Duration>,
+    /// How the server is spoken with.
+    pub transport: Transport,
+    /// Process that the gateway starts and keeps running for this server.
+    pub command: Option<Arc<ChildCommand>>,
+    /// Sent with every request to the server, calls of clients included: set by the owner of the file.
+    pub headers: HeaderMap,
+    /// `url` is the gateway's own end of a bridge, which may be on this machine.
+    pub bridged: bool,
+}
+
+/// `servers[].transport`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Streamable HTTP.
+    #[default]
+    StreamableHttp,
+    /// HTTP with a stream and an endpoint for messages, of 2024-11-05.
+    Sse,
+    /// Lines on standard input and output of `command`.
+    Stdio,
+}
+
+/// A command and its surroundings. Arguments and variables may be credentials: no `Debug`.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct ChildCommand {
+    /// Program, a path or a name that is looked up in `PATH`.
+    pub program: String,
+    /// Arguments.
+    pub arguments: Vec<String>,
+    /// Variables beside the few that are passed on.
+    pub environment: BTreeMap<String, String>,
+    /// Working directory.
+    pub folder: Option<String>,
 }
 
 impl std::fmt::Debug for ServerConfig {
@@ -114,6 +150,9 @@ impl ServerConfig {
             || self.enabled != other.enabled
             || self.user_specific_list != other.user_specific_list
             || self.protocol != other.protocol
+            || self.transport != other.transport
+            || self.command != other.command
+            || self.headers != other.headers
             || self.token_url_elicitation != other.token_url_elicitation
             || self.forward_headers != other.forward_headers;
         differs || (ca_bundle_changed && self.url.scheme() == "https")

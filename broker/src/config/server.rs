@@ -1,13 +1,21 @@
 //! One `servers[]` entry: raw members → [`ServerConfig`] (data-plane.md 3.2). Reasons name the member, never its value.
 
-use super::model::{Protocol, ServerConfig};
+use super::document::Dialect;
+use super::local;
+use super::model::{ChildCommand, Protocol, ServerConfig, Transport};
 use crate::protocol::host;
 use crate::secret::Secret;
+use http::{HeaderMap, HeaderValue};
 use mcp_gateway_api::config::{Credential, ServerEntry, ServerState};
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
+
+/// Stands in for the URL of a server that has none, until its bridge gives it one.
+const NO_URL: &str = "http://stdio.invalid/mcp";
 
 /// Members of a server entry that only hand-written files have.
 #[derive(Deserialize, Default)]
@@ -19,6 +27,14 @@ pub(super) struct FileMembers {
     protocol: String,
     transport: String,
     call_timeout: Option<Value>,
+    server_url: String,
+    r#type: String,
+    disabled: bool,
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) command: String,
+    pub(super) args: Vec<String>,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) cwd: String,
     #[serde(rename = "resourceURIs")]
     resource_uris: String,
 }
@@ -34,19 +50,20 @@ struct FileAuth {
 
 /// Validates one entry.
 pub(super) fn validated(
-    entry: ServerEntry,
-    extra: &FileMembers,
-    position: usize,
+    mut entry: ServerEntry,
+    mut extra: FileMembers,
+    (position, dialect): (usize, Dialect),
 ) -> Result<ServerConfig, String> {
     if entry.name.is_empty() {
         return Err("name is missing".to_owned());
     }
-    let url = url(&entry.url)?;
-    let prefix = if entry.prefix.is_empty() {
-        extra.tool_prefix.clone()
+    let reach = reach(&mut entry, &mut extra, dialect)?;
+    let url = reach.url;
+    let prefix = std::mem::take(if entry.prefix.is_empty() {
+        &mut extra.tool_prefix
     } else {
-        entry.prefix
-    };
+        &mut entry.prefix
+    });
     if !good_prefix(&prefix) {
         return Err("prefix must match ^[a-z0-9][a-z0-9_]*$".to_owned());
     }
@@ -58,9 +75,9 @@ pub(super) fn validated(
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
     };
-    let protocol = protocol(extra)?;
+    let protocol = protocol(&extra)?;
     let call_timeout = extra.call_timeout.as_ref().map(duration).transpose()?;
-    let credential = credential(&entry.credential, extra.auth.as_ref())?;
+    let credential = credential(&entry.credential, extra.auth.as_ref(), &reach.headers)?;
     let mut tags = entry.tags;
     tags.sort();
     tags.dedup();
@@ -70,7 +87,7 @@ pub(super) fn validated(
         hostname,
         path,
         prefix,
-        enabled: entry.state == ServerState::Enabled && extra.enabled.unwrap_or(true),
+        enabled: entry.state == ServerState::Enabled && extra.enabled.unwrap_or(!extra.disabled),
         credential,
         ca_pem: entry.ca_cert,
         user_specific_list: entry.user_specific_list,
@@ -86,7 +103,36 @@ pub(super) fn validated(
         age: (entry.created_at, entry.uid, position),
         protocol,
         call_timeout,
+        transport: reach.transport,
+        command: reach.command,
+        headers: reach.headers,
+        bridged: false,
         name: entry.name,
+    })
+}
+
+/// How a server is reached.
+struct Reach {
+    transport: Transport,
+    command: Option<Arc<ChildCommand>>,
+    headers: HeaderMap,
+    url: Url,
+}
+
+fn reach(entry: &mut ServerEntry, extra: &mut FileMembers, dialect: Dialect) -> Result<Reach, String> {
+    if entry.url.is_empty() {
+        entry.url = std::mem::take(&mut extra.server_url);
+    }
+    let transport = transport(extra, &entry.url)?;
+    let command = local::command(extra, entry, (transport, dialect))?.map(Arc::new);
+    Ok(Reach {
+        transport,
+        command,
+        headers: local::headers(extra, dialect)?,
+        url: match transport {
+            Transport::Stdio => Url::parse(NO_URL).map_err(|error| error.to_string())?,
+            Transport::StreamableHttp | Transport::Sse => url(&entry.url)?,
+        },
     })
 }
 
@@ -113,17 +159,22 @@ fn good_prefix(prefix: &str) -> bool {
                 .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'))
 }
 
-fn protocol(extra: &FileMembers) -> Result<Protocol, String> {
-    match extra.transport.as_str() {
-        "" | "streamable-http" => {}
-        "sse" | "stdio" => {
-            return Err(
-                "transport sse and stdio need the standalone front, which this build does not have"
-                    .to_owned(),
-            );
-        }
-        _ => return Err("transport must be streamable-http".to_owned()),
+/// How the server is spoken with: as it says, else by what else is there. IDEs call the member `type`.
+fn transport(extra: &FileMembers, url: &str) -> Result<Transport, String> {
+    let said = match extra.transport.as_str() {
+        "" => extra.r#type.as_str(),
+        said => said,
+    };
+    match said {
+        "" if url.is_empty() && !extra.command.is_empty() => Ok(Transport::Stdio),
+        "" | "streamable-http" | "streamableHttp" | "http" => Ok(Transport::StreamableHttp),
+        "sse" => Ok(Transport::Sse),
+        "stdio" => Ok(Transport::Stdio),
+        _ => Err("transport must be streamable-http, sse or stdio".to_owned()),
     }
+}
+
+fn protocol(extra: &FileMembers) -> Result<Protocol, String> {
     match extra.resource_uris.as_str() {
         "" | "asIs" => {}
         _ => return Err("resourceURIs: only asIs is supported by this build".to_owned()),
@@ -151,11 +202,16 @@ fn duration(value: &Value) -> Result<Duration, String> {
         .ok_or_else(|| "callTimeout must be a duration such as 30s".to_owned())
 }
 
-fn credential(credential: &Credential, auth: Option<&FileAuth>) -> Result<Secret, String> {
+fn credential(
+    credential: &Credential,
+    auth: Option<&FileAuth>,
+    headers: &HeaderMap,
+) -> Result<Secret, String> {
     use base64::Engine as _;
+    let in_headers = headers.get("authorization").map(HeaderValue::to_str);
     let text = match auth {
         _ if !credential.is_empty() => credential.expose().to_owned(),
-        None => String::new(),
+        None => in_headers.and_then(Result::ok).unwrap_or_default().to_owned(),
         Some(auth) if auth.r#type.eq_ignore_ascii_case("bearer") => format!("Bearer {}", auth.token),
         Some(auth) if auth.r#type.eq_ignore_ascii_case("basic") => {
             let pair = format!("{}:{}", auth.username, auth.password);

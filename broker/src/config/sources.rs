@@ -1,7 +1,8 @@
 //! File and Secret watch become one stream of updates (data-plane.md 3.1): while the watch is healthy it decides; when it
 //! is lost for 30 s the file does, and the watch again when it is back.
 
-use super::watch::{Source, Update, update_of};
+use super::document::Dialect;
+use super::watch::{Source, Update, from_secret};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -19,6 +20,7 @@ pub enum WatchEvent {
 
 struct Sources {
     grace: Duration,
+    dialect: Dialect,
     file: Option<Update>,
     watch_decides: bool,
     lost_at: Option<Instant>,
@@ -38,7 +40,7 @@ impl Sources {
         self.lost_at = None;
         self.watch_decides = true;
         Some(match event {
-            WatchEvent::Document(bytes) => update_of(Source::Watch, &bytes),
+            WatchEvent::Document(bytes) => from_secret(&bytes, self.dialect),
             _ => Update::Bad(
                 Source::Watch,
                 "the config Secret does not exist or has no config.yaml".to_owned(),
@@ -66,10 +68,11 @@ pub async fn merge(
     mut file: mpsc::Receiver<Update>,
     mut watch: mpsc::Receiver<WatchEvent>,
     updates: mpsc::Sender<Update>,
-    grace: Duration,
+    (grace, dialect): (Duration, Dialect),
 ) {
     let mut sources = Sources {
         grace,
+        dialect,
         file: None,
         watch_decides: false,
         lost_at: None,
@@ -107,11 +110,13 @@ mod tests {
     async fn the_watch_decides_while_healthy_and_the_file_after_the_grace() {
         let mut sources = Sources {
             grace: GRACE,
+            dialect: Dialect::default(),
             file: None,
             watch_decides: false,
             lost_at: None,
         };
-        let file = || update_of(Source::File, b"servers: []");
+        let read = || crate::config::document::read(b"servers: []").unwrap();
+        let file = || Update::Good(Source::File, std::sync::Arc::new(read()));
         let now = Instant::now();
         assert_eq!(source(sources.on_file(file())), Some((Source::File, true)));
         assert_eq!(source(sources.on_watch(WatchEvent::Lost, now)), None);

@@ -219,7 +219,11 @@ async fn d5_a_secret_update_by_symlink_swap_is_one_reload() {
     std::os::unix::fs::symlink("..1", folder.path().join("..data")).unwrap();
     std::os::unix::fs::symlink("..data/config.yaml", folder.path().join("config.yaml")).unwrap();
     let (sender, mut updates) = mpsc::channel(8);
-    let task = tokio::spawn(watch::run(vec![folder.path().join("config.yaml")], sender));
+    let task = tokio::spawn(watch::run(
+        vec![folder.path().join("config.yaml")],
+        crate::config::document::Dialect::default(),
+        sender,
+    ));
     assert_eq!(hash(&next(&mut updates).await), "one");
     version("..2", "two");
     std::os::unix::fs::symlink("..2", folder.path().join("..data_tmp")).unwrap();
@@ -227,7 +231,11 @@ async fn d5_a_secret_update_by_symlink_swap_is_one_reload() {
     std::fs::remove_dir_all(folder.path().join("..1")).unwrap();
     assert_eq!(hash(&next(&mut updates).await), "two");
     std::fs::write(folder.path().join("..2/config.yaml"), "servers: [").unwrap();
-    assert!(hash(&next(&mut updates).await).starts_with("error: config is not valid YAML"));
+    let error = hash(&next(&mut updates).await);
+    assert!(
+        error.contains("/config.yaml:") && error.contains(": config is not valid YAML"),
+        "{error}"
+    );
     std::fs::write(folder.path().join("..2/config.yaml"), "servers: []").unwrap();
     assert_eq!(hash(&next(&mut updates).await), "");
     assert!(updates.try_recv().is_err(), "one update per change");

@@ -1,7 +1,7 @@
 //! Watches the config file and the target of its symlink (data-plane.md 3.4): events are debounced, the file is read
 //! and compared, and only a difference is sent on. One task, so reloads never overlap.
 
-use super::document::{self, DocumentError};
+use super::document::{self, Dialect, DocumentError};
 use super::model::Snapshot;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ pub enum Update {
 
 /// Watches the first of `files` that exists (else the last) and sends updates until the receiver is gone. The first
 /// update is sent at once.
-pub async fn run(files: Vec<PathBuf>, updates: mpsc::Sender<Update>) {
+pub async fn run(files: Vec<PathBuf>, dialect: Dialect, updates: mpsc::Sender<Update>) {
     let Some(path) = files.iter().find(|path| path.exists()).or(files.last()).cloned() else {
         return;
     };
@@ -66,7 +66,7 @@ pub async fn run(files: Vec<PathBuf>, updates: mpsc::Sender<Update>) {
             follow(watcher, &path, &mut watched);
         }
         let read = tokio::fs::read(&path).await;
-        if let Some(update) = changed(&path, read, &mut last)
+        if let Some(update) = changed((&path, dialect), read, &mut last)
             && updates.send(update).await.is_err()
         {
             return;
@@ -113,7 +113,7 @@ fn follow(watcher: &mut RecommendedWatcher, path: &Path, watched: &mut Vec<PathB
 
 /// Turns a read into an update when it differs from the last one.
 fn changed(
-    path: &Path,
+    (path, dialect): (&Path, Dialect),
     read: std::io::Result<Vec<u8>>,
     last: &mut Option<Result<Vec<u8>, String>>,
 ) -> Option<Update> {
@@ -122,22 +122,32 @@ fn changed(
         return None;
     }
     let update = match &now {
-        Ok(bytes) => update_of(Source::File, bytes),
+        Ok(bytes) => from_file((path, dialect), bytes),
         Err(text) => Update::Bad(Source::File, text.clone()),
     };
     *last = Some(now);
     Some(update)
 }
 
-/// Reads a document that came from `source`.
-pub fn update_of(source: Source, bytes: &[u8]) -> Update {
-    match document::read(bytes) {
-        Ok(snapshot) => Update::Good(source, Arc::new(snapshot)),
-        Err(
-            error @ (DocumentError::TooLarge
-            | DocumentError::Encoding
-            | DocumentError::Yaml(_)
-            | DocumentError::Shape(_)),
-        ) => Update::Bad(source, error.to_string()),
+/// Reads a config file; the error begins with `file:line:column`, as far as they are known.
+pub fn from_file((path, dialect): (&Path, Dialect), bytes: &[u8]) -> Update {
+    match document::read_as(bytes, dialect) {
+        Ok(snapshot) => Update::Good(Source::File, Arc::new(snapshot)),
+        Err(error) => {
+            let path = path.display();
+            let text = match error {
+                DocumentError::Yaml(Some((line, column))) => format!("{path}:{line}:{column}: {error}"),
+                _ => format!("{path}: {error}"),
+            };
+            Update::Bad(Source::File, text)
+        }
+    }
+}
+
+/// Reads a document that came from the Secret.
+pub fn from_secret(bytes: &[u8], dialect: Dialect) -> Update {
+    match document::read_as(bytes, dialect) {
+        Ok(snapshot) => Update::Good(Source::Watch, Arc::new(snapshot)),
+        Err(error) => Update::Bad(Source::Watch, error.to_string()),
     }
 }

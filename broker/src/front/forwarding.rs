@@ -298,6 +298,9 @@ fn edit(headers: &mut HeaderMap, forward: &Forward) {
             headers.insert(name, value);
         }
     }
+    for (name, value) in &forward.server.headers {
+        headers.insert(name, value.clone());
+    }
 }
 
 /// A JSON answer in place of a server's.

@@ -28,6 +28,9 @@ pub enum FlagError {
         /// What is accepted; never the value itself, it may be a secret.
         accepted: String,
     },
+    /// Other words after `example-server`.
+    #[error("usage: mcp-gateway-broker example-server [--http <host>:<port>]")]
+    Example,
     /// A word that is no flag.
     #[error("unexpected argument; flags begin with --, and `run` may only be the first word")]
     Argument,
@@ -171,6 +174,10 @@ pub fn parse<I>(words: I, env: &dyn Fn(&str) -> Option<String>) -> Result<Comman
 where
     I: IntoIterator<Item = String>,
 {
+    let mut words = words.into_iter().peekable();
+    if words.next_if(|word| word == "example-server").is_some() {
+        return example(words);
+    }
     let raw = read_words(words)?;
     if raw.get("help").is_some_and(|value| value == "true") {
         return Ok(Command::Print(help()));
@@ -179,6 +186,15 @@ where
         return Ok(Command::Print(format!("mcp-gateway-broker {}", crate::VERSION)));
     }
     validate::options(&raw, env).map(|options| Command::Run(Box::new(options)))
+}
+
+/// `example-server [--http ADDRESS]`
+fn example(mut words: impl Iterator<Item = String>) -> Result<Command, FlagError> {
+    match (words.next().as_deref(), words.next(), words.next()) {
+        (None, ..) => Ok(Command::Example(None)),
+        (Some("--http"), Some(address), None) => Ok(Command::Example(Some(address))),
+        _ => Err(FlagError::Example),
+    }
 }
 
 fn read_words<I: IntoIterator<Item = String>>(words: I) -> Result<RawFlags, FlagError> {
@@ -237,7 +253,7 @@ fn shown(name: &str) -> String {
 
 fn help() -> String {
     let mut text = format!(
-        "mcp-gateway-broker {}\n\nUsage: mcp-gateway-broker [run] [flags]\n\n",
+        "mcp-gateway-broker {}\n\nUsage: mcp-gateway-broker [run] [flags]\n       mcp-gateway-broker example-server [--http <host>:<port>]\n\n",
         crate::VERSION
     );
     for row in FLAGS {

@@ -34,7 +34,7 @@ pub(super) fn options(flags: &RawFlags, env: &dyn Fn(&str) -> Option<String>) ->
             .map(PathBuf::from),
         broker_address: broker_address(&raw, standalone)?,
         router_address: (!standalone).then_some(router_address),
-        metrics_address: metrics_address(&raw)?,
+        metrics_address: metrics_address(&raw, standalone)?,
         enable_pprof: raw.switch("enable-pprof", false),
         keys: keys(&raw, standalone)?,
         session_length: session_length(&raw)?,
@@ -171,11 +171,16 @@ fn private_host(raw: &Raw<'_>) -> Checked<PrivateHost> {
     }
 }
 
-fn metrics_address(raw: &Raw<'_>) -> Checked<Option<String>> {
+fn metrics_address(raw: &Raw<'_>, standalone: bool) -> Checked<Option<String>> {
     if raw.text("metrics-addr") == Some("") {
         return Ok(None);
     }
-    raw.address("metrics-addr", "0.0.0.0:9090").map(Some)
+    let default = if standalone {
+        "127.0.0.1:9090"
+    } else {
+        "0.0.0.0:9090"
+    };
+    raw.address("metrics-addr", default).map(Some)
 }
 
 fn keys(raw: &Raw<'_>, standalone: bool) -> Checked<KeyOptions> {

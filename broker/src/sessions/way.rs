@@ -203,6 +203,7 @@ impl Direct {
                 headers.remove(name);
             }
         }
+        headers.extend(server.headers.clone());
         let client = self.client(server)?;
         let builder = client.request(request.payload.method(), server.url.clone());
         let builder = builder.headers(headers).header("user-agent", "mcp-router");

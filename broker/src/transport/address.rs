@@ -49,7 +49,11 @@ impl AddressPolicy {
     }
 
     /// Refuses URLs whose host is an IP literal that is not allowed: those are never resolved.
+    /// The gateway's own end of a bridge is no foreign address.
     pub fn allows_literal(self, server: &ServerConfig) -> bool {
+        if server.bridged {
+            return true;
+        }
         match server.url.host() {
             Some(url::Host::Ipv4(ip)) => self.allows(&ip.to_string(), ip.into()),
             Some(url::Host::Ipv6(ip)) => self.allows(&ip.to_string(), ip.into()),

@@ -114,6 +114,7 @@ impl Peer {
             value.set_sensitive(true);
             headers.insert("authorization", value);
         }
+        headers.extend(config.headers.clone());
         Self {
             client,
             config,

@@ -11,12 +11,12 @@ const LAYERS: [&[&str]; 13] = [
     &["config"],
     &["auth"],
     &["transport"],
-    &["authn", "sessions", "upstreams", "kubernetes"],
+    &["authn", "bridges", "sessions", "upstreams", "kubernetes"],
     &["aggregation"],
     &["decision"],
     &["pipeline"],
     &["router", "front"],
-    &["run"],
+    &["run", "example"],
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -32,6 +32,7 @@ mod security;
 mod servers;
 mod sessions;
 mod shared_store;
+mod standalone;
 mod tls;
 mod user_lists;
 mod user_tokens;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::gateway::Front;
 use super::install::{self, Tools};
 use super::places::{self, Outcome, Plan};
 use super::report;
@@ -34,6 +35,15 @@ enum Place {
     Direct,
     /// Through Envoy, router and broker, with the fixture as the only server and an empty prefix.
     Gateway {
+        /// Era of the fixture behind the gateway; by default that of the suite's client.
+        #[arg(long, value_enum)]
+        upstream: Option<crate::fixture::EraChoice>,
+        /// More flags for the broker.
+        #[arg(long, value_name = "FLAG")]
+        broker_flag: Vec<String>,
+    },
+    /// Through the standalone gateway, which has no Envoy.
+    Standalone {
         /// Era of the fixture behind the gateway; by default that of the suite's client.
         #[arg(long, value_enum)]
         upstream: Option<crate::fixture::EraChoice>,
@@ -135,7 +145,11 @@ async fn outcomes(cli: &Cli, tools: &Tools) -> anyhow::Result<Vec<Outcome>> {
         Place::Gateway {
             upstream,
             broker_flag,
-        } => places::gateway(&plan, *upstream, broker_flag).await,
+        } => places::gateway(&plan, Front::Envoy, *upstream, broker_flag).await,
+        Place::Standalone {
+            upstream,
+            broker_flag,
+        } => places::gateway(&plan, Front::Standalone, *upstream, broker_flag).await,
         Place::Url { url, fixture_log } => places::url(&plan, url, fixture_log.as_deref()).await,
     }
 }

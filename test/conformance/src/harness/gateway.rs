@@ -1,5 +1,5 @@
 //! A gateway without Kubernetes: the fixture, broker and router in this process, and a real Envoy with the filters that the
-//! operator would give it. The fixture is the only server; its prefix is empty.
+//! operator would give it; or the standalone gateway, without Envoy. The fixture is the only server; its prefix is empty.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,18 +28,28 @@ const POLL: Duration = Duration::from_millis(20);
 /// The broker's default limit of request bodies.
 const BODY_LIMIT: u64 = 5_242_880;
 
+/// What stands before the fixture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// Envoy with the router.
+    Envoy,
+    /// The gateway's own front.
+    Standalone,
+}
+
 /// A running gateway; it ends when this value is dropped.
 pub(crate) struct Gateway {
     port: u16,
     fixture: Running,
-    envoy: Child,
+    /// None when the gateway is standalone.
+    envoy: Option<Child>,
     broker: run::Running,
     folder: tempfile::TempDir,
 }
 
 impl Gateway {
     /// Starts everything and waits until the gateway serves the fixture.
-    pub(crate) async fn start(fixture: Options, flags: &[String]) -> anyhow::Result<Self> {
+    pub(crate) async fn start(front: Front, fixture: Options, flags: &[String]) -> anyhow::Result<Self> {
         let options = Options {
             allow_host: vec![FIXTURE_HOST.to_owned()],
             ..fixture
@@ -51,7 +61,11 @@ impl Gateway {
         let port = free_port().await?;
         let config = folder.path().join("config.yaml");
         std::fs::write(&config, server_list(fixture.address)).context("cannot write the broker's config")?;
-        let options = broker_options(port, &config, flags)?;
+        let words = match front {
+            Front::Envoy => envoy_mode(port, &config),
+            Front::Standalone => standalone(port, &config),
+        };
+        let options = broker_options(words, flags)?;
         let real = Environment::real(&options);
         let environment = Environment {
             addresses: AddressPolicy::Unchecked,
@@ -61,9 +75,13 @@ impl Gateway {
         let broker = run::start(options, environment)
             .await
             .context("cannot start the broker")?;
-        let router = broker.router.context("the broker has no router")?;
-        let plan = json!({"listen": port, "router": place(router), "broker": place(broker.broker), "fixture": place(fixture.address)});
-        let envoy = start_envoy(folder.path(), &plan)?;
+        let envoy = match broker.router {
+            None => None,
+            Some(router) => {
+                let plan = json!({"listen": port, "router": place(router), "broker": place(broker.broker), "fixture": place(fixture.address)});
+                Some(start_envoy(folder.path(), &plan)?)
+            }
+        };
         let mut gateway = Self {
             port,
             fixture,
@@ -86,14 +104,17 @@ impl Gateway {
 
     /// Ends Envoy, so that it writes what it still holds, and copies its log.
     pub(crate) async fn keep_log(mut self, path: &Path) -> anyhow::Result<()> {
-        if let Some(id) = self.envoy.id() {
+        let Some(envoy) = &mut self.envoy else {
+            return Ok(());
+        };
+        if let Some(id) = envoy.id() {
             Process::new("kill")
                 .arg(id.to_string())
                 .status()
                 .await
                 .context("cannot end Envoy")?;
         }
-        tokio::time::timeout(START_TIME, self.envoy.wait())
+        tokio::time::timeout(START_TIME, envoy.wait())
             .await
             .context("Envoy does not end")??;
         std::fs::copy(self.folder.path().join("envoy.txt"), path).context("cannot copy Envoy's log")?;
@@ -104,7 +125,9 @@ impl Gateway {
         let deadline = Instant::now() + START_TIME;
         let broker = self.broker.broker;
         loop {
-            if let Some(status) = self.envoy.try_wait()? {
+            if let Some(envoy) = &mut self.envoy
+                && let Some(status) = envoy.try_wait()?
+            {
                 let log = std::fs::read_to_string(self.folder.path().join("envoy.txt")).unwrap_or_default();
                 anyhow::bail!("Envoy ended ({status}): {log}");
             }
@@ -158,13 +181,26 @@ fn server_list(address: SocketAddr) -> String {
     json!({"servers": [server], "virtualServers": []}).to_string()
 }
 
-fn broker_options(port: u16, config: &Path, flags: &[String]) -> anyhow::Result<options::Options> {
-    let fixed = [
+fn envoy_mode(port: u16, config: &Path) -> Vec<String> {
+    vec![
         "--mcp-gateway-public-host=localhost".to_owned(),
         format!("--mcp-gateway-private-host=127.0.0.1:{port}"),
         format!("--mcp-gateway-config={}", config.display()),
         "--mcp-broker-public-address=127.0.0.1:0".to_owned(),
         "--mcp-router-address=127.0.0.1:0".to_owned(),
+    ]
+}
+
+fn standalone(port: u16, config: &Path) -> Vec<String> {
+    vec![
+        "run".to_owned(),
+        format!("--config={}", config.display()),
+        format!("--mcp-broker-public-address=127.0.0.1:{port}"),
+    ]
+}
+
+fn broker_options(words: Vec<String>, flags: &[String]) -> anyhow::Result<options::Options> {
+    let fixed = [
         "--metrics-addr=127.0.0.1:0".to_owned(),
         format!(
             "--gateway-signing-key={}{}",
@@ -172,8 +208,10 @@ fn broker_options(port: u16, config: &Path, flags: &[String]) -> anyhow::Result<
             uuid::Uuid::new_v4()
         ),
     ];
-    match options::parse(fixed.into_iter().chain(flags.iter().cloned()), &|_| None)? {
+    let words = words.into_iter().chain(fixed).chain(flags.iter().cloned());
+    match options::parse(words, &|_| None)? {
         Command::Run(options) => Ok(*options),
+        Command::Example(_) => anyhow::bail!("the broker's flags ask for an example server"),
         Command::Print(text) => anyhow::bail!("the broker's flags ask for a text: {text}"),
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use crate::fixture::{self, Entry, EraChoice, Journal, Options, ReplyForm};
 
 use super::baseline::Baseline;
-use super::gateway::Gateway;
+use super::gateway::{Front, Gateway};
 use super::install::Tools;
 use super::report::{self, Expectation, Report};
 use super::suite::{self, Suite};
@@ -108,7 +108,7 @@ impl Plan<'_> {
 /// Directly against the fixture, in both forms of its replies.
 pub(crate) async fn direct(plan: &Plan<'_>) -> anyhow::Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
-    for (place, _, reply) in FORMS {
+    for (form, reply) in FORMS {
         let fixture = fixture::start(Options {
             reply,
             ..Options::default()
@@ -118,7 +118,7 @@ pub(crate) async fn direct(plan: &Plan<'_>) -> anyhow::Result<Vec<Outcome>> {
         for suite in plan.suites {
             fixture.journal.clear();
             let run = Run {
-                place,
+                place: &format!("direct{form}"),
                 baseline: "direct",
                 url: &fixture.url(),
                 suite: *suite,
@@ -129,20 +129,23 @@ pub(crate) async fn direct(plan: &Plan<'_>) -> anyhow::Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
-/// Both forms of the fixture's replies, and what a place is called with each.
-const FORMS: [(&str, &str, ReplyForm); 2] = [
-    ("direct", "gateway", ReplyForm::Auto),
-    ("direct-sse", "gateway-sse", ReplyForm::Sse),
-];
+/// Both forms of the fixture's replies, and what is added to the name of a place.
+const FORMS: [(&str, ReplyForm); 2] = [("", ReplyForm::Auto), ("-sse", ReplyForm::Sse)];
 
 /// Through a gateway that is started for each suite, so that no suite sees what another left.
 pub(crate) async fn gateway(
     plan: &Plan<'_>,
+    front: Front,
     upstream: Option<EraChoice>,
     flags: &[String],
 ) -> anyhow::Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
-    for (_, place, reply) in FORMS {
+    let name = match front {
+        Front::Envoy => "gateway",
+        Front::Standalone => "standalone",
+    };
+    for (form, reply) in FORMS {
+        let place = format!("{name}{form}");
         for suite in plan.suites {
             let own = if suite.is_modern() {
                 EraChoice::Modern
@@ -154,14 +157,14 @@ pub(crate) async fn gateway(
                 reply,
                 ..Options::default()
             };
-            outcomes.push(through_gateway(plan, *suite, (place, options), flags).await?);
+            outcomes.push(through_gateway((plan, front), *suite, (&place, options), flags).await?);
         }
     }
     Ok(outcomes)
 }
 
 async fn through_gateway(
-    plan: &Plan<'_>,
+    (plan, front): (&Plan<'_>, Front),
     suite: Suite,
     (place, fixture): (&str, Options),
     flags: &[String],
@@ -172,7 +175,7 @@ async fn through_gateway(
         url,
         suite,
     };
-    let gateway = match Gateway::start(fixture, flags).await {
+    let gateway = match Gateway::start(front, fixture, flags).await {
         Ok(gateway) => gateway,
         Err(error) => return plan.not_run(&run(""), &error),
     };
@@ -189,6 +192,7 @@ async fn through_gateway(
 /// Keeps a gateway up for other clients. Its address is printed.
 pub(crate) async fn serve(era: EraChoice, flags: &[String]) -> anyhow::Result<()> {
     let gateway = Gateway::start(
+        Front::Envoy,
         Options {
             era,
             ..Options::default()

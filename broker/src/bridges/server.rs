@@ -1,0 +1,239 @@
+//! The HTTP side of a bridge: streamable HTTP of 2025-03-26 and later, for the gateway's own clients only.
+
+use super::link::{Link, LinkError};
+use super::session::{Call, NotSent, Said, Session};
+use super::stdio::Starts;
+use super::{Paths, sse, stdio};
+use crate::config::model::{ServerConfig, Transport};
+use crate::protocol::server_message;
+use crate::protocol::{header, sse as events};
+use crate::transport::address::AddressPolicy;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::any;
+use futures::stream;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+/// Comments on an idle stream, so that its reader knows that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Longest wait for the next thing that a server says in a call.
+const SILENCE: Duration = Duration::from_secs(3600);
+/// The front has its own limit, which is never larger.
+const MAX_BODY: usize = 64 * 1024 * 1024;
+/// Sessions of one bridge.
+const MAX_SESSIONS: usize = 10_000;
+
+/// One bridge.
+pub(super) struct Bridge {
+    config: Arc<ServerConfig>,
+    bundle: String,
+    addresses: AddressPolicy,
+    sessions: Mutex<HashMap<String, Arc<Session>>>,
+    starts: Starts,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Bridge {
+    pub(super) fn new(
+        config: Arc<ServerConfig>,
+        bundle: &str,
+        addresses: AddressPolicy,
+        (stop, tasks): (CancellationToken, TaskTracker),
+    ) -> Self {
+        Self {
+            config,
+            bundle: bundle.to_owned(),
+            addresses,
+            sessions: Mutex::default(),
+            starts: Starts::default(),
+            stop,
+            tasks,
+        }
+    }
+
+    async fn open(&self, headers: &HeaderMap) -> Result<Link, LinkError> {
+        let stop = self.stop.child_token();
+        match (self.config.transport, &self.config.command) {
+            (Transport::Sse, _) => {
+                let bundles = [self.bundle.as_str(), self.config.ca_pem.as_str()];
+                sse::open(&self.config.url, (&bundles, self.addresses), headers, stop).await
+            }
+            (_, Some(command)) => stdio::open(&self.config.name, command, &self.starts, (stop, &self.tasks)),
+            (_, None) => Err(LinkError::Stream("nothing to start".to_owned())),
+        }
+    }
+
+    fn session(&self, headers: &HeaderMap) -> Option<Arc<Session>> {
+        let id = headers.get(header::SESSION)?.to_str().ok()?;
+        let session = self.sessions.lock().ok()?.get(id).cloned();
+        session.filter(|session| !session.has_ended())
+    }
+
+    async fn post(&self, headers: &HeaderMap, body: &Bytes) -> Response {
+        let Ok(text) = std::str::from_utf8(body) else {
+            return StatusCode::BAD_REQUEST.into_response();
+        };
+        let Some(message) = server_message::read(text) else {
+            return StatusCode::BAD_REQUEST.into_response();
+        };
+        if message.method.as_deref() == Some("initialize") {
+            return self.initialize(headers, text).await;
+        }
+        let Some(session) = self.session(headers) else {
+            return StatusCode::NOT_FOUND.into_response();
+        };
+        if message.method.is_none() || message.id.is_none() {
+            return match session.tell(text).await {
+                Ok(()) => StatusCode::ACCEPTED.into_response(),
+                Err(error) => refused(error),
+            };
+        }
+        match session.call(text).await {
+            Ok(call) => answered(call).await,
+            Err(error) => refused(error),
+        }
+    }
+
+    async fn initialize(&self, headers: &HeaderMap, text: &str) -> Response {
+        let link = match self.open(headers).await {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::warn!(component = "front", server = self.config.name, %error, "Server not started");
+                return StatusCode::SERVICE_UNAVAILABLE.into_response();
+            }
+        };
+        let (session, id) = (Session::start(link), Uuid::new_v4().to_string());
+        if let Ok(mut sessions) = self.sessions.lock() {
+            sessions.retain(|_, session| !session.has_ended());
+            if sessions.len() >= MAX_SESSIONS {
+                session.end();
+                return StatusCode::SERVICE_UNAVAILABLE.into_response();
+            }
+            sessions.insert(id.clone(), Arc::clone(&session));
+        }
+        let mut response = match session.call(text).await {
+            Ok(call) => answered(call).await,
+            Err(error) => return refused(error),
+        };
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(header::SESSION, id);
+        }
+        response
+    }
+
+    fn delete(&self, headers: &HeaderMap) -> Response {
+        let Some(session) = self.session(headers) else {
+            return StatusCode::NOT_FOUND.into_response();
+        };
+        session.end();
+        if let Ok(mut sessions) = self.sessions.lock() {
+            sessions.retain(|_, session| !session.has_ended());
+        }
+        StatusCode::OK.into_response()
+    }
+
+    fn listen(&self, headers: &HeaderMap) -> Response {
+        let Some(session) = self.session(headers) else {
+            return StatusCode::NOT_FOUND.into_response();
+        };
+        let start = (session.stream(), session.ended());
+        let chunks = stream::unfold(start, |(mut stream, ended)| async move {
+            let said = tokio::select! {
+                () = ended.cancelled() => return None,
+                said = timeout(KEEP_ALIVE, stream.recv()) => said,
+            };
+            let chunk = match said {
+                Ok(Some(text)) => events::encode(None, &text),
+                Ok(None) => return None,
+                Err(_) => ": keep-alive\n\n".to_owned(),
+            };
+            Some((Ok::<_, std::convert::Infallible>(chunk), (stream, ended)))
+        });
+        with_type("text/event-stream", Body::from_stream(chunks))
+    }
+}
+
+fn refused(error: NotSent) -> Response {
+    match error {
+        NotSent::Ended => StatusCode::NOT_FOUND,
+        NotSent::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        NotSent::Unreadable => StatusCode::BAD_REQUEST,
+    }
+    .into_response()
+}
+
+fn with_type(content_type: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
+    response
+        .headers_mut()
+        .insert("content-type", HeaderValue::from_static(content_type));
+    response
+}
+
+/// JSON when the answer comes first, else an event stream that ends with it.
+async fn answered(mut call: Call) -> Response {
+    let first = match timeout(SILENCE, call.said.recv()).await {
+        Ok(Some(Said::Answer(text))) => return with_type("application/json", Body::from(text)),
+        Ok(Some(Said::Aside(text))) => text,
+        Ok(None) | Err(_) => return StatusCode::BAD_GATEWAY.into_response(),
+    };
+    let start = (Some(Said::Aside(first)), call);
+    let chunks = stream::unfold(Some(start), |running| async move {
+        let (said, mut call) = running?;
+        let said = match said {
+            Some(said) => said,
+            None => timeout(SILENCE, call.said.recv()).await.ok()??,
+        };
+        let (text, next) = match said {
+            Said::Answer(text) => (text, None),
+            Said::Aside(text) => (text, Some((None, call))),
+        };
+        Some((
+            Ok::<_, std::convert::Infallible>(events::encode(None, &text)),
+            next,
+        ))
+    });
+    with_type("text/event-stream", Body::from_stream(chunks))
+}
+
+/// Serves all bridges until `stop`.
+pub(super) async fn serve(listener: TcpListener, paths: Paths, stop: CancellationToken) {
+    let app = Router::new()
+        .route("/{path}", any(handle))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(paths);
+    let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(component = "front", %error, "Bridges ended");
+    }
+}
+
+async fn handle(
+    State(paths): State<Paths>,
+    Path(path): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let bridge = paths.load().get(&path).cloned();
+    let Some(bridge) = bridge else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    match method {
+        Method::POST => bridge.post(&headers, &body).await,
+        Method::GET => bridge.listen(&headers),
+        Method::DELETE => bridge.delete(&headers),
+        _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+    }
+}

@@ -1,0 +1,244 @@
+//! One session over a link: requests wait for their answers under ids of the bridge's own, everything else that the server
+//! says goes to the call that is running, else to the open stream.
+
+use super::link::Link;
+use crate::protocol::reply::{INTERNAL, error};
+use crate::protocol::server_message::{self, ServerMessage};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Messages that wait for one client.
+const QUEUE: usize = 256;
+/// Calls that run in one session (data-plane.md 15.1).
+const MAX_CALLS: usize = 64;
+/// A session that nobody uses ends after this time.
+const IDLE: Duration = Duration::from_secs(600);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_secs(30);
+/// A server that does not read for so long is stuck.
+const WRITE: Duration = Duration::from_secs(30);
+
+/// What a waiting call gets.
+pub(super) enum Said {
+    /// Its answer.
+    Answer(String),
+    /// Something else that the server says meanwhile.
+    Aside(String),
+}
+
+struct Waiting {
+    /// The client's id, raw.
+    id: String,
+    to: mpsc::Sender<Said>,
+}
+
+#[derive(Default)]
+struct Waits {
+    next: u64,
+    calls: HashMap<u64, Waiting>,
+    stream: Option<mpsc::Sender<String>>,
+    used: Option<Instant>,
+}
+
+/// A session.
+pub(super) struct Session {
+    outgoing: mpsc::Sender<String>,
+    waits: Mutex<Waits>,
+    end: CancellationToken,
+}
+
+/// A message could not be handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotSent {
+    /// The connection has ended.
+    Ended,
+    /// Too many calls run.
+    Busy,
+    /// It is no message.
+    Unreadable,
+}
+
+/// Takes a call out when its client is gone.
+pub(super) struct Call {
+    session: Arc<Session>,
+    number: u64,
+    /// What the server says.
+    pub(super) said: mpsc::Receiver<Said>,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Ok(mut waits) = self.session.waits.lock() {
+            waits.calls.remove(&self.number);
+        }
+    }
+}
+
+impl Session {
+    /// Takes a link over.
+    pub(super) fn start(link: Link) -> Arc<Self> {
+        let session = Arc::new(Self {
+            outgoing: link.outgoing,
+            waits: Mutex::default(),
+            end: link.end,
+        });
+        tokio::spawn(Arc::clone(&session).read(link.incoming));
+        session
+    }
+
+    /// True once the connection has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.is_cancelled()
+    }
+
+    /// Ends it.
+    pub(super) fn end(&self) {
+        self.end.cancel();
+    }
+
+    async fn read(self: Arc<Self>, mut incoming: mpsc::Receiver<String>) {
+        loop {
+            let message = tokio::select! {
+                () = self.end.cancelled() => break,
+                message = timeout(LOOK, incoming.recv()) => message,
+            };
+            match message {
+                Ok(Some(text)) => self.arrived(text),
+                Ok(None) => break,
+                Err(_) if self.is_idle() => break,
+                Err(_) => {}
+            }
+        }
+        self.end.cancel();
+        let calls = self
+            .waits
+            .lock()
+            .map(|mut waits| std::mem::take(&mut waits.calls));
+        for call in calls.into_iter().flatten().map(|(_, call)| call) {
+            let text = error(Some(&call.id), INTERNAL, "MCP server unavailable", None);
+            let _ = call.to.try_send(Said::Answer(text));
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waits.lock().is_ok_and(|waits| {
+            let quiet = waits.used.is_none_or(|used| used.elapsed() > IDLE);
+            let listening = waits.stream.as_ref().is_some_and(|stream| !stream.is_closed());
+            quiet && waits.calls.is_empty() && !listening
+        })
+    }
+
+    fn arrived(&self, text: String) {
+        let Some(message) = server_message::read(&text) else {
+            return;
+        };
+        let Ok(mut waits) = self.waits.lock() else { return };
+        if message.method.is_some() {
+            let call = waits.calls.values().find(|call| !call.to.is_closed());
+            // A client that does not keep up loses what it was told beside its answer.
+            match (call.map(|call| call.to.clone()), &waits.stream) {
+                (Some(to), _) => drop(to.try_send(Said::Aside(text))),
+                (None, Some(stream)) => drop(stream.try_send(text)),
+                (None, None) => {}
+            }
+            return;
+        }
+        let number = message.id.clone().and_then(|id| text.get(id)?.parse().ok());
+        if let (Some(range), Some(call)) = (message.id, number.and_then(|number| waits.calls.remove(&number)))
+        {
+            let _ = call.to.try_send(Said::Answer(replaced(&text, range, &call.id)));
+        }
+    }
+
+    /// Sends a request; the call's answer follows.
+    pub(super) async fn call(self: &Arc<Self>, text: &str) -> Result<Call, NotSent> {
+        let message = server_message::read(text).ok_or(NotSent::Unreadable)?;
+        let range = message.id.ok_or(NotSent::Unreadable)?;
+        let id = text.get(range.clone()).ok_or(NotSent::Unreadable)?.to_owned();
+        let (to, said) = mpsc::channel(QUEUE);
+        let number = {
+            let mut waits = self.waits.lock().map_err(|_| NotSent::Ended)?;
+            if waits.calls.len() >= MAX_CALLS {
+                return Err(NotSent::Busy);
+            }
+            waits.next += 1;
+            let number = waits.next;
+            waits.calls.insert(number, Waiting { id, to });
+            number
+        };
+        let call = Call {
+            session: Arc::clone(self),
+            number,
+            said,
+        };
+        self.write(replaced(text, range, &number.to_string())).await?;
+        Ok(call)
+    }
+
+    /// Sends a notification, or the answer to a request of the server.
+    pub(super) async fn tell(&self, text: &str) -> Result<(), NotSent> {
+        let message = server_message::read(text).ok_or(NotSent::Unreadable)?;
+        match self.cancelled(text, &message) {
+            Some(mapped) => self.write(mapped).await,
+            None => self.write(text.to_owned()).await,
+        }
+    }
+
+    /// A cancellation with the id under which the server knows the call.
+    fn cancelled(&self, text: &str, message: &ServerMessage<'_>) -> Option<String> {
+        let range = message.request_id.clone()?;
+        let id = text.get(range.clone())?;
+        let waits = self.waits.lock().ok()?;
+        let (number, _) = waits.calls.iter().find(|(_, call)| call.id == id)?;
+        Some(replaced(text, range, &number.to_string()))
+    }
+
+    async fn write(&self, text: String) -> Result<(), NotSent> {
+        if let Ok(mut waits) = self.waits.lock() {
+            waits.used = Some(Instant::now());
+        }
+        if self.has_ended() {
+            return Err(NotSent::Ended);
+        }
+        let text = one_line(text);
+        match timeout(WRITE, self.outgoing.send(text)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => {
+                self.end();
+                Err(NotSent::Ended)
+            }
+        }
+    }
+
+    /// The stream for what belongs to no call; it replaces an earlier one.
+    pub(super) fn stream(&self) -> mpsc::Receiver<String> {
+        let (to, stream) = mpsc::channel(QUEUE);
+        if let Ok(mut waits) = self.waits.lock() {
+            waits.stream = Some(to);
+        }
+        stream
+    }
+
+    /// Ends with the session.
+    pub(super) fn ended(&self) -> CancellationToken {
+        self.end.clone()
+    }
+}
+
+fn replaced(text: &str, range: std::ops::Range<usize>, by: &str) -> String {
+    let (before, after) = (text.get(..range.start), text.get(range.end..));
+    format!("{}{by}{}", before.unwrap_or_default(), after.unwrap_or_default())
+}
+
+/// Line breaks may stand between the tokens of JSON, never within one.
+fn one_line(text: String) -> String {
+    if text.contains(['\n', '\r']) {
+        text.replace(['\n', '\r'], " ")
+    } else {
+        text
+    }
+}

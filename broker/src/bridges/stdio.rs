@@ -1,0 +1,254 @@
+//! Child processes (data-plane.md 13, S25): one message is one line. A child sees nothing of the gateway's environment but
+//! a few harmless variables, lives in a process group of its own, and ends with its session or the gateway.
+
+use super::link::{Link, LinkError, QUEUE};
+use crate::config::model::ChildCommand;
+use futures::StreamExt as _;
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWriteExt as _};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Children at once (data-plane.md 15.1).
+static CHILDREN: Semaphore = Semaphore::const_new(64);
+const MAX_LINE: usize = 8 * 1024 * 1024;
+/// What a child may log per second, bytes.
+const LOG_RATE: usize = 8 * 1024;
+/// Variables that a child inherits.
+const PASSED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
+/// From the end of its input to SIGTERM.
+const GRACE: Duration = Duration::from_secs(2);
+/// From SIGTERM to SIGKILL.
+const TERMINATION: Duration = Duration::from_secs(3);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A child that lasted longer was a good one.
+const LASTING: Duration = Duration::from_secs(10);
+
+/// When the next child of a server may be started.
+#[derive(Clone, Default)]
+pub(super) struct Starts(Arc<Mutex<Option<(Instant, Duration)>>>);
+
+impl Starts {
+    fn may_start(&self) -> bool {
+        let next = self.0.lock().ok().and_then(|next| *next);
+        next.is_none_or(|(at, _)| at <= Instant::now())
+    }
+
+    /// A child that ended by itself soon after its start puts the next one off, each time for longer; the pause.
+    fn ended(&self, lasted: Duration) -> Duration {
+        let Ok(mut next) = self.0.lock() else {
+            return LONGEST_PAUSE;
+        };
+        if lasted > LASTING {
+            *next = None;
+            return FIRST_PAUSE;
+        }
+        let pause = next.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+        *next = Some((Instant::now() + pause, pause));
+        pause
+    }
+}
+
+/// Starts a child for one session. Its task is put into `tasks`, which is waited for when the gateway ends.
+pub(super) fn open(
+    name: &str,
+    command: &ChildCommand,
+    starts: &Starts,
+    (end, tasks): (CancellationToken, &TaskTracker),
+) -> Result<Link, LinkError> {
+    if !starts.may_start() {
+        return Err(LinkError::Backoff);
+    }
+    let permit = CHILDREN.try_acquire().map_err(|_| LinkError::Busy)?;
+    let mut child = start(command, Stdio::piped())?;
+    let (outgoing, lines) = mpsc::channel(QUEUE);
+    let (to, incoming) = mpsc::channel(QUEUE);
+    if let Some(stdin) = child.stdin.take() {
+        tokio::spawn(write(stdin, lines, end.clone()));
+    }
+    if let Some(stdout) = child.stdout.take() {
+        tokio::spawn(read(stdout, to, end.clone()));
+    }
+    if let Some(stderr) = child.stderr.take() {
+        tokio::spawn(log(name.to_owned(), stderr));
+    }
+    tasks.spawn(watch(
+        name.to_owned(),
+        child,
+        (end.clone(), permit),
+        starts.clone(),
+    ));
+    Ok(Link {
+        outgoing,
+        incoming,
+        end,
+    })
+}
+
+/// Keeps a program running that serves a URL by itself.
+pub(super) async fn keep_running(name: String, command: Arc<ChildCommand>, end: CancellationToken) {
+    let starts = Starts::default();
+    while !end.is_cancelled() {
+        let Ok(permit) = CHILDREN.acquire().await else {
+            return;
+        };
+        let started = Instant::now();
+        match start(&command, Stdio::null()) {
+            Ok(mut child) => {
+                for output in [
+                    child
+                        .stdout
+                        .take()
+                        .map(|out| Box::new(out) as Box<dyn AsyncRead + Send + Unpin>),
+                    child
+                        .stderr
+                        .take()
+                        .map(|out| Box::new(out) as Box<dyn AsyncRead + Send + Unpin>),
+                ] {
+                    tokio::spawn(log(
+                        name.clone(),
+                        output.unwrap_or_else(|| Box::new(tokio::io::empty())),
+                    ));
+                }
+                watch(name.clone(), child, (end.clone(), permit), Starts::default()).await;
+            }
+            Err(error) => {
+                drop(permit);
+                tracing::warn!(component = "front", server = name, %error, "Server not started");
+            }
+        }
+        let pause = starts.ended(started.elapsed());
+        tokio::select! {
+            () = end.cancelled() => {}
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+fn start(command: &ChildCommand, input: Stdio) -> Result<Child, LinkError> {
+    let mut process = Command::new(program(&command.program));
+    process
+        .args(&command.arguments)
+        .env_clear()
+        .envs(
+            PASSED
+                .iter()
+                .filter_map(|name| Some((*name, std::env::var_os(name)?))),
+        )
+        .envs(&command.environment)
+        .stdin(input)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    if let Some(folder) = &command.folder {
+        process.current_dir(folder);
+    }
+    process.spawn().map_err(|error| LinkError::Start {
+        program: command.program.clone(),
+        kind: error.kind(),
+    })
+}
+
+/// A name that is nowhere in `PATH` is looked for beside this program too.
+fn program(name: &str) -> PathBuf {
+    let plain = PathBuf::from(name);
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders).any(|folder| folder.join(name).is_file());
+    if found || name.contains('/') {
+        return plain;
+    }
+    let own = std::env::current_exe().ok();
+    let beside = own
+        .as_deref()
+        .and_then(Path::parent)
+        .map(|folder| folder.join(name));
+    beside.filter(|path| path.is_file()).unwrap_or(plain)
+}
+
+async fn write(mut stdin: ChildStdin, mut lines: mpsc::Receiver<String>, end: CancellationToken) {
+    loop {
+        let line = tokio::select! {
+            () = end.cancelled() => return,
+            line = lines.recv() => line,
+        };
+        let Some(mut line) = line else { return };
+        line.push('\n');
+        // A child that reads nothing holds only this task up; its session ends it.
+        tokio::select! {
+            () = end.cancelled() => return,
+            written = stdin.write_all(line.as_bytes()) => if written.is_err() { return },
+        }
+    }
+}
+
+async fn read(stdout: impl AsyncRead + Unpin, to: mpsc::Sender<String>, end: CancellationToken) {
+    let mut lines = FramedRead::new(stdout, LinesCodec::new_with_max_length(MAX_LINE));
+    while let Some(Ok(line)) = lines.next().await {
+        if !line.trim().is_empty() && to.send(line).await.is_err() {
+            break;
+        }
+    }
+    // No further answer can come, also when a line was too long.
+    end.cancel();
+}
+
+/// What a child says beside its messages, as far as the rate allows.
+async fn log(name: String, output: impl AsyncRead + Unpin) {
+    let mut lines = FramedRead::new(output, LinesCodec::new_with_max_length(LOG_RATE));
+    let (mut second, mut said) = (Instant::now(), 0);
+    while let Some(line) = lines.next().await {
+        if second.elapsed() > Duration::from_secs(1) {
+            (second, said) = (Instant::now(), 0);
+        }
+        match line {
+            Ok(line) if said + line.len() <= LOG_RATE => {
+                said += line.len();
+                tracing::debug!(component = "front", server = name, output = line, "Server says");
+            }
+            // Too much, or no text: it is read and dropped, so that the child does not block.
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// Waits for the end of a child, or ends it: its input is closed, then it is asked, then killed.
+async fn watch(
+    name: String,
+    mut child: Child,
+    (end, permit): (CancellationToken, SemaphorePermit<'static>),
+    starts: Starts,
+) {
+    let (started, group) = (Instant::now(), child.id());
+    let left = tokio::select! {
+        () = end.cancelled() => None,
+        left = child.wait() => left.ok(),
+    };
+    match left {
+        Some(status) => {
+            end.cancel();
+            starts.ended(started.elapsed());
+            tracing::info!(component = "front", server = name, %status, "Server process ended");
+        }
+        None => {
+            let group = group.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+            for (wait, signal) in [(GRACE, Signal::TERM), (TERMINATION, Signal::KILL)] {
+                if timeout(wait, child.wait()).await.is_ok() {
+                    break;
+                }
+                let _ = group.map(|group| kill_process_group(group, signal));
+            }
+            let _ = timeout(GRACE, child.wait()).await;
+        }
+    }
+    drop(permit);
+}
