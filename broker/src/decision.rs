@@ -261,6 +261,8 @@ pub struct Rules {
     pub capabilities: CapabilityRules,
     /// Servers that want per-user tokens get them.
     pub url_elicitation: bool,
+    /// Calls are carried out here, so that one can be held open while its client is asked.
+    pub holds_calls: bool,
 }
 
 /// The captured inputs of a client or policy (data-plane.md 8.5), read at `now` (Unix seconds).

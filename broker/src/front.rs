@@ -16,6 +16,8 @@ pub mod passing;
 pub mod patience;
 pub mod relay;
 pub mod repair;
+pub mod rounds;
+pub mod running;
 pub mod stateless;
 pub mod status;
 pub mod streams;
@@ -67,6 +69,10 @@ pub struct FrontState {
     pub streams: streams::Streams,
     /// Streams of clients without a session.
     pub listeners: listen::Listeners,
+    /// Questions of servers without sessions that clients have not answered yet.
+    pub questions: rounds::Questions,
+    /// Calls that are held open.
+    pub running: running::RunningCalls,
     /// Streams of backend sessions that may be open at once.
     pub unsolicited: Arc<Semaphore>,
     /// Health.

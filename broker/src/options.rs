@@ -73,6 +73,8 @@ pub struct Options {
     pub page_size: usize,
     /// Standalone mode.
     pub standalone: bool,
+    /// Longest wait for a client's answer to a question of a server without sessions.
+    pub bridge_wait: Duration,
     /// The front forwards calls to MCP servers itself: standalone, or `--data-path=direct`.
     pub forwards: bool,
     /// Lowest level that is logged.

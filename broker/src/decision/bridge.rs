@@ -54,6 +54,15 @@ fn named(object: &mut Object<'_>, kind: &str) {
     object.set_first("resultType", quoted(kind));
 }
 
+/// What a server asks for before it goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Key and request (JSON text with `method` and `params`).
+    pub questions: Vec<(String, String)>,
+    /// What comes back with the answers.
+    pub state: Option<String>,
+}
+
 /// What is kept of a call until its reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bridge {
@@ -196,8 +205,31 @@ impl Bridge {
         result(&self.id, &object.text())
     }
 
+    /// True when the server may ask for input by its answer, and the client is asked by requests.
+    pub fn asks_by_rounds(&self) -> bool {
+        self.client == Era::Legacy && self.server == Era::Modern && is_round_trip(&self.method)
+    }
+
+    /// What the server asks for in this answer to a call of a client with a session, when it does.
+    pub fn input(&self, text: &str) -> Option<Input> {
+        let message = Object::read(text).filter(|_| self.asks_by_rounds())?;
+        let object = message.get("result").and_then(Object::read)?;
+        if object.string("resultType").as_deref() != Some("input_required") {
+            return None;
+        }
+        let requests = object.get("inputRequests").unwrap_or("{}");
+        let members = Object::read(requests)?;
+        let questions = members.names().zip(members.values());
+        Some(Input {
+            questions: questions
+                .map(|(key, request)| (key.to_owned(), request.to_owned()))
+                .collect(),
+            state: object.string("requestState"),
+        })
+    }
+
     /// The answer to a client that cannot be asked what the server needs; `needed` names it.
-    fn not_answerable(&self, needed: &str) -> String {
+    pub fn not_answerable(&self, needed: &str) -> String {
         let text =
             format!("The MCP server needs {needed} from the client, which it cannot be asked for here");
         if self.method != "tools/call" {

@@ -10,7 +10,7 @@ use crate::aggregation::catalog::Catalog;
 use crate::aggregation::user_lists::{self, PerCaller};
 use crate::aggregation::view::{Permit, View};
 use crate::auth::keys::Keys;
-use crate::auth::session::SessionClaims;
+use crate::auth::session::{SessionClaims, capabilities};
 use crate::protocol::message::{Message, MessageError, MessageKind};
 use crate::protocol::reply::{INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, Refusal, SESSION};
 use crate::protocol::version::Era;
@@ -190,8 +190,7 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         user_token: facts.user_token.as_ref(),
         virtual_server: facts.selection.virtual_server.first(),
         bridge: stateless.then(|| bridge_of(message, facts)),
-        // Nobody holds the call open to ask the client, so it is said to offer nothing.
-        capabilities: "{}".to_owned(),
+        capabilities: offered(request.rules, claims),
     };
     forwarded(
         &call,
@@ -208,6 +207,15 @@ fn forwarded(facts_of_call: &Call<'_>, permit: &Permit<'_>, again: Option<UserTo
         context.user = again;
     }
     Decision::Forward(Box::new(forward))
+}
+
+/// What a server without sessions is told that the client can do: nothing, where nobody holds the call open to ask it.
+fn offered(rules: &Rules, claims: &SessionClaims) -> String {
+    if rules.holds_calls {
+        capabilities(&claims.cap, version::MODERN).to_string()
+    } else {
+        "{}".to_owned()
+    }
 }
 
 /// A call of a client with a session to a server without.

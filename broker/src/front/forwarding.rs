@@ -5,6 +5,7 @@ use super::FrontState;
 use super::mcp::{here, plain, refuse};
 use super::passing::{Passing, drop_hop};
 use super::repair::{Replacement, replacement};
+use super::rounds;
 use crate::decision::repair::FailedReply;
 use crate::decision::{Edits, Facts, Forward, Head, resume};
 use crate::pipeline::batch::MAX_ANSWER;
@@ -13,6 +14,7 @@ use crate::pipeline::facts::Pipeline;
 use crate::protocol::header;
 use crate::protocol::message::{self, Message, MessageError, splice};
 use crate::sessions::hairpin::as_client;
+use crate::sessions::lease::Lease;
 use crate::sessions::way::Direct;
 use crate::transport::exchange::{self, ExchangeError, Failure};
 use axum::body::{Body, Bytes};
@@ -46,10 +48,11 @@ pub struct Incoming<'a> {
 }
 
 /// A request that is on its way to a server.
-struct Outgoing {
-    method: Method,
-    headers: HeaderMap,
-    body: Bytes,
+#[derive(Clone)]
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
 }
 
 impl Forwarding {
@@ -61,6 +64,9 @@ impl Forwarding {
         headers: HeaderMap,
     ) -> Response {
         let (started, head) = (Instant::now(), incoming.head);
+        if let Some(response) = rounds::returned(state, incoming).await {
+            return response;
+        }
         let mut facts = self.pipeline.first_facts(head);
         if matches!(incoming.read, Err(MessageError::Batch)) {
             return self.batch(state, incoming, facts).await;
@@ -68,12 +74,44 @@ impl Forwarding {
         let decided = self.pipeline.message((head, incoming.read), &mut facts, started);
         match decided.await {
             Settled::Broker(_) => here(state, head, (incoming.read, incoming.body)).await,
+            Settled::Forward(forward) if rounds::is_held(&forward) => {
+                self.held(state, (incoming, &mut facts), (*forward, headers))
+                    .await
+            }
             Settled::Forward(forward) => {
+                // Until the reply has one of its own: a client may leave before it begins.
+                let lease = self.pipeline.lease(head, &forward);
                 let sent = self.sent(&forward, Method::POST, (headers, incoming.body)).await;
+                lease.into_iter().for_each(Lease::release);
                 self.replied(state, (incoming, &mut facts), (*forward, sent))
                     .await
             }
             settled => answered(settled),
+        }
+    }
+
+    /// Forwards a call whose client the server may have to be asked through; a bad reply is handled as any other.
+    async fn held(
+        &self,
+        state: &Arc<FrontState>,
+        (incoming, facts): (Incoming<'_>, &mut Facts),
+        (forward, headers): (Forward, HeaderMap),
+    ) -> Response {
+        let outgoing = outgoing(&forward, Method::POST, (headers, incoming.body));
+        let again = outgoing.clone();
+        let session = facts.claims.as_ref().map(|claims| claims.jti).unwrap_or_default();
+        let id = incoming.read.as_ref().ok().and_then(|message| message.id);
+        let running = state.running.begin(session, id.unwrap_or_default());
+        let sent = tokio::select! {
+            sent = self.send(&forward, outgoing) => sent,
+            // Nobody waits for an answer to what was cancelled.
+            () = running.cancelled.cancelled() => return plain(StatusCode::NO_CONTENT, ""),
+        };
+        match sent {
+            Ok(response) if response.status().is_success() => {
+                rounds::Held::start(state, running, (forward, again), response)
+            }
+            sent => self.replied(state, (incoming, facts), (forward, sent)).await,
         }
     }
 
@@ -109,20 +147,16 @@ impl Forwarding {
         &self,
         forward: &Forward,
         method: Method,
-        (mut headers, body): (HeaderMap, &Bytes),
+        request: (HeaderMap, &Bytes),
     ) -> Result<reqwest::Response, ExchangeError> {
-        edit(&mut headers, forward);
-        let spliced = forward.edits.splice.as_ref();
-        let spliced = spliced.and_then(|(range, text)| splice(body, range, text));
-        let outgoing = Outgoing {
-            method,
-            headers,
-            body: spliced.map_or_else(|| body.clone(), Bytes::from),
-        };
-        self.send(forward, outgoing).await
+        self.send(forward, outgoing(forward, method, request)).await
     }
 
-    async fn send(&self, forward: &Forward, outgoing: Outgoing) -> Result<reqwest::Response, ExchangeError> {
+    pub(super) async fn send(
+        &self,
+        forward: &Forward,
+        outgoing: Outgoing,
+    ) -> Result<reqwest::Response, ExchangeError> {
         let client = self.direct.client(&forward.server)?;
         let mut request = reqwest::Request::new(outgoing.method, forward.server.url.clone());
         *request.headers_mut() = outgoing.headers;
@@ -248,6 +282,18 @@ impl Forwarding {
                 }
             }
         })
+    }
+}
+
+/// A request with the edits of its decision.
+fn outgoing(forward: &Forward, method: Method, (mut headers, body): (HeaderMap, &Bytes)) -> Outgoing {
+    edit(&mut headers, forward);
+    let spliced = forward.edits.splice.as_ref();
+    let spliced = spliced.and_then(|(range, text)| splice(body, range, text));
+    Outgoing {
+        method,
+        headers,
+        body: spliced.map_or_else(|| body.clone(), Bytes::from),
     }
 }
 

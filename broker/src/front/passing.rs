@@ -59,7 +59,7 @@ pub(super) struct Passing {
 impl Passing {
     /// The way of the reply to a forwarded request.
     pub(super) fn new(pipeline: &Arc<Pipeline>, head: &Head, forward: Forward) -> Self {
-        let lease = pipeline.lease(&forward);
+        let lease = pipeline.lease(head, &forward);
         let guard = forward.edits.guard;
         let pass_challenge = guard.as_ref().is_some_and(|guard| guard.pass_challenge);
         let limit = forward.server.call_timeout;
@@ -132,7 +132,7 @@ fn rewritten(
     let chunks = stream::unfold(start, move |running| {
         let (pipeline, leg) = (Arc::clone(&pipeline), leg.clone());
         async move {
-            let (mut body, mut rewriter, lease) = running?;
+            let (mut body, mut rewriter, mut lease) = running?;
             let (chunk, end) = loop {
                 match body.frame().await {
                     Some(Ok(frame)) => match frame.into_data() {
@@ -144,6 +144,9 @@ fn rewritten(
                 }
             };
             let out = rewriter.push(&pipeline.keys, &chunk, end);
+            if let (true, Some(lease)) = (end, &mut lease) {
+                lease.done();
+            }
             for reply in out.replies {
                 pipeline.answer_server(&leg, reply);
             }

@@ -7,6 +7,7 @@ use super::methods::{invalid_params, ok};
 use crate::decision::Head;
 use crate::decision::relay::LEVELS;
 use crate::protocol::message::Message;
+use crate::protocol::object::Object;
 use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::sessions::hairpin::forwarded;
 use crate::sessions::leg::set_level_body;
@@ -68,7 +69,13 @@ pub async fn notify_all(
     (message, body): (&Message<'_>, &[u8]),
 ) {
     let method = match message.method.as_ref() {
-        "notifications/cancelled" => "notifications/cancelled",
+        "notifications/cancelled" => {
+            let params = message.params.and_then(Object::read);
+            if let Some(id) = params.as_ref().and_then(|params| params.get("requestId")) {
+                state.running.cancel(caller.claims.jti, id);
+            }
+            "notifications/cancelled"
+        }
         "notifications/roots/list_changed" if caller.claims.cap.contains('r') => {
             "notifications/roots/list_changed"
         }

@@ -128,10 +128,10 @@ pub(super) const FLAGS: &[Flag] = &[
         "ext-proc-max-message-timeout",
         "upper bound in seconds of timer extensions (60)",
     ),
-    not_built(flag(
+    flag(
         "bridge-wait",
         "seconds to wait for a client's answer in a bridge (60, at most 300)",
-    )),
+    ),
     flag("page-size", "items in one page of a list (1000)"),
     switch("standalone", "serve /mcp without Envoy"),
     flag("data-path", "ext-proc or direct"),

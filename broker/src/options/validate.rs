@@ -20,7 +20,6 @@ pub(super) fn options(flags: &RawFlags, env: &dyn Fn(&str) -> Option<String>) ->
     if !standalone && public_host.is_empty() {
         return bad("mcp-router-address", "a router needs --mcp-gateway-public-host");
     }
-    check_without_effect(&raw)?;
     let router_address = raw.address("mcp-router-address", "0.0.0.0:50051")?;
     Ok(Options {
         config_files: config_files(&raw),
@@ -60,6 +59,7 @@ pub(super) fn options(flags: &RawFlags, env: &dyn Fn(&str) -> Option<String>) ->
         )?,
         max_message_timeout: raw.duration("ext-proc-max-message-timeout", 1, 60)?,
         page_size: page_size(&raw)?,
+        bridge_wait: bridge_wait(&raw)?,
         standalone,
         forwards: standalone || raw.one_of("data-path", &["ext-proc", "direct"])? == "direct",
         log_level: log_level(&raw)?,
@@ -69,12 +69,12 @@ pub(super) fn options(flags: &RawFlags, env: &dyn Fn(&str) -> Option<String>) ->
     })
 }
 
-/// Flags whose value is only checked, because their feature is not in this build.
-fn check_without_effect(raw: &Raw<'_>) -> Checked<()> {
-    if raw.duration("bridge-wait", 1, 60)? > Duration::from_secs(300) {
+fn bridge_wait(raw: &Raw<'_>) -> Checked<Duration> {
+    let wait = raw.duration("bridge-wait", 1, 60)?;
+    if wait > Duration::from_secs(300) {
         return bad("bridge-wait", "at most 300 seconds");
     }
-    Ok(())
+    Ok(wait)
 }
 
 fn not_built(raw: &Raw<'_>) -> Vec<&'static str> {

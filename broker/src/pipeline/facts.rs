@@ -20,7 +20,7 @@ use crate::protocol::message::{Message, MessageKind};
 use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::sessions::hairpin::forwarded;
 use crate::sessions::kept::{KeptCalls, MAX_BODY};
-use crate::sessions::lease::Lease;
+use crate::sessions::lease::{Lease, Leased};
 use crate::sessions::opener::{OpenError, Opener};
 use crate::sessions::store::{BackendSession, SessionStore, StoreError};
 use crate::transport::exchange::Failure;
@@ -180,10 +180,17 @@ impl Pipeline {
         Some(number)
     }
 
-    /// What ends the backend session of a call that has one for itself; to be kept until the reply is over.
-    pub fn lease(&self, forward: &Forward) -> Option<Lease> {
-        let to = (&forward.server, &forward.backend);
-        forward.once.as_ref().map(|claims| self.opener.lease(claims, to))
+    /// What is to be kept until the reply to a forwarded call is over, when the client has no session and the server has.
+    pub fn lease(&self, head: &Head, forward: &Forward) -> Option<Lease> {
+        let bridge = forward.reply.as_ref().and_then(|plan| plan.bridge.as_ref())?;
+        let leased = Leased {
+            id: bridge.mapped.clone()?,
+            once: forward.once.as_ref().map(|claims| claims.jti),
+            server: Arc::clone(&forward.server),
+            backend: forward.backend.clone(),
+            headers: forwarded(&head.fields),
+        };
+        Some(self.opener.lease(leased))
     }
 
     /// Sends an answer of the gateway to a request that a server made on the stream of a reply.

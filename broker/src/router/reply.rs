@@ -20,13 +20,13 @@ pub struct Reply {
 pub struct ReplyStream {
     rewriter: Rewriter,
     leg: ServerLeg,
-    _lease: Option<Lease>,
+    lease: Option<Lease>,
 }
 
 impl Reply {
     /// The reply to a forwarded request; `None` when nothing is planned for it.
     pub fn new(pipeline: &Pipeline, head: &Head, forward: Forward) -> Option<Self> {
-        let lease = pipeline.lease(&forward);
+        let lease = pipeline.lease(head, &forward);
         let plan = forward.reply?;
         let leg = ServerLeg {
             server: forward.server,
@@ -49,7 +49,7 @@ impl Reply {
         let stream = ReplyStream {
             rewriter,
             leg: self.leg,
-            _lease: self.lease,
+            lease: self.lease,
         };
         Some((stream, changed))
     }
@@ -61,6 +61,9 @@ impl ReplyStream {
         let rewritten = self.rewriter.push(&router.keys, chunk, end);
         for body in rewritten.replies {
             router.answer_server(&self.leg, body);
+        }
+        if let (true, Some(lease)) = (end, &mut self.lease) {
+            lease.done();
         }
         rewritten.bytes
     }

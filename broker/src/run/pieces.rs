@@ -12,7 +12,7 @@ use crate::auth::keys::Keys;
 use crate::authn::Authenticator;
 use crate::decision::Rules;
 use crate::front::forwarding::Forwarding;
-use crate::front::{FrontState, Health, listen, streams, unsolicited};
+use crate::front::{FrontState, Health, listen, rounds, running, streams, unsolicited};
 use crate::options::Options;
 use crate::pipeline::facts::{MAX_ANSWERS, Pipeline};
 use crate::sessions::hairpin::Hairpin;
@@ -89,6 +89,7 @@ impl Pieces {
         let rules = Rules {
             max_body: options.max_request_body,
             url_elicitation: options.url_elicitation,
+            holds_calls: options.forwards,
             capabilities: CapabilityRules {
                 key: trusted.transpose().context("TRUSTED_HEADER_PUBLIC_KEY")?,
                 enforce: options.enforce_capability_filtering,
@@ -132,6 +133,8 @@ impl Pieces {
             kept: Arc::clone(&self.kept),
             streams: streams::Streams::default(),
             listeners: listen::Listeners::default(),
+            questions: rounds::Questions::new(options.bridge_wait),
+            running: running::RunningCalls::default(),
             unsolicited: Arc::new(Semaphore::new(unsolicited::MAX_STREAMS)),
             health: Arc::new(Health::default()),
             rules: self.rules.clone(),

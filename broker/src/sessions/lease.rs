@@ -1,45 +1,82 @@
-//! A backend session for one call of a caller without identity (data-plane.md 9): it ends with the reply, however that ends.
+//! The end of a call that a client without a session makes on a server with sessions (data-plane.md 9, 10.2): a client that
+//! leaves early has cancelled it, and a session that was opened for it alone ends with it.
 
 use super::opener::Opener;
 use super::store::BackendSession;
-use crate::auth::session::SessionClaims;
 use crate::config::model::ServerConfig;
+use http::HeaderMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Ends the backend session when it is dropped.
+/// What the call runs on.
+#[derive(Clone)]
+pub struct Leased {
+    /// The raw id that the server knows it by.
+    pub id: String,
+    /// The session on whose behalf it runs, when that one ends with it.
+    pub once: Option<Uuid>,
+    /// Server.
+    pub server: Arc<ServerConfig>,
+    /// Backend session.
+    pub backend: BackendSession,
+    /// Headers of the client that requests on its behalf carry.
+    pub headers: HeaderMap,
+}
+
+/// Kept until the reply is over; does what is left to do when it is dropped.
 pub struct Lease {
     opener: Arc<Opener>,
-    jti: Uuid,
-    server: Arc<ServerConfig>,
-    backend: BackendSession,
+    leased: Leased,
+    done: bool,
 }
 
 impl Opener {
-    /// The lease of a session that was opened for one call.
-    pub fn lease(
-        self: &Arc<Self>,
-        claims: &SessionClaims,
-        (server, backend): (&Arc<ServerConfig>, &BackendSession),
-    ) -> Lease {
+    /// The lease of a call.
+    pub fn lease(self: &Arc<Self>, leased: Leased) -> Lease {
         Lease {
             opener: Arc::clone(self),
-            jti: claims.jti,
-            server: Arc::clone(server),
-            backend: backend.clone(),
+            leased,
+            done: false,
         }
+    }
+}
+
+impl Lease {
+    /// Another lease of the same call takes over.
+    pub fn release(mut self) {
+        self.done = true;
+        self.leased.once = None;
+    }
+
+    /// The whole reply has passed: nothing is to be cancelled.
+    pub fn done(&mut self) {
+        self.done = true;
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let (opener, server) = (Arc::clone(&self.opener), Arc::clone(&self.server));
-        let (jti, backend) = (self.jti, self.backend.clone());
-        // Without a runtime the process is ending, and its sessions are closed by its end.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                opener.end(jti, &server, &backend).await;
-            });
+        let (opener, leased, done) = (Arc::clone(&self.opener), self.leased.clone(), self.done);
+        if done && leased.once.is_none() {
+            return;
         }
+        // Without a runtime the process is ending, and its sessions are closed by its end.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        runtime.spawn(async move {
+            let to = (leased.server.as_ref(), &leased.backend);
+            if !done {
+                let method = "notifications/cancelled";
+                let body = format!(
+                    r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"requestId":{}}}}}"#,
+                    leased.id
+                );
+                opener.relay(to, leased.headers.clone(), (method, body)).await;
+            }
+            if let Some(jti) = leased.once {
+                opener.end(jti, to.0, to.1).await;
+            }
+        });
     }
 }

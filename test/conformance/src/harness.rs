@@ -5,7 +5,7 @@
 mod baseline;
 mod cli;
 mod evidence;
-mod gateway;
+pub mod gateway;
 mod install;
 mod places;
 mod report;

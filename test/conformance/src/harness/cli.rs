@@ -38,6 +38,9 @@ enum Place {
         /// Era of the fixture behind the gateway; by default that of the suite's client.
         #[arg(long, value_enum)]
         upstream: Option<crate::fixture::EraChoice>,
+        /// Without Envoy and router: the broker's own front carries the calls (`--data-path=direct`).
+        #[arg(long)]
+        direct: bool,
         /// More flags for the broker.
         #[arg(long, value_name = "FLAG")]
         broker_flag: Vec<String>,
@@ -144,8 +147,12 @@ async fn outcomes(cli: &Cli, tools: &Tools) -> anyhow::Result<Vec<Outcome>> {
         Place::Direct => places::direct(&plan).await,
         Place::Gateway {
             upstream,
+            direct,
             broker_flag,
-        } => places::gateway(&plan, Front::Envoy, *upstream, broker_flag).await,
+        } => {
+            let front = if *direct { Front::Direct } else { Front::Envoy };
+            places::gateway(&plan, front, *upstream, broker_flag).await
+        }
         Place::Standalone {
             upstream,
             broker_flag,

@@ -1,5 +1,5 @@
-//! A gateway without Kubernetes: the fixture, broker and router in this process, and a real Envoy with the filters that the
-//! operator would give it; or the standalone gateway, without Envoy. The fixture is the only server; its prefix is empty.
+//! A gateway without Kubernetes: fixtures and the broker in this process, and a real Envoy with the filters that the operator
+//! would give it, or the broker's own front alone. For the suites one fixture is the only server, without a prefix.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,50 +20,86 @@ use crate::fixture::{self, Journal, Options, Running};
 
 use super::install::cache_root;
 
-/// The name under which Envoy knows the fixture.
-const FIXTURE_HOST: &str = "fixture.mcp.test";
+/// The names under which Envoy knows the fixtures end so.
+const FIXTURE_DOMAIN: &str = "mcp.test";
 /// Broker, Envoy and discovery of one server take a second or two.
 const START_TIME: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 /// The broker's default limit of request bodies.
 const BODY_LIMIT: u64 = 5_242_880;
 
-/// What stands before the fixture.
+/// A fixture behind the gateway.
+#[derive(Clone, Debug)]
+pub struct Behind {
+    /// Its name as a server.
+    pub name: String,
+    /// Put before the names of its tools and prompts.
+    pub prefix: String,
+    /// What it is like.
+    pub options: Options,
+}
+
+impl Behind {
+    /// The only fixture, without a prefix.
+    #[must_use]
+    pub fn only(options: Options) -> Self {
+        Self {
+            name: "fixture".to_owned(),
+            prefix: String::new(),
+            options,
+        }
+    }
+}
+
+/// What stands before the fixtures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Front {
+pub enum Front {
     /// Envoy with the router.
     Envoy,
-    /// The gateway's own front.
+    /// The broker's own front (`--data-path=direct`).
+    Direct,
+    /// The standalone gateway, which is that front without a cluster.
     Standalone,
 }
 
 /// A running gateway; it ends when this value is dropped.
-pub(crate) struct Gateway {
+pub struct Gateway {
     port: u16,
-    fixture: Running,
-    /// None when the gateway is standalone.
+    fixtures: Vec<(Behind, Running)>,
     envoy: Option<Child>,
     broker: run::Running,
     folder: tempfile::TempDir,
 }
 
 impl Gateway {
-    /// Starts everything and waits until the gateway serves the fixture.
-    pub(crate) async fn start(front: Front, fixture: Options, flags: &[String]) -> anyhow::Result<Self> {
-        let options = Options {
-            allow_host: vec![FIXTURE_HOST.to_owned()],
-            ..fixture
-        };
-        let fixture = fixture::start(options)
-            .await
-            .context("cannot start the fixture")?;
+    /// Starts everything and waits until the gateway serves the fixtures.
+    ///
+    /// # Errors
+    /// When a part does not start.
+    pub async fn start(front: Front, behind: Vec<Behind>, flags: &[String]) -> anyhow::Result<Self> {
+        let mut fixtures = Vec::new();
+        for behind in behind {
+            let options = Options {
+                allow_host: vec![host_of(&behind.name)],
+                ..behind.options.clone()
+            };
+            let running = fixture::start(options)
+                .await
+                .context("cannot start the fixture")?;
+            fixtures.push((behind, running));
+        }
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-        let port = free_port().await?;
+        let envoy_port = free_port().await?;
         let config = folder.path().join("config.yaml");
-        std::fs::write(&config, server_list(fixture.address)).context("cannot write the broker's config")?;
+        std::fs::write(&config, server_list(&fixtures)).context("cannot write the broker's config")?;
         let words = match front {
-            Front::Envoy => envoy_mode(port, &config),
-            Front::Standalone => standalone(port, &config),
+            Front::Envoy => envoy_mode(envoy_port, &config),
+            Front::Direct => {
+                let mut words = envoy_mode(envoy_port, &config);
+                words.push("--data-path=direct".to_owned());
+                words
+            }
+            Front::Standalone => standalone(&config),
         };
         let options = broker_options(words, flags)?;
         let real = Environment::real(&options);
@@ -75,16 +111,18 @@ impl Gateway {
         let broker = run::start(options, environment)
             .await
             .context("cannot start the broker")?;
-        let envoy = match broker.router {
-            None => None,
-            Some(router) => {
-                let plan = json!({"listen": port, "router": place(router), "broker": place(broker.broker), "fixture": place(fixture.address)});
-                Some(start_envoy(folder.path(), &plan)?)
+        let (port, envoy) = match front {
+            Front::Direct | Front::Standalone => (broker.broker.port(), None),
+            Front::Envoy => {
+                let router = broker.router.context("the broker has no router")?;
+                let plan =
+                    json!({"listen": envoy_port, "router": place(router), "broker": place(broker.broker)});
+                (envoy_port, Some(start_envoy(folder.path(), &plan, &fixtures)?))
             }
         };
         let mut gateway = Self {
             port,
-            fixture,
+            fixtures,
             envoy,
             broker,
             folder,
@@ -93,18 +131,37 @@ impl Gateway {
         Ok(gateway)
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Its endpoint.
+    #[must_use]
+    pub fn url(&self) -> String {
         format!("http://localhost:{}/mcp", self.port)
     }
 
-    /// What the fixture saw.
-    pub(crate) fn journal(&self) -> &Journal {
-        &self.fixture.journal
+    /// What the first fixture saw.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.fixtures.first().map(|(_, running)| &*running.journal)
+    }
+
+    /// What the fixture of this name saw.
+    #[must_use]
+    pub fn seen_by(&self, name: &str) -> Option<&Journal> {
+        let mut all = self.fixtures.iter();
+        all.find(|(behind, _)| behind.name == name)
+            .map(|(_, running)| &*running.journal)
+    }
+
+    /// The broker's `/status`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn status(&self) -> anyhow::Result<Value> {
+        let answer = reqwest::get(format!("http://{}/status", self.broker.broker)).await?;
+        Ok(answer.json().await?)
     }
 
     /// Ends Envoy, so that it writes what it still holds, and copies its log.
     pub(crate) async fn keep_log(mut self, path: &Path) -> anyhow::Result<()> {
-        let Some(envoy) = &mut self.envoy else {
+        let Some(mut envoy) = self.envoy.take() else {
             return Ok(());
         };
         if let Some(id) = envoy.id() {
@@ -125,9 +182,8 @@ impl Gateway {
         let deadline = Instant::now() + START_TIME;
         let broker = self.broker.broker;
         loop {
-            if let Some(envoy) = &mut self.envoy
-                && let Some(status) = envoy.try_wait()?
-            {
+            let ended = self.envoy.as_mut().map(Child::try_wait).transpose()?.flatten();
+            if let Some(status) = ended {
                 let log = std::fs::read_to_string(self.folder.path().join("envoy.txt")).unwrap_or_default();
                 anyhow::bail!("Envoy ended ({status}): {log}");
             }
@@ -144,28 +200,20 @@ impl Gateway {
     }
 }
 
-/// What the broker says of the fixture; nothing when it is ready.
+/// What the broker says of the first fixture that is not ready; nothing when all are.
 async fn state(broker: SocketAddr) -> Option<String> {
     let Ok(answer) = reqwest::get(format!("http://{broker}/status")).await else {
         return Some("the broker does not answer".to_owned());
     };
     let status = answer.json::<Value>().await.unwrap_or_default();
-    let server = status.pointer("/servers/0");
-    if server
-        .and_then(|server| server.get("ready"))
-        .and_then(Value::as_bool)
-        == Some(true)
-    {
-        return None;
-    }
-    let message = server
-        .and_then(|server| server.get("message"))
-        .and_then(Value::as_str);
-    Some(
-        message
-            .unwrap_or("the broker does not know the server")
-            .to_owned(),
-    )
+    let servers = status.get("servers").and_then(Value::as_array);
+    let Some(servers) = servers.filter(|servers| !servers.is_empty()) else {
+        return Some("the broker does not know the servers".to_owned());
+    };
+    let ready = |server: &&Value| server.get("ready").and_then(Value::as_bool) == Some(true);
+    let unready = servers.iter().find(|server| !ready(server))?;
+    let message = unready.get("message").and_then(Value::as_str);
+    Some(message.unwrap_or("a server is not ready").to_owned())
 }
 
 async fn free_port() -> anyhow::Result<u16> {
@@ -173,12 +221,23 @@ async fn free_port() -> anyhow::Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-fn server_list(address: SocketAddr) -> String {
-    let server = json!({
-        "name": "conformance/fixture", "url": format!("http://{address}/mcp"), "hostname": FIXTURE_HOST, "prefix": "",
-        "createdAt": "2026-01-01T00:00:00Z", "uid": "fixture",
-    });
-    json!({"servers": [server], "virtualServers": []}).to_string()
+fn host_of(name: &str) -> String {
+    format!("{name}.{FIXTURE_DOMAIN}")
+}
+
+fn server_list(fixtures: &[(Behind, Running)]) -> String {
+    let servers: Vec<Value> = fixtures
+        .iter()
+        .enumerate()
+        .map(|(position, (behind, running))| {
+            json!({
+                "name": format!("conformance/{}", behind.name), "url": format!("http://{}/mcp", running.address),
+                "hostname": host_of(&behind.name), "prefix": behind.prefix,
+                "createdAt": format!("2026-01-01T00:00:{position:02}Z"), "uid": behind.name,
+            })
+        })
+        .collect();
+    json!({"servers": servers, "virtualServers": []}).to_string()
 }
 
 fn envoy_mode(port: u16, config: &Path) -> Vec<String> {
@@ -191,11 +250,11 @@ fn envoy_mode(port: u16, config: &Path) -> Vec<String> {
     ]
 }
 
-fn standalone(port: u16, config: &Path) -> Vec<String> {
+fn standalone(config: &Path) -> Vec<String> {
     vec![
         "run".to_owned(),
         format!("--config={}", config.display()),
-        format!("--mcp-broker-public-address=127.0.0.1:{port}"),
+        "--mcp-broker-public-address=127.0.0.1:0".to_owned(),
     ]
 }
 
@@ -220,9 +279,9 @@ fn place(address: SocketAddr) -> Value {
     json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
 }
 
-fn start_envoy(folder: &Path, plan: &Value) -> anyhow::Result<Child> {
+fn start_envoy(folder: &Path, plan: &Value, fixtures: &[(Behind, Running)]) -> anyhow::Result<Child> {
     let file = folder.join("envoy.json");
-    std::fs::write(&file, bootstrap(plan).to_string())?;
+    std::fs::write(&file, bootstrap(plan, fixtures).to_string())?;
     let log = std::fs::File::create(folder.join("envoy.txt"))?;
     Process::new(envoy_binary()?)
         .args([
@@ -286,8 +345,8 @@ fn cluster(name: &str, address: &Value, http2: bool) -> Value {
     cluster
 }
 
-/// Envoy's static configuration. Every host but the fixture's leads to the gateway, so that its own check of Host is tested.
-fn bootstrap(plan: &Value) -> Value {
+/// Envoy's static configuration. Every host but those of fixtures leads to the gateway, so that its own check of Host is tested.
+fn bootstrap(plan: &Value, fixtures: &[(Behind, Running)]) -> Value {
     let at = |name: &str| plan.get(name).cloned().unwrap_or_default();
     let mut filters = vec![ext_proc_filter("router")];
     filters.extend(guard_filters("broker"));
@@ -297,6 +356,16 @@ fn bootstrap(plan: &Value) -> Value {
     }));
     let routes =
         |cluster: &str| json!([{"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}}]);
+    let mut hosts = vec![json!({"name": "gateway", "domains": ["*"], "routes": routes("broker")})];
+    let mut clusters = vec![
+        cluster("router", &at("router"), true),
+        cluster("broker", &at("broker"), false),
+    ];
+    for (behind, running) in fixtures {
+        let host = host_of(&behind.name);
+        clusters.push(cluster(&host, &place(running.address), false));
+        hosts.push(json!({"name": host, "domains": [host], "routes": routes(&host)}));
+    }
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
@@ -307,20 +376,13 @@ fn bootstrap(plan: &Value) -> Value {
                 "%REQ(:METHOD)% %REQ(:AUTHORITY)% %RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS%\n"}},
         }}],
         "http_filters": filters,
-        "route_config": {"virtual_hosts": [
-            {"name": "fixture", "domains": [FIXTURE_HOST], "routes": routes("fixture")},
-            {"name": "gateway", "domains": ["*"], "routes": routes("broker")},
-        ]},
+        "route_config": {"virtual_hosts": hosts},
     });
     let listen = json!({"socket_address": {"address": "127.0.0.1", "port_value": at("listen")}});
     json!({
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
         "static_resources": {
-            "clusters": [
-                cluster("router", &at("router"), true),
-                cluster("broker", &at("broker"), false),
-                cluster("fixture", &at("fixture"), false),
-            ],
+            "clusters": clusters,
             "listeners": [{
                 "address": listen,
                 "per_connection_buffer_limit_bytes": BODY_LIMIT + BUFFER_LIMIT_MARGIN,

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use crate::fixture::{self, Entry, EraChoice, Journal, Options, ReplyForm};
 
 use super::baseline::Baseline;
-use super::gateway::{Front, Gateway};
+use super::gateway::{Behind, Front, Gateway};
 use super::install::Tools;
 use super::report::{self, Expectation, Report};
 use super::suite::{self, Suite};
@@ -142,6 +142,7 @@ pub(crate) async fn gateway(
     let mut outcomes = Vec::new();
     let name = match front {
         Front::Envoy => "gateway",
+        Front::Direct => "gateway-direct",
         Front::Standalone => "standalone",
     };
     for (form, reply) in FORMS {
@@ -175,13 +176,17 @@ async fn through_gateway(
         url,
         suite,
     };
-    let gateway = match Gateway::start(front, fixture, flags).await {
+    let gateway = match Gateway::start(front, vec![Behind::only(fixture)], flags).await {
         Ok(gateway) => gateway,
         Err(error) => return plan.not_run(&run(""), &error),
     };
-    gateway.journal().clear();
+    if let Some(journal) = gateway.journal() {
+        journal.clear();
+    }
     let outcome = plan
-        .run(&run(&gateway.url()), || Ok(Some(gateway.journal().entries())))
+        .run(&run(&gateway.url()), || {
+            Ok(gateway.journal().map(Journal::entries))
+        })
         .await?;
     gateway
         .keep_log(&plan.results.join(place).join(suite.name()).join("envoy.txt"))
@@ -191,15 +196,11 @@ async fn through_gateway(
 
 /// Keeps a gateway up for other clients. Its address is printed.
 pub(crate) async fn serve(era: EraChoice, flags: &[String]) -> anyhow::Result<()> {
-    let gateway = Gateway::start(
-        Front::Envoy,
-        Options {
-            era,
-            ..Options::default()
-        },
-        flags,
-    )
-    .await?;
+    let fixture = Options {
+        era,
+        ..Options::default()
+    };
+    let gateway = Gateway::start(Front::Envoy, vec![Behind::only(fixture)], flags).await?;
     report::print(&format!("listening on {}\n", gateway.url()));
     tokio::signal::ctrl_c().await?;
     Ok(())
