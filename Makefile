@@ -119,8 +119,14 @@ tools: ## Install what `make test` needs beside Rust, Go, Node.js and Python (ca
 	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked --debug
 
 .PHONY: docs
-docs: ## API documentation of the crates, warnings are errors
+docs: site ## The site (target/book) and the API documentation of the crates, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+.PHONY: site
+site: ## The guides as a site in target/book; links and generated pages are checked first
+	$(CARGO) test -q -p mcp-gateway-docs --locked
+	@mdbook --version >/dev/null 2>&1 || $(CARGO) install mdbook --locked --debug
+	mdbook build docs --dest-dir $(abspath $(TARGET_DIR))/book
 
 .PHONY: run
 run: build ## Run the operator against the cluster of KUBECONFIG

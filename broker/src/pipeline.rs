@@ -5,3 +5,4 @@ pub mod audit;
 pub mod batch;
 pub mod decide;
 pub mod facts;
+pub mod span;

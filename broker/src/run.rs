@@ -13,6 +13,7 @@ use crate::kubernetes::secret::{self, ClusterAccess};
 use crate::options::Options;
 use crate::pipeline::facts::Pipeline;
 use crate::secret::Secret;
+use crate::telemetry::traces::Traces;
 use crate::transport::address::AddressPolicy;
 use crate::transport::client::install_crypto;
 use anyhow::Context as _;
@@ -89,6 +90,7 @@ pub struct Running {
     pub admin: Option<SocketAddr>,
     state: Arc<FrontState>,
     upkeep: Upkeep,
+    traces: Traces,
     endpoint_removal: Duration,
     stop_listening: CancellationToken,
     stop_background: CancellationToken,
@@ -125,6 +127,7 @@ pub async fn start(options: Options, environment: Environment) -> anyhow::Result
         router: router.as_ref().map(TcpListener::local_addr).transpose()?,
         admin: admin.as_ref().map(TcpListener::local_addr).transpose()?,
         upkeep: pieces.upkeep(&state),
+        traces: pieces.traces.clone(),
         state,
         endpoint_removal: environment.endpoint_removal,
         stop_listening: CancellationToken::new(),
@@ -291,6 +294,8 @@ impl Running {
         self.stop_background.cancel();
         self.background.close();
         let _ = timeout(LAST_TASKS, self.background.wait()).await;
+        let traces = self.traces;
+        let _ = tokio::task::spawn_blocking(move || traces.flush()).await;
         tracing::info!(component = "broker", "Stopped");
     }
 }

@@ -1,5 +1,8 @@
-//! Logs and metrics (data-plane.md 18). Nothing secret enters either.
+//! Logs, metrics and traces (data-plane.md 18). Nothing secret enters any of them.
 
+pub mod call_metrics;
 pub mod logs;
 pub mod metrics;
+pub mod refusals;
 pub mod server_metrics;
+pub mod traces;

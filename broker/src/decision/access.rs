@@ -41,7 +41,7 @@ fn refusal(why: &Unauthenticated, head: &Head, catalog: &Catalog) -> Refusal {
         }
         Unauthenticated::Missing { scopes } => unauthorized(format!("Bearer {metadata}{}", scope(scopes))),
         Unauthenticated::Invalid(error) => {
-            tracing::info!(component = "authn", reason = %error, "Token refused");
+            tracing::debug!(component = "authn", reason = %error, "Token refused");
             unauthorized(format!("Bearer error=\"invalid_token\", {metadata}"))
         }
         Unauthenticated::Scope(scopes) => Refusal::new(403, SESSION, "insufficient scope", "scope")

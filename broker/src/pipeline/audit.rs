@@ -137,7 +137,7 @@ fn arguments_digest(call: &Call<'_>) -> String {
 }
 
 /// The words of `outcome` that the metrics know.
-fn word(reason: &str) -> &'static str {
+pub fn word(reason: &str) -> &'static str {
     match reason {
         "unknown" => "not_found",
         "session" | "session_missing" | "policy" => "denied",

@@ -3,6 +3,7 @@
 
 use super::audit::{self, Outcome};
 use super::facts::{FactError, Pipeline, refused};
+use super::span;
 use crate::decision::message::{Request, judge};
 use crate::decision::{Answer, Decision, Edits, Facts, Forward, Head, resume};
 use crate::protocol::message::{Message, MessageError};
@@ -34,6 +35,7 @@ impl Pipeline {
         facts: &mut Facts,
         started: Instant,
     ) -> Settled {
+        let tracing = span::begin(&self.traces, head);
         let method = read.as_ref().map_or("none", |message| message.method.as_ref());
         let request = Request {
             head,
@@ -44,7 +46,7 @@ impl Pipeline {
         let catalog = self.published.load();
         let id = read.as_ref().ok().and_then(|message| message.id);
         let decide = |facts: &Facts| judge(&request, &catalog, facts);
-        let settled = self.settle(&decide, (head, id), facts).await;
+        let mut settled = self.settle(&decide, (head, id), facts).await;
         if let Ok(message) = read {
             self.audited((head, message, facts), &settled, started);
         }
@@ -56,6 +58,9 @@ impl Pipeline {
             }
             Settled::Answer(answer) => self.answered(method, answer, started),
             Settled::Policy(failure) => self.metrics.immediate("policy", failure.status),
+        }
+        if let Some(tracing) = tracing {
+            span::end(tracing, read, &mut settled);
         }
         settled
     }
@@ -143,6 +148,31 @@ impl Pipeline {
             keys: &self.keys,
         };
         audit::record(&call, &outcome, started.elapsed());
+        self.count_call(message, &outcome);
+    }
+
+    /// Counts a call by tool, and what a rule decided; a tool that is not in the catalog has no series of its own.
+    fn count_call(&self, message: &Message<'_>, outcome: &Outcome<'_>) {
+        let calls = &self.metrics.calls;
+        let rule = match outcome {
+            Outcome::Forwarded(forward) => &forward.rule,
+            Outcome::Answered(answer) => &answer.rule,
+        };
+        if !rule.is_empty() {
+            calls.ruled(matches!(outcome, Outcome::Forwarded(_)));
+        }
+        if message.method != "tools/call" {
+            return;
+        }
+        match outcome {
+            Outcome::Forwarded(forward) => {
+                let mut named = forward.edits.metadata.text.iter();
+                let tool = named.find(|(name, _)| *name == "tool");
+                let tool = tool.map(|(_, tool)| tool.as_str()).unwrap_or_default();
+                calls.tool(&forward.server.name, tool, "forwarded");
+            }
+            Outcome::Answered(answer) => calls.unnamed(audit::word(answer.refusal.reason)),
+        }
     }
 
     /// Counts a decision: method, route and outcome.
@@ -161,12 +191,7 @@ impl Pipeline {
             "client_error"
         };
         self.count((method, "immediate", outcome), started);
-        tracing::debug!(
-            component = "router",
-            method,
-            reason = refusal.reason,
-            status = refusal.status,
-            "Request answered"
-        );
+        let (reason, status) = (refusal.reason, refusal.status);
+        self.metrics.refusals.refused(method, reason, status);
     }
 }

@@ -57,6 +57,8 @@ pub struct Pipeline {
     pub answers: Arc<Semaphore>,
     /// Metrics.
     pub metrics: Arc<crate::telemetry::metrics::Metrics>,
+    /// Traces.
+    pub traces: crate::telemetry::traces::Traces,
 }
 
 /// Purpose of the mark of a call that the gateway sends once more.

@@ -3,7 +3,7 @@
 
 use super::reply::{Reply, ReplyStream};
 use super::translate;
-use crate::decision::head::{self, HeadDecision};
+use crate::decision::head::{self, HairpinCheck, HeadDecision};
 use crate::decision::{Answer, Facts, Forward, Head};
 use crate::pipeline::batch::MAX_ANSWER;
 use crate::pipeline::decide::Settled;
@@ -96,6 +96,9 @@ impl Machine {
                 self.answer(head.method(), &refused(refusal, None, None))
             }
             HeadDecision::Text(status, text) => {
+                if matches!(hairpin, HairpinCheck::Invalid) {
+                    self.router.metrics.calls.refused("hairpin");
+                }
                 self.router.metrics.immediate("text", status);
                 translate::text(status, text)
             }

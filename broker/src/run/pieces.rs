@@ -23,6 +23,7 @@ use crate::sessions::shared::SharedStore;
 use crate::sessions::store::SessionStore;
 use crate::sessions::way::{Direct, Way};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
 use crate::transport::address::AddressPolicy;
 use crate::upstreams::connection::ConnectionSettings;
 use anyhow::Context as _;
@@ -44,6 +45,7 @@ pub(super) struct Pieces {
     pub(super) kept: Arc<KeptCalls>,
     pub(super) user_lists: Arc<UserLists>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) traces: Traces,
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) rules: Rules,
 }
@@ -103,6 +105,7 @@ impl Pieces {
             kept: Arc::default(),
             user_lists: Arc::new(lists),
             metrics,
+            traces: Traces::from_environment(),
             authenticator: Arc::new(Authenticator::new(addresses, resource(options))),
             rules,
         })
@@ -168,6 +171,7 @@ impl Pieces {
             rules: self.rules.clone(),
             open_deadline: OPEN_DEADLINE.min(options.message_timeout.saturating_sub(ROUTER_MARGIN)),
             metrics: Arc::clone(&self.metrics),
+            traces: self.traces.clone(),
         })
     }
 

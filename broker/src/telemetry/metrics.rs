@@ -1,5 +1,7 @@
 //! Prometheus metrics (data-plane.md 18.2). Labels are bounded: known methods and configured servers only.
 
+use super::call_metrics::CallMetrics;
+use super::refusals::RefusalLog;
 use super::server_metrics::{ServerGauges, ServerMetrics};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -89,6 +91,10 @@ pub struct Metrics {
     config: Family<HashLabel, Gauge>,
     /// Metrics by server.
     pub servers: ServerMetrics,
+    /// Metrics by tool, and of decisions about callers.
+    pub calls: CallMetrics,
+    /// The log of what is counted as refused.
+    pub refusals: RefusalLog,
     store_seconds: Histograms<OperationLabel>,
     store_errors: Family<OperationLabel, Counter>,
     reloads: Family<ResultLabel, Counter>,
@@ -113,6 +119,8 @@ impl Default for Metrics {
             init_seconds: histograms(),
             config: Family::default(),
             servers: ServerMetrics::default(),
+            calls: CallMetrics::default(),
+            refusals: RefusalLog::default(),
             store_seconds: histograms(),
             store_errors: Family::default(),
             reloads: Family::default(),
@@ -130,6 +138,7 @@ impl Metrics {
         self.register_router(&mut registry);
         self.register_broker(&mut registry);
         self.servers.register(&mut registry);
+        self.calls.register(&mut registry);
         registry
     }
 
@@ -250,6 +259,7 @@ impl Metrics {
 
     /// Counts an answer of the router itself.
     pub fn immediate(&self, reason: &str, status: u16) {
+        self.calls.refused(reason);
         self.immediate
             .get_or_create(&ImmediateLabels {
                 reason: reason.to_owned(),

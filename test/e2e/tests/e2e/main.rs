@@ -18,6 +18,7 @@ mod admission_serving;
 mod authorization;
 mod clients;
 mod command_line;
+mod guides;
 mod healing;
 mod isolation;
 mod least_privilege;
