@@ -343,16 +343,17 @@ fn shortened(text: &str) -> String {
     line.chars().take(SHORT).chain(['…']).collect()
 }
 
-/// The content of a tool's result.
+/// The content of a tool's result. Structured content is the same once more, unless nothing else is there.
 fn content(out: &mut impl Write, result: &Value) -> io::Result<()> {
     let blocks = result.get("content").and_then(Value::as_array);
-    for block in blocks.into_iter().flatten() {
+    let blocks = blocks.map(Vec::as_slice).unwrap_or_default();
+    for block in blocks {
         self::block(out, block)?;
     }
-    if let Some(structured) = result.get("structuredContent") {
-        writeln!(out, "{structured:#}")?;
+    match result.get("structuredContent") {
+        Some(structured) if blocks.is_empty() => writeln!(out, "{structured:#}"),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn messages(out: &mut impl Write, result: &Value) -> io::Result<()> {
@@ -415,6 +416,19 @@ mod tests {
             Value::Object(object),
             json!({"a": 19, "b": 23, "city": "Rome", "deep": {"x": [1]}, "quoted": "7"})
         );
+    }
+
+    #[test]
+    fn a_result_is_printed_once() {
+        let printed = |result: &Value| {
+            let mut out = Vec::new();
+            content(&mut out, result).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let both = json!({"content": [{"type": "text", "text": "42"}], "structuredContent": {"result": 42}});
+        assert_eq!(printed(&both), "42\n");
+        let structured = json!({"content": [], "structuredContent": {"result": 42}});
+        assert!(printed(&structured).contains("\"result\": 42"));
     }
 
     #[test]
