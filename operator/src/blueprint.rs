@@ -28,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) namespace: String,
     /// ClusterRole that owns the webhook configurations.
     pub(crate) webhook_configuration_owner: Option<String>,
+    /// Name of OLM's OperatorCondition, when OLM installed this operator.
+    pub(crate) operator_condition: Option<String>,
 }
 
 /// One accepted extension with everything that its children show.

@@ -14,7 +14,7 @@ use mcp_gateway_api::object_key::ObjectKey;
 
 use crate::{
     blueprint::Settings, brokers::Namespace, cache::Cache, events::Events, kinds::Kind, metrics::Metrics,
-    queue::Queue, rollouts::Rollouts, snapshot::Snapshot,
+    queue::Queue, reconcile::upgradeable::Takeover, rollouts::Rollouts, snapshot::Snapshot,
 };
 
 /// Shared state of the process.
@@ -32,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) uninstalling: Arc<AtomicBool>,
     /// Which brokers may roll to another image.
     pub(crate) rollouts: Rollouts,
+    /// Whether everything was evaluated once.
+    pub(crate) takeover: Takeover,
     snapshot: Mutex<Option<Arc<Snapshot>>>,
     brokers: Mutex<BTreeMap<String, Namespace>>,
 }
@@ -71,6 +73,7 @@ impl Context {
             status_interval,
             uninstalling: Arc::default(),
             rollouts: Rollouts::default(),
+            takeover: Takeover::default(),
             snapshot: Mutex::new(None),
             brokers: Mutex::new(BTreeMap::new()),
         }

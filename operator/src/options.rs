@@ -74,6 +74,8 @@ pub struct Environment {
     pub pod: Option<String>,
     /// ClusterRole that owns the webhook configurations which the operator makes, so that they go with the release.
     pub webhook_configuration_owner: Option<String>,
+    /// Name of the OperatorCondition in the own namespace (olm.md 2.4); OLM sets it, nobody else does.
+    pub operator_condition: Option<String>,
 }
 
 impl Environment {
@@ -101,6 +103,7 @@ impl Environment {
                 .unwrap_or_else(|| "mcp-system".to_owned()),
             pod: named("POD_NAME"),
             webhook_configuration_owner: named("WEBHOOK_CONFIGURATION_OWNER"),
+            operator_condition: named("OPERATOR_CONDITION_NAME"),
         }
     }
 }

@@ -43,6 +43,8 @@ pub(crate) enum WorkItem {
     WebhookCertificates,
     /// The webhook configurations beside those that OLM makes.
     SupplementaryWebhooks,
+    /// What OLM is told about upgrades.
+    Upgradeable,
 }
 
 impl WorkItem {
@@ -60,6 +62,7 @@ impl WorkItem {
             Self::Claims => "Claims",
             Self::WebhookCertificates => "WebhookCertificates",
             Self::SupplementaryWebhooks => "SupplementaryWebhooks",
+            Self::Upgradeable => "Upgradeable",
         }
     }
 
@@ -74,7 +77,9 @@ impl WorkItem {
             | Self::ListenerStatus(key)
             | Self::RouteStatus(key) => key.to_string(),
             Self::Brokers(namespace) => namespace.clone(),
-            Self::Claims | Self::WebhookCertificates | Self::SupplementaryWebhooks => String::new(),
+            Self::Claims | Self::WebhookCertificates | Self::SupplementaryWebhooks | Self::Upgradeable => {
+                String::new()
+            }
         }
     }
 }
@@ -172,6 +177,20 @@ impl Queue {
         }
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    /// True when nothing failed, runs or is due soon, beside what OLM is told: only looks at a later time are left.
+    pub(crate) fn is_settled(&self) -> bool {
+        let soon = Instant::now() + COALESCE;
+        let state = self.lock();
+        let mut due = state
+            .due
+            .iter()
+            .filter(|(_, due)| due.time <= soon)
+            .map(|(item, _)| item);
+        let counts = |item: &WorkItem| *item != WorkItem::Upgradeable;
+        let busy = due.any(counts) || state.running.iter().any(counts);
+        !busy && !state.failures.keys().any(counts)
     }
 
     /// Forgets everything that waits: this replica leads no more.

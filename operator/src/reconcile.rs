@@ -17,6 +17,7 @@ pub(crate) mod registration;
 pub(crate) mod route_status;
 pub(crate) mod status;
 pub(crate) mod supplementary;
+pub(crate) mod upgradeable;
 pub(crate) mod virtual_server;
 pub(crate) mod webhook;
 
@@ -97,6 +98,7 @@ pub(crate) async fn run(context: Arc<Context>, item: &WorkItem) -> Outcome {
         WorkItem::Claims => claims::reconcile(&context).await,
         WorkItem::WebhookCertificates => webhook::reconcile(&context).await,
         WorkItem::SupplementaryWebhooks => supplementary::reconcile(&context).await,
+        WorkItem::Upgradeable => upgradeable::reconcile(&context).await,
     };
     let (outcome, label) = match &result {
         Ok(outcome) => (*outcome, "ok"),

@@ -124,6 +124,7 @@ fn context(options: &Options, environment: &Environment, client: Client) -> anyh
             cluster_domain: options.cluster_domain.clone(),
             namespace: environment.namespace.clone(),
             webhook_configuration_owner: environment.webhook_configuration_owner.clone(),
+            operator_condition: environment.operator_condition.clone(),
         }),
         http,
         status_interval: options.status_interval,
@@ -253,7 +254,11 @@ impl Work {
     fn start(&self) {
         let queue = &self.context.queue;
         queue.add(self.context.cache.everything());
-        queue.add([WorkItem::Claims, WorkItem::SupplementaryWebhooks]);
+        queue.add([
+            WorkItem::Claims,
+            WorkItem::SupplementaryWebhooks,
+            WorkItem::Upgradeable,
+        ]);
         if self.options.webhook_certs == WebhookCerts::Managed {
             queue.add([WorkItem::WebhookCertificates]);
         }

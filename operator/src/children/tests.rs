@@ -36,6 +36,7 @@ pub(crate) fn blueprint(spec: &Value) -> Blueprint {
         settings: Arc::new(Settings {
             broker_image: "broker:1".to_owned(),
             webhook_configuration_owner: None,
+            operator_condition: None,
             broker_log_level: None,
             cluster_domain: "cluster.local".to_owned(),
             namespace: "mcp-system".to_owned(),
