@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
-VERSION ?= 0.1.0
+VERSION ?= 0.2.0
 export CARGO_TERM_COLOR ?= auto
 # A failed test says what it waited for; forty frames of the runtime above it would hide that.
 export RUST_LIB_BACKTRACE ?= 0

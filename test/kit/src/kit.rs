@@ -257,16 +257,16 @@ impl Kit {
         std::fs::write(&file, delay.as_millis().to_string()).map_err(io(&file))
     }
 
-    /// Adds an image (by repository, without tag) to the node's table, or replaces it.
+    /// Adds an image to the node's table, or replaces it: by repository (any tag and digest) or by one whole reference.
     ///
     /// # Errors
     /// When the table's file cannot be read or written.
-    pub fn add_image(&self, repository: &str, image: &Image) -> Result<(), KitError> {
+    pub fn add_image(&self, name: &str, image: &Image) -> Result<(), KitError> {
         let file = self.state.images();
         let text = std::fs::read(&file).unwrap_or_else(|_| b"{}".to_vec());
         let write = || -> std::io::Result<()> {
             let mut table: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&text)?;
-            table.insert(repository.to_owned(), serde_json::to_value(image)?);
+            table.insert(name.to_owned(), serde_json::to_value(image)?);
             std::fs::write(&file, serde_json::to_vec(&table)?)
         };
         write().map_err(io(&file))

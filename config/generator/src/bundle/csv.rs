@@ -82,7 +82,8 @@ fn about(inputs: &Inputs) -> Value {
 fn annotations(inputs: &Inputs) -> anyhow::Result<Value> {
     let mut annotations = json!({
         "alm-examples": serde_json::to_string_pretty(&inputs.examples)?,
-        "capabilities": "Basic Install",
+        // `make e2e-install` upgrades from the released bundle under load.
+        "capabilities": "Seamless Upgrades",
         "categories": "AI/Machine Learning, Networking",
         "containerImage": inputs.image("operator")?,
         "createdAt": rfc3339(inputs.epoch),

@@ -1,4 +1,5 @@
-//! Which local program stands for a container image. Images are known by their repository, whatever the tag or digest.
+//! Which local program stands for a container image. Images are known by their repository, whatever the tag or digest; an
+//! addition may be for one whole reference.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -87,7 +88,8 @@ impl ImageTable {
     pub(crate) fn find(&self, reference: &str) -> Result<Image, ImageError> {
         let repository = repository(reference);
         let added = self.read_additions()?;
-        if let Some(image) = added.get(repository).or_else(|| self.builtin.get(repository)) {
+        let exact = added.get(reference).or_else(|| added.get(repository));
+        if let Some(image) = exact.or_else(|| self.builtin.get(repository)) {
             return Ok(image.clone());
         }
         let known: Vec<&str> = self
@@ -201,6 +203,13 @@ mod tests {
         let table = table(file.clone());
         std::fs::write(&file, r#"{"nginx": {"entrypoint": ["/bin/sh"]}}"#).unwrap();
         assert_eq!(table.find("nginx:1").unwrap().entrypoint, ["/bin/sh"]);
+        std::fs::write(
+            &file,
+            r#"{"a/broker@sha256:00": {"entrypoint": ["/old"]}, "a/broker": {"entrypoint": ["/new"]}}"#,
+        )
+        .unwrap();
+        assert_eq!(table.find("a/broker@sha256:00").unwrap().entrypoint, ["/old"]);
+        assert_eq!(table.find("a/broker@sha256:01").unwrap().entrypoint, ["/new"]);
         std::fs::write(&file, "{").unwrap();
         assert!(matches!(table.find("nginx:1"), Err(ImageError::Additions(..))));
     }

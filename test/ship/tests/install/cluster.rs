@@ -66,3 +66,9 @@ pub(crate) fn clear(sites: &[&str]) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Says something that the reader of a run should see.
+#[expect(clippy::print_stderr, reason = "a test that skips or measures says so")]
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
+}

@@ -5,7 +5,10 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context, ensure};
 use mcp_gateway_e2e::{Site, apply, get, kubectl, kubectl_with};
 use mcp_gateway_kit::eventually;
-use mcp_gateway_ship::{chart::Rendered, helm::Helm};
+use mcp_gateway_ship::{
+    chart::Rendered,
+    helm::{Helm, root},
+};
 use serde_json::json;
 
 use crate::{
@@ -62,6 +65,16 @@ async fn life(helm: Helm, name: &str) -> anyhow::Result<()> {
     site.wait_ready("mcpge/mcp-gateway -n mcp-system")?;
     call(&site, "weather").await?;
 
+    // What NOTES says about CRDs before an upgrade: Helm's own writes do not stand in the way.
+    ensure!(
+        notes.contains("kubectl apply --server-side --force-conflicts -k config/crd"),
+        "{notes}"
+    );
+    let crds = root().join("config/crd");
+    kubectl(&format!(
+        "apply --server-side --force-conflicts -k {}",
+        crds.display()
+    ))?;
     combinations(helm, name)?;
     let team = Site::create(&other)?;
     apply(&team.extension(&other, "ext", "mcp", ""))?;
@@ -130,8 +143,18 @@ fn combinations(helm: Helm, name: &str) -> anyhow::Result<()> {
         format!("gateway.namespace={namespace}"),
         format!("mcpGatewayExtension.gatewayRef.namespace={namespace}"),
     ];
-    let combinations: [&[&str]; 5] = [
+    let combinations: [&[&str]; 6] = [
         &[],
+        &[
+            "controller.replicas=2",
+            "webhook.replicas=3",
+            "resources.limits.memory=1Gi",
+            "tolerations[0].operator=Exists",
+            "nodeSelector.disk=ssd",
+            "imagePullSecrets[0].name=pull",
+            "podAnnotations.note=y",
+            "fullnameOverride=other",
+        ],
         &[
             "networkPolicy.enabled=true",
             "webhook.certs=external",
@@ -147,12 +170,19 @@ fn combinations(helm: Helm, name: &str) -> anyhow::Result<()> {
             "gateway.create=true",
             "gateway.nodePort.create=true",
             "gateway.nodePort.statusPort.enabled=true",
+            "gateway.additionalListeners[0].name=extra",
+            "gateway.additionalListeners[0].port=9090",
+            "gateway.additionalListeners[0].protocol=HTTP",
         ],
         &[
             "mcpGatewayExtension.httpRouteManagement=Disabled",
             "mcpGatewayExtension.urlElicitation=Enabled",
             "mcpGatewayExtension.logLevel=debug",
             "mcpGatewayExtension.maxBodyBytes=8388608",
+            "mcpGatewayExtension.networkPolicyManagement=Disabled",
+            "mcpGatewayExtension.sessionStore.secretName=redis",
+            "mcpGatewayExtension.caCertBundleRef.name=ca",
+            "gateway.privateHost=gw.ns.svc:8080",
             "mcpGatewayExtension.trustedHeadersKey.secretName=key",
             "mcpGatewayExtension.oauthProtectedResource.authorizationServers={https://idp.example.com}",
         ],

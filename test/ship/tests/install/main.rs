@@ -2,10 +2,17 @@
 //! says. One after the other, since an operator works for the whole cluster. Run it by `make e2e`.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod bundle;
+#[path = "../../../cases/admission.rs"]
+#[expect(dead_code, reason = "verdicts are for other suites")]
+mod cases;
 mod cluster;
 mod helm;
 mod isolated;
+mod load;
 mod olm;
+mod schemas;
+mod stored;
 
 use tokio::sync::Mutex;
 

@@ -1,215 +1,210 @@
-//! The bundle, installed as OLM does it: exactly the CSV's Deployments, accounts, rules and webhook definitions, OLM's Service and
-//! certificate (SEC1 key, mounted twice), configurations for the namespaces of the OperatorGroup (olm.md 1.4–1.7).
+//! What OLM does with a bundle, without OLM: exactly the CSV's Deployments, accounts, rules and webhook definitions as objects,
+//! OLM's Service and certificate (SEC1 key, mounted twice), configurations for the namespaces of the OperatorGroup, the
+//! OperatorCondition, and the order of an upgrade (olm.md 1.4–1.7, 2.2, 2.4).
 
-use std::{env, fs, path::PathBuf, process::Command};
+pub(crate) mod certificate;
+
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, ensure};
-use base64::{Engine, engine::general_purpose::STANDARD};
-use mcp_gateway_e2e::{Site, apply, kubectl, kubectl_with, refused};
+use mcp_gateway_e2e::{apply, get, kubectl, kubectl_with};
 use mcp_gateway_ship::helm::root;
 use serde_json::{Value, json};
 
-use crate::{
-    CLUSTER,
-    cluster::{brokers, clear, prepare, program},
-};
+use certificate::Pair;
 
-const NAMESPACE: &str = "mcp-system";
+/// Namespace of the operator, and target of the OperatorGroup.
+pub(crate) const NAMESPACE: &str = "mcp-system";
 const SERVICE: &str = "mcp-gateway-webhook-service";
 const CERTIFICATE: &str = "mcp-gateway-webhook-service-cert";
 /// The label that OLM puts on the namespaces of an OperatorGroup.
 const GROUP: &str = "olm.operatorgroup.uid/5a1f0c0e-0000-4000-8000-000000000001";
 
-#[tokio::test]
-async fn o10_what_the_bundle_says_works_and_gateways_outlive_it() -> anyhow::Result<()> {
-    let _alone = CLUSTER.lock().await;
-    prepare()?;
-    let site = Site::create("olm")?;
-    let csv = csv()?;
-    let mine = install(&csv)?;
-    kubectl(&format!(
-        "wait --for=condition=Available deployment --all -n {NAMESPACE} --timeout=120s"
-    ))?;
+/// A bundle on disk.
+pub(crate) struct Bundle {
+    folder: PathBuf,
+    /// Its ClusterServiceVersion.
+    pub(crate) csv: Value,
+}
 
-    examples(&csv)?;
-    // A team outside of the OperatorGroup is served.
-    apply(&site.extension("olm", "ext", "mcp", ""))?;
-    site.wait_ready("mcpge/ext -n olm")?;
-    site.server("weather")?;
-    site.register("weather", "w_")?;
-    site.wait_ready("mcpsr/weather -n olm-servers")?;
-    call(&site).await?;
-    // Admission decides in the namespaces of the OperatorGroup.
-    let first = site
-        .extension(NAMESPACE, "one", "other", "")
-        .replace("name: gw, namespace: olm-gw", "name: none");
-    apply(&first)?;
-    let second = refused(&first.replace("name: one", "name: two"))?;
-    ensure!(second.contains("only one per namespace allowed"), "{second}");
-    kubectl(&format!("delete mcpge one -n {NAMESPACE} --timeout=60s"))?;
-
-    let before = brokers("olm")?;
-    let released = Command::new(program())
-        .args(["uninstall", "--namespace", NAMESPACE])
-        .output()?;
-    ensure!(
-        released.status.success(),
-        "{}",
-        String::from_utf8_lossy(&released.stderr)
-    );
-    for object in &mine {
-        kubectl(&format!("delete {object} --ignore-not-found --timeout=60s"))?;
+impl Bundle {
+    /// That of this tree.
+    pub(crate) fn candidate() -> anyhow::Result<Self> {
+        Self::read(root().join("bundle"))
     }
-    kubectl("annotate mcpge/ext -n olm edited=yes")?;
-    call(&site).await?;
-    assert_eq!(
-        brokers("olm")?,
-        before,
-        "deleting the CSV must not touch gateways"
-    );
-    clear(&["olm"])
-}
 
-#[tokio::test]
-async fn olm_s_own_schemas_accept_csv_catalog_group_and_subscription() -> anyhow::Result<()> {
-    let _alone = CLUSTER.lock().await;
-    let Some(crds) = env::var_os("MCPGW_OLM_CRDS").map(PathBuf::from) else {
-        writeln(&"SKIPPED: MCPGW_OLM_CRDS does not name a folder with OLM's CRDs");
-        return Ok(());
-    };
-    prepare()?;
-    kubectl(&format!("apply --server-side -f {}", crds.display()))?;
-    for namespace in [NAMESPACE, "openshift-marketplace"] {
-        apply(
-            &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}).to_string(),
-        )?;
+    /// The released ones, oldest first.
+    pub(crate) fn released() -> anyhow::Result<Vec<Self>> {
+        let mut bundles = fs::read_dir(root().join("bundle/released"))?
+            .filter_map(Result::ok)
+            .filter(|entry| entry.path().is_dir())
+            .map(|entry| Self::read(entry.path()))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let version = |bundle: &Self| -> Vec<u64> {
+            let text = bundle.csv["spec"]["version"].as_str().unwrap();
+            text.split('.').map(|part| part.parse().unwrap()).collect()
+        };
+        bundles.sort_by_key(version);
+        Ok(bundles)
     }
-    kubectl("wait --for=condition=Established crd --all --timeout=60s")?;
-    let mut csv = csv()?;
-    csv["metadata"]["namespace"] = json!(NAMESPACE);
-    kubectl_with(
-        &[
-            "apply",
-            "--server-side",
-            "--dry-run=server",
-            "--validate=strict",
-            "-f",
-            "-",
-        ],
-        &csv.to_string(),
-    )?;
-    let config = root().join("config/olm");
-    kubectl(&format!(
-        "apply --server-side --dry-run=server --validate=strict -k {}",
-        config.display()
-    ))?;
-    for namespace in [NAMESPACE, "openshift-marketplace"] {
-        kubectl(&format!("delete namespace {namespace} --timeout=60s"))?;
+
+    fn read(folder: PathBuf) -> anyhow::Result<Self> {
+        let path = folder.join("manifests/mcp-gateway.clusterserviceversion.yaml");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Ok(Self {
+            csv: serde_saphyr::from_str(&text)?,
+            folder,
+        })
     }
-    kubectl(&format!("delete -f {} --timeout=60s", crds.display())).map(drop)
-}
 
-/// The examples and the resource that the console offers first are accepted, webhooks included.
-fn examples(csv: &Value) -> anyhow::Result<()> {
-    let annotation = |name: &str| csv["metadata"]["annotations"][name].as_str().unwrap().to_owned();
-    let mut examples: Vec<Value> = serde_json::from_str(&annotation("alm-examples"))?;
-    examples.push(serde_json::from_str(&annotation(
-        "operatorframework.io/initialization-resource",
-    ))?);
-    for example in &mut examples {
-        example["metadata"]["namespace"] = json!(NAMESPACE);
-        kubectl_with(
-            &["create", "--dry-run=server", "--validate=strict", "-f", "-"],
-            &example.to_string(),
-        )
-        .with_context(|| format!("example {}", example["kind"]))?;
+    /// Name of the CSV, and of its OperatorCondition.
+    pub(crate) fn name(&self) -> &str {
+        self.csv["metadata"]["name"].as_str().unwrap()
     }
-    Ok(())
-}
 
-#[expect(clippy::print_stderr, reason = "a test that skips says so")]
-fn writeln(text: &dyn std::fmt::Display) {
-    eprintln!("{text}");
-}
+    /// What it asks for in `relatedImages`: the reference of the part `name`.
+    pub(crate) fn image(&self, name: &str) -> &str {
+        let images = self.csv["spec"]["relatedImages"].as_array().unwrap();
+        let found = images.iter().find(|image| image["name"] == name);
+        found.unwrap()["image"].as_str().unwrap()
+    }
 
-fn csv() -> anyhow::Result<Value> {
-    let path = root().join("bundle/manifests/mcp-gateway.clusterserviceversion.yaml");
-    Ok(serde_saphyr::from_str(&fs::read_to_string(path)?)?)
-}
-
-async fn call(site: &Site) -> anyhow::Result<()> {
-    let mut client = site.client().await?;
-    client.initialize().await?;
-    let result = client.call("w_add", json!({"a": 19, "b": 23})).await?;
-    assert_eq!(result["content"][0]["text"], "42", "{result}");
-    Ok(())
-}
-
-/// Applies everything; returns what the deletion of the CSV deletes, as `kind/name -n namespace`.
-fn install(csv: &Value) -> anyhow::Result<Vec<String>> {
-    for entry in fs::read_dir(root().join("bundle/manifests"))? {
-        let path = entry?.path();
-        let text = fs::read_to_string(&path)?;
-        if text.contains("kind: CustomResourceDefinition") {
-            kubectl(&format!("apply --server-side -f {}", path.display()))?;
+    /// Puts its CRDs into the place of whatever is there, as OLM does.
+    pub(crate) fn crds(&self) -> anyhow::Result<()> {
+        for (name, text) in self.manifests("CustomResourceDefinition")? {
+            if kubectl(&format!("get -f {}", name.display())).is_ok() {
+                kubectl_with(&["replace", "-f", "-"], &text)?;
+            } else {
+                kubectl_with(&["create", "-f", "-"], &text)?;
+            }
         }
+        kubectl("wait --for=condition=Established crd --all --timeout=60s").map(drop)
     }
-    let (authority, pair) = certificate()?;
-    let mut objects = vec![pair, service(), budget()?];
-    objects.extend(accounts(csv));
-    objects.extend(deployments(csv));
-    objects.extend(configurations(csv, &authority));
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": {GROUP: ""}}});
-    apply(&namespace.to_string())?;
+
+    fn manifests(&self, kind: &str) -> anyhow::Result<Vec<(PathBuf, String)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.folder.join("manifests"))? {
+            let path = entry?.path();
+            let text = fs::read_to_string(&path)?;
+            if text.lines().any(|line| line == format!("kind: {kind}")) {
+                found.push((path, text));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Everything that goes with the CSV: what only this version has.
+    fn own_objects(&self, authority: &str) -> Vec<Value> {
+        let mut objects = accounts(&self.csv);
+        objects.extend(granted_by_olm(&self.csv));
+        objects.extend(configurations(&self.csv, authority));
+        objects
+    }
+
+    /// Installs it: CRDs, then all that the CSV says.
+    pub(crate) fn install(&self, pair: &Pair) -> anyhow::Result<()> {
+        self.crds()?;
+        apply(
+            &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": {GROUP: ""}}}).to_string(),
+        )?;
+        for (_, text) in self.manifests("PodDisruptionBudget")? {
+            kubectl_with(&["apply", "-n", NAMESPACE, "-f", "-"], &text)?;
+        }
+        apply_all(&[pair.secret.clone(), service()])?;
+        self.settle(pair)
+    }
+
+    /// Accounts, condition, configurations and Deployments, and the wait for `Succeeded`.
+    fn settle(&self, pair: &Pair) -> anyhow::Result<()> {
+        apply_all(&self.own_objects(&pair.authority))?;
+        if kubectl(&format!("get operatorcondition {} -n {NAMESPACE}", self.name())).is_err() {
+            apply(&condition(self.name(), &[]).to_string())?;
+        }
+        // OLM waits for the rules before it makes Deployments; the accounts of the old version are the same.
+        apply_all(&deployments(&self.csv))?;
+        for name in ["mcp-gateway-controller", "mcp-gateway-webhook"] {
+            kubectl(&format!(
+                "rollout status deployment/{name} -n {NAMESPACE} --timeout=180s"
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the place of `old`: CRDs first, and the rest only when the old version lets it.
+    pub(crate) fn replace(&self, old: &Self, pair: &Pair) -> anyhow::Result<()> {
+        let condition = get(&format!("operatorcondition {} -n {NAMESPACE}", old.name()))?;
+        let conditions = condition["spec"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let blocked = conditions
+            .iter()
+            .any(|condition| condition["type"] == "Upgradeable" && condition["status"] == "False");
+        ensure!(!blocked, "the old version blocks the upgrade: {condition}");
+        self.settle(pair)?;
+        for object in old.own_objects(&pair.authority) {
+            if object["kind"] != "ServiceAccount" {
+                remove(&object)?;
+            }
+        }
+        kubectl(&format!("delete operatorcondition {} -n {NAMESPACE}", old.name())).map(drop)
+    }
+
+    /// What is left after the deletion of the CSV: CRDs and objects.
+    pub(crate) fn delete(&self, pair: &Pair) -> anyhow::Result<()> {
+        for object in deployments(&self.csv).iter().chain([&service(), &pair.secret]) {
+            remove(object)?;
+        }
+        for object in self.own_objects(&pair.authority) {
+            remove(&object)?;
+        }
+        kubectl(&format!(
+            "delete operatorcondition {} -n {NAMESPACE}",
+            self.name()
+        ))
+        .map(drop)
+    }
+
+    /// OLM's rotation: the new authority is in the configurations at once, then the Secret has the new pair; pods roll only
+    /// later ([`Bundle::roll_webhook`]).
+    pub(crate) fn rotate(&self, pair: &Pair) -> anyhow::Result<()> {
+        apply_all(&configurations(&self.csv, &pair.authority))?;
+        apply(&pair.secret.to_string()).map(drop)
+    }
+
+    /// The rollout that follows a rotation.
+    pub(crate) fn roll_webhook(&self) -> anyhow::Result<()> {
+        let patch = r#"{"spec":{"template":{"metadata":{"annotations":{"olmcahash":"rotated"}}}}}"#;
+        kubectl(&format!(
+            "patch deployment mcp-gateway-webhook -n {NAMESPACE} -p {patch}"
+        ))?;
+        kubectl(&format!(
+            "rollout status deployment/mcp-gateway-webhook -n {NAMESPACE} --timeout=120s"
+        ))
+        .map(drop)
+    }
+}
+
+fn apply_all(objects: &[Value]) -> anyhow::Result<()> {
     let texts: Vec<String> = objects.iter().map(Value::to_string).collect();
-    apply(&texts.join("\n---\n"))?;
-    Ok(objects.iter().map(name).collect())
+    apply(&texts.join("\n---\n")).map(drop)
 }
 
-fn name(object: &Value) -> String {
-    let (kind, name) = (
-        object["kind"].as_str().unwrap(),
-        object["metadata"]["name"].as_str().unwrap(),
-    );
-    format!("{kind}/{name} -n {NAMESPACE}")
-}
-
-/// An authority, and the Secret with a pair for the Service, the key as SEC1 like OLM's.
-fn certificate() -> anyhow::Result<(String, Value)> {
-    let names = vec![
-        format!("{SERVICE}.{NAMESPACE}"),
-        format!("{SERVICE}.{NAMESPACE}.svc"),
-    ];
-    let authority_key = rcgen::KeyPair::generate()?;
-    let mut authority = rcgen::CertificateParams::new(Vec::<String>::new())?;
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let certificate = authority.self_signed(&authority_key)?;
-    let issuer = rcgen::Issuer::from_params(&authority, &authority_key);
-    let key = rcgen::KeyPair::generate()?;
-    let leaf = rcgen::CertificateParams::new(names)?.signed_by(&key, &issuer)?;
-    let encoded = |text: &str| STANDARD.encode(text);
-    let secret = json!({
-        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-        "metadata": {"name": CERTIFICATE, "namespace": NAMESPACE},
-        "data": {"tls.crt": encoded(&leaf.pem()), "tls.key": encoded(&sec1(&key.serialize_der())?), "olmCAKey": encoded(&certificate.pem())},
-    });
-    Ok((encoded(&certificate.pem()), secret))
-}
-
-/// The ECPrivateKey (RFC 5915) inside of a PKCS#8 document, as PEM.
-fn sec1(pkcs8: &[u8]) -> anyhow::Result<String> {
-    // OneAsymmetricKey of P-256: sequence, version, algorithm (two object identifiers), then the octet string with the key.
-    let at = pkcs8
-        .windows(4)
-        .position(|bytes| bytes[0] == 0x04 && bytes[2] == 0x30)
-        .context("no ECPrivateKey inside")?;
-    let inner = &pkcs8[at + 2..at + 2 + usize::from(pkcs8[at + 1])];
-    let text: Vec<char> = STANDARD.encode(inner).chars().collect();
-    let lines: Vec<String> = text.chunks(64).map(|line| line.iter().collect()).collect();
-    Ok(format!(
-        "-----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY-----\n",
-        lines.join("\n")
+fn remove(object: &Value) -> anyhow::Result<()> {
+    let text = |pointer: &str| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let (kind, name) = (text("/kind"), text("/metadata/name"));
+    let namespace = object["metadata"]
+        .get("namespace")
+        .map_or(String::new(), |_| format!("-n {NAMESPACE}"));
+    kubectl(&format!(
+        "delete {kind}/{name} {namespace} --ignore-not-found --timeout=60s"
     ))
+    .map(drop)
 }
 
 fn service() -> Value {
@@ -222,11 +217,56 @@ fn service() -> Value {
     })
 }
 
-fn budget() -> anyhow::Result<Value> {
-    let path = root().join("bundle/manifests/mcp-gateway-webhook.poddisruptionbudget.yaml");
-    let mut budget: Value = serde_saphyr::from_str(&fs::read_to_string(path)?)?;
-    budget["metadata"]["namespace"] = json!(NAMESPACE);
-    Ok(budget)
+/// The OperatorCondition of a CSV as OLM makes it, with `conditions` of the operator.
+pub(crate) fn condition(name: &str, conditions: &[Value]) -> Value {
+    json!({"apiVersion": "operators.coreos.com/v2", "kind": "OperatorCondition",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"deployments": ["mcp-gateway-controller", "mcp-gateway-webhook"], "conditions": conditions}})
+}
+
+/// OLM's CRD of it, in short; OLM's own one takes its place where it is at hand.
+pub(crate) fn condition_crd() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "operatorconditions.operators.coreos.com"},
+        "spec": {
+            "group": "operators.coreos.com", "scope": "Namespaced",
+            "names": {"kind": "OperatorCondition", "plural": "operatorconditions", "singular": "operatorcondition"},
+            "versions": [{"name": "v2", "served": true, "storage": true, "subresources": {"status": {}}, "schema": {"openAPIV3Schema": {
+                "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+            }}}],
+        },
+    })
+}
+
+/// What OLM itself grants: the condition to every account, the certificate's Secret to the one that serves webhooks.
+fn granted_by_olm(csv: &Value) -> Vec<Value> {
+    let name = csv["metadata"]["name"].as_str().unwrap();
+    let role = |name: &str, rule: Value| {
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": name, "namespace": NAMESPACE}, "rules": [rule]})
+    };
+    let bound = |name: &str, account: &str| {
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": format!("{name}-{account}"), "namespace": NAMESPACE},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}]})
+    };
+    let (certificate, condition) = (format!("{name}-cert"), format!("{name}-condition"));
+    vec![
+        role(
+            &certificate,
+            json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": [CERTIFICATE]}),
+        ),
+        bound(&certificate, "mcp-gateway-webhook"),
+        role(
+            &condition,
+            json!({"apiGroups": ["operators.coreos.com"], "resources": ["operatorconditions"],
+            "verbs": ["get", "update", "patch"], "resourceNames": [name]}),
+        ),
+        bound(&condition, "mcp-gateway-controller"),
+        bound(&condition, "mcp-gateway-webhook"),
+    ]
 }
 
 /// ServiceAccounts, and roles with bindings for both lists of permissions.
@@ -301,6 +341,7 @@ fn volume(name: &str, file: &str) -> Value {
 
 /// One object for each definition, for the namespaces of the OperatorGroup.
 fn configurations(csv: &Value, authority: &str) -> Vec<Value> {
+    let suffix = csv["spec"]["version"].as_str().unwrap().replace('.', "-");
     let definitions = csv["spec"]["webhookdefinitions"].as_array().unwrap();
     definitions
         .iter()
@@ -322,7 +363,7 @@ fn configurations(csv: &Value, authority: &str) -> Vec<Value> {
             }
             json!({
                 "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
-                "metadata": {"name": format!("{generate}-x7k2p"), "labels": {
+                "metadata": {"name": format!("{generate}-{suffix}"), "labels": {
                     "olm.managed": "true", "olm.owner": csv["metadata"]["name"], "olm.owner.namespace": NAMESPACE,
                     "olm.owner.kind": "ClusterServiceVersion", "olm.webhook-description-generate-name": generate,
                 }},

@@ -1,0 +1,413 @@
+//! The life of an OLM install: the released bundle, the upgrade to this tree's under load, OLM's rotation of the certificate,
+//! the deletion of the CSV, and a second install that adopts what serves.
+
+use std::{env, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context, ensure};
+use mcp_gateway_e2e::{Site, apply, get, kubectl, kubectl_with, refused, write_dry};
+use mcp_gateway_kit::{Image, Kit, eventually};
+use serde_json::{Value, json};
+
+use crate::{
+    CLUSTER,
+    cluster::{brokers, clear, note, prepare, program},
+    load::Load,
+    olm::{Bundle, NAMESPACE, certificate::Pair, condition},
+    schemas,
+};
+
+/// How often admission has to answer in a row: connections to both replicas are kept open.
+const ASKED: usize = 6;
+const SOON: Duration = Duration::from_secs(60);
+/// A flag that an older version set and this one does not, and one that this version sets and an older one did not.
+const RETIRED: &str = "--max-request-body-size";
+const NEWLY_OWNED: &str = "--mcp-check-interval";
+
+// Calls go on while kubectl waits, so they have threads of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn o3_o8_o9_o10_a_release_works_upgrades_under_load_and_gateways_outlive_it() -> anyhow::Result<()> {
+    let _alone = CLUSTER.lock().await;
+    prepare()?;
+    let released = Bundle::released()?;
+    let old = released.last().context("no bundle was released")?;
+    let new = Bundle::candidate()?;
+    programs_of_the_release(old)?;
+    schemas::operator_conditions()?;
+    let site = Site::create("olm")?;
+    let pair = Pair::new()?;
+    old.install(&pair).context("the released bundle")?;
+    path(&site).await.context("the path under the released version")?;
+    users_patches(&site)?;
+
+    upgrade(&site, (old, &new), &pair).await.context("upgrade")?;
+    let pair = rotation(&site, &new).await.context("rotation")?;
+    leave_and_return(&site, &new, &pair).await.context("uninstall")?;
+    examples(&new.csv)?;
+    clear(&["olm"])
+}
+
+/// The programs of a release cannot be kept in the repository. Without `MCPGW_RELEASED_BIN_DIR` those of this tree run in
+/// its Deployments, with its arguments, under its roles.
+fn programs_of_the_release(old: &Bundle) -> anyhow::Result<()> {
+    let Some(folder) = env::var_os("MCPGW_RELEASED_BIN_DIR").map(PathBuf::from) else {
+        note(&format!(
+            "{}: its Deployments and roles, this tree's programs (MCPGW_RELEASED_BIN_DIR names a folder with its own)",
+            old.name()
+        ));
+        return Ok(());
+    };
+    let kit = Kit::from_env()?;
+    for part in ["operator", "webhook", "broker"] {
+        let program = folder.join(format!("mcp-gateway-{part}"));
+        ensure!(program.is_file(), "{} is not there", program.display());
+        let files = if part == "broker" {
+            ["/mcp_gateway", "/mcp-broker-router"]
+                .map(|path| (path.to_owned(), program.clone()))
+                .into()
+        } else {
+            Default::default()
+        };
+        let image = Image {
+            entrypoint: vec![program.to_string_lossy().into_owned()],
+            files,
+            ..Image::default()
+        };
+        kit.add_image(old.image(part), &image)?;
+    }
+    Ok(())
+}
+
+/// From objects to a call through Envoy, outside of the OperatorGroup; a conflict inside of it.
+async fn path(site: &Site) -> anyhow::Result<()> {
+    apply(&site.extension("olm", "ext", "mcp", ""))?;
+    site.wait_ready("mcpge/ext -n olm")?;
+    site.server("weather")?;
+    site.register("weather", "w_")?;
+    site.wait_ready("mcpsr/weather -n olm-servers")?;
+    call(site).await?;
+    apply(&rival(site, "one"))?;
+    let second = refused(&rival(site, "two"))?;
+    ensure!(second.contains("only one per namespace allowed"), "{second}");
+    let outside = refused(&site.extension("olm", "another", "other", ""))?;
+    ensure!(outside.contains("only one per namespace allowed"), "{outside}");
+    Ok(())
+}
+
+/// An extension in the namespace of the OperatorGroup, for a Gateway that does not exist.
+fn rival(site: &Site, name: &str) -> String {
+    site.extension(NAMESPACE, name, "other", "")
+        .replace("name: gw, namespace: olm-gw", "name: none")
+}
+
+async fn call(site: &Site) -> anyhow::Result<()> {
+    let mut client = site.client().await?;
+    client.initialize().await?;
+    let result = client.call("w_add", json!({"a": 19, "b": 23})).await?;
+    assert_eq!(result["content"][0]["text"], "42", "{result}");
+    Ok(())
+}
+
+/// What users change on a gateway's Deployment: replicas, a label, and the CA of the install guide (volume, mount, flag).
+fn users_patches(site: &Site) -> anyhow::Result<()> {
+    apply(
+        "{apiVersion: v1, kind: Secret, metadata: {name: my-ca-bundle, namespace: olm}, stringData: {ca.crt: ''}}",
+    )?;
+    let patch = json!([
+        {"op": "add", "path": "/spec/template/spec/volumes/-", "value": {"name": "gateway-ca", "secret": {"secretName": "my-ca-bundle"}}},
+        {"op": "add", "path": "/spec/template/spec/containers/0/volumeMounts/-",
+            "value": {"name": "gateway-ca", "mountPath": "/certs/gateway-ca.crt", "subPath": "ca.crt", "readOnly": true}},
+        {"op": "add", "path": "/spec/template/spec/containers/0/command/-", "value": "--gateway-ca-cert=/certs/gateway-ca.crt"},
+        {"op": "add", "path": "/metadata/labels/users", "value": "own"},
+        {"op": "replace", "path": "/spec/replicas", "value": 2},
+    ]);
+    kubectl(&format!(
+        "patch deployment mcp-gateway -n olm --type=json -p {patch}"
+    ))?;
+    rolled()?;
+    site.wait_ready("mcpsr/weather -n olm-servers")
+}
+
+fn rolled() -> anyhow::Result<()> {
+    kubectl("rollout status deployment/mcp-gateway -n olm --timeout=120s").map(drop)
+}
+
+fn deployment() -> anyhow::Result<Value> {
+    get("deployment mcp-gateway -n olm")
+}
+
+fn flags(deployment: &Value) -> Vec<String> {
+    let command = &deployment["spec"]["template"]["spec"]["containers"][0]["command"];
+    command
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|flag| flag.as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn revision(deployment: &Value) -> u64 {
+    let annotation = &deployment["metadata"]["annotations"]["deployment.kubernetes.io/revision"];
+    annotation.as_str().unwrap().parse().unwrap()
+}
+
+/// CRDs first, while the old operator works; then the rest. All under load, and every call must succeed.
+async fn upgrade(site: &Site, (old, new): (&Bundle, &Bundle), pair: &Pair) -> anyhow::Result<()> {
+    let load = Load::start(site, "w_add").await?;
+    new.crds().context("the new CRDs in the place of the old ones")?;
+    kubectl(r#"patch mcpge ext -n olm --type=merge -p {"spec":{"backendPingIntervalSeconds":31}}"#)?;
+    flag("--mcp-check-interval=31", "the old operator under the new CRDs").await?;
+    rolled()?;
+    other_flags_than_the_release()?;
+    let before = revision(&deployment()?);
+
+    // As if a former process had crashed in its takeover.
+    apply(&condition(new.name(), &[left_behind()]).to_string())?;
+    let seen = format!(
+        "wait -n {NAMESPACE} operatorcondition/{} --for=jsonpath={{.spec.conditions[0].reason}}=TakingOver --timeout=180s",
+        new.name()
+    );
+    let seen = tokio::task::spawn_blocking(move || kubectl(&seen));
+    new.replace(old, pair)?;
+    seen.await?.context("Upgradeable was never False")?;
+    upgradeable(new).await?;
+    image(new.image("broker")).await?;
+    rolled()?;
+    site.wait_ready("mcpge/ext -n olm")?;
+    site.wait_ready("mcpsr/weather -n olm-servers")?;
+    load.further(40).await?;
+    let calls = load.stop().await?;
+    patches_are_kept(before).await?;
+    note(&format!(
+        "{} → {}: {calls} calls, none failed",
+        old.name(),
+        new.name()
+    ));
+    Ok(())
+}
+
+/// What a process that died in its takeover left in the OperatorCondition.
+pub(crate) fn left_behind() -> Value {
+    json!({"type": "Upgradeable", "status": "False", "reason": "Crashed", "message": "left behind",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"})
+}
+
+async fn upgradeable(bundle: &Bundle) -> anyhow::Result<()> {
+    let line = format!("operatorcondition {} -n {NAMESPACE}", bundle.name());
+    let told = async || {
+        let condition = get(&line).map_err(|error| format!("{error:#}"))?["spec"]["conditions"][0].clone();
+        if condition["status"] == "True" {
+            Ok(())
+        } else {
+            Err(condition.to_string())
+        }
+    };
+    Ok(eventually(SOON, "Upgradeable to be True", told).await?)
+}
+
+/// The Deployment as a release would have left it that set a flag which this tree does not set, and did not set one that this
+/// tree sets, so that a user did. The operator does not run meanwhile: it would put its own record back.
+fn other_flags_than_the_release() -> anyhow::Result<()> {
+    kubectl(&format!(
+        "scale deployment mcp-gateway-controller -n {NAMESPACE} --replicas=0"
+    ))?;
+    kubectl(&format!(
+        "wait --for=delete pod -l app.kubernetes.io/name=mcp-gateway-operator -n {NAMESPACE} --timeout=60s"
+    ))?;
+    let live = deployment()?;
+    let annotation = "mcp.kuadrant.io/owned-flags";
+    let recorded = live["metadata"]["annotations"][annotation].as_str().unwrap();
+    let recorded = format!("{recorded},{RETIRED}").replace(&format!("{NEWLY_OWNED},"), "");
+    let mut command = flags(&live);
+    command.retain(|flag| !flag.starts_with(NEWLY_OWNED));
+    command.extend([
+        format!("{RETIRED}=5242880"),
+        NEWLY_OWNED.to_owned(),
+        "45".to_owned(),
+    ]);
+    let patch = json!([
+        {"op": "replace", "path": "/spec/template/spec/containers/0/command", "value": command},
+        {"op": "replace", "path": "/metadata/annotations/mcp.kuadrant.io~1owned-flags", "value": recorded},
+    ]);
+    kubectl_with(
+        &[
+            "patch",
+            "deployment",
+            "mcp-gateway",
+            "-n",
+            "olm",
+            "--type=json",
+            "-p",
+            &patch.to_string(),
+        ],
+        "",
+    )?;
+    rolled()
+}
+
+/// All that the user changed is there, the flags are this version's, and the pods were replaced once.
+async fn patches_are_kept(before: u64) -> anyhow::Result<()> {
+    let live = deployment()?;
+    assert_eq!(live["spec"]["replicas"], 2);
+    assert_eq!(live["metadata"]["labels"]["users"], "own");
+    let pod = &live["spec"]["template"]["spec"];
+    assert!(pod["volumes"].to_string().contains("my-ca-bundle"), "{pod}");
+    assert!(
+        pod["containers"][0]["volumeMounts"]
+            .to_string()
+            .contains("/certs/gateway-ca.crt"),
+        "{pod}"
+    );
+    let now = flags(&live);
+    let users = "--gateway-ca-cert=/certs/gateway-ca.crt".to_owned();
+    assert!(now.contains(&users), "{now:?}");
+    assert!(
+        !now.iter().any(|flag| flag.starts_with(RETIRED)),
+        "no longer owned: {now:?}"
+    );
+    let owned: Vec<&String> = now.iter().filter(|flag| flag.starts_with(NEWLY_OWNED)).collect();
+    assert_eq!(owned, [&format!("{NEWLY_OWNED}=31")], "newly owned: {now:?}");
+    assert!(!now.contains(&"45".to_owned()), "{now:?}");
+    assert_eq!(revision(&live), before + 1, "one rollout for one upgrade");
+    // From now on the retired flag is the user's.
+    let add = json!([{"op": "add", "path": "/spec/template/spec/containers/0/command/-", "value": format!("{RETIRED}=6000000")}]);
+    kubectl(&format!(
+        "patch deployment mcp-gateway -n olm --type=json -p {add}"
+    ))?;
+    kubectl(r#"patch mcpge ext -n olm --type=merge -p {"spec":{"backendPingIntervalSeconds":32}}"#)?;
+    flag("--mcp-check-interval=32", "the new operator").await?;
+    assert!(flags(&deployment()?).contains(&format!("{RETIRED}=6000000")));
+    rolled()
+}
+
+async fn flag(wanted: &str, what: &str) -> anyhow::Result<()> {
+    let there = async || {
+        let flags = flags(&deployment().map_err(|error| format!("{error:#}"))?);
+        if flags.iter().any(|flag| flag == wanted) {
+            Ok(())
+        } else {
+            Err(format!("{flags:?}"))
+        }
+    };
+    Ok(eventually(SOON, what, there).await?)
+}
+
+async fn image(wanted: &str) -> anyhow::Result<()> {
+    let there = async || {
+        let live = deployment().map_err(|error| format!("{error:#}"))?;
+        let image = live["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+        if image == wanted {
+            Ok(())
+        } else {
+            Err(image.to_string())
+        }
+    };
+    Ok(eventually(SOON, "the broker's new image", there).await?)
+}
+
+/// A new authority everywhere at once, mounted files a while later, the rollout last. Writes of extensions are refused
+/// until a replica has read the Secret, and what conflicts is refused all the time.
+async fn rotation(site: &Site, bundle: &Bundle) -> anyhow::Result<Pair> {
+    let kit = Kit::from_env()?;
+    kit.delay_volumes(Duration::from_secs(60))?;
+    let pair = Pair::new()?;
+    let begun = std::time::Instant::now();
+    bundle.rotate(&pair)?;
+    let edits = [format!("mcpge one -n {NAMESPACE}"), "mcpge ext -n olm".to_owned()];
+    let rivals = [rival(site, "two"), site.extension("olm", "another", "other", "")];
+    for (edit, rival) in edits.iter().zip(&rivals) {
+        let back = async || {
+            // Both replicas are asked, one after the other.
+            for _ in 0..ASKED {
+                match decides(edit, rival) {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(Err(anyhow::anyhow!("wrongly admitted: {rival}"))),
+                    Err(error) => return Err(format!("{error:#}")),
+                }
+            }
+            Ok(Ok(()))
+        };
+        // Far less than the files need: the webhook reads the Secret itself.
+        eventually(Duration::from_secs(40), "admission to be back", back).await??;
+    }
+    note(&format!(
+        "rotation: writes of extensions passed again {} s after it",
+        begun.elapsed().as_secs()
+    ));
+    kit.delay_volumes(Duration::ZERO)?;
+    bundle.roll_webhook()?;
+    for (edit, rival) in edits.iter().zip(&rivals) {
+        ensure!(
+            decides(edit, rival)?,
+            "wrongly admitted after the rollout: {rival}"
+        );
+    }
+    Ok(pair)
+}
+
+/// True when admission takes an edit and refuses a rival for what it is, false when it takes the rival too.
+///
+/// # Errors
+/// When admission does not answer.
+fn decides(edit: &str, rival: &str) -> anyhow::Result<bool> {
+    let written = write_dry("create", rival)?;
+    if written.accepted {
+        return Ok(false);
+    }
+    ensure!(
+        written.error.contains("only one per namespace allowed"),
+        "{}",
+        written.error
+    );
+    let patch = r#"{"spec":{"backendPingIntervalSeconds":33}}"#;
+    kubectl(&format!("patch {edit} --type=merge --dry-run=server -p {patch}")).map(|_| true)
+}
+
+/// The CSV is deleted with objects present, and installed again.
+async fn leave_and_return(site: &Site, bundle: &Bundle, pair: &Pair) -> anyhow::Result<()> {
+    let before = brokers("olm")?;
+    let released = Command::new(program())
+        .args(["uninstall", "--namespace", NAMESPACE])
+        .output()?;
+    ensure!(
+        released.status.success(),
+        "{}",
+        String::from_utf8_lossy(&released.stderr)
+    );
+    bundle.delete(pair)?;
+    kubectl("annotate mcpge/ext -n olm edited=yes")?;
+    kubectl(&format!("delete mcpge one -n {NAMESPACE} --timeout=60s"))?;
+    call(site).await?;
+    assert_eq!(
+        brokers("olm")?,
+        before,
+        "deleting the CSV must not touch gateways"
+    );
+    bundle.install(pair)?;
+    upgradeable(bundle).await?;
+    site.wait_ready("mcpge/ext -n olm")?;
+    call(site).await?;
+    assert_eq!(
+        brokers("olm")?,
+        before,
+        "an operator that comes back adopts what serves"
+    );
+    Ok(())
+}
+
+/// The examples and the resource that the console offers first are accepted, webhooks included.
+fn examples(csv: &Value) -> anyhow::Result<()> {
+    let annotation = |name: &str| csv["metadata"]["annotations"][name].as_str().unwrap().to_owned();
+    let mut examples: Vec<Value> = serde_json::from_str(&annotation("alm-examples"))?;
+    examples.push(serde_json::from_str(&annotation(
+        "operatorframework.io/initialization-resource",
+    ))?);
+    for example in &mut examples {
+        example["metadata"]["namespace"] = json!(NAMESPACE);
+        kubectl_with(
+            &["create", "--dry-run=server", "--validate=strict", "-f", "-"],
+            &example.to_string(),
+        )
+        .with_context(|| format!("example {}", example["kind"]))?;
+    }
+    Ok(())
+}
