@@ -272,7 +272,12 @@ const AROUND_THE_INSTALLATION: [Fault; 8] = [
         plant: |_| run("scale deployment mcp-gateway-controller -n mcp-system --replicas=0"),
         check: "operator",
         fix: "kubectl scale deployment/mcp-gateway-controller -n mcp-system --replicas=1",
-        mend: |_| Ok(()),
+        // One that is still ending would mend what is broken next, or be refused and recorded.
+        mend: |_| {
+            run(
+                "wait --for=delete pod -l app.kubernetes.io/name=mcp-gateway-operator -n mcp-system --timeout=60s",
+            )
+        },
     },
     Fault {
         name: "no Envoy filter",
