@@ -105,8 +105,12 @@ fuzz: ## Every fuzz target of */fuzz, FUZZ_SECONDS each (default 600)
 ## -- building -----------------------------------------------------------------------------------------------------
 
 .PHONY: build
-build: ## Build every binary (target/debug)
+build: ## Build every binary (target/debug, linked from bin/)
 	$(CARGO) build --workspace --bins --locked
+	@mkdir -p bin
+	@for program in mcp-gateway-operator mcp-gateway-webhook mcp-gateway-broker mcpgw; do \
+	  ln -sf $(abspath $(TARGET_DIR))/debug/$$program bin/$$program; done
+	@ln -sf mcp-gateway-broker bin/mcp-broker-router
 
 $(KIT):
 	$(CARGO) build --workspace --bins --locked
@@ -129,9 +133,18 @@ site: ## The guides as a site in target/book; links and generated pages are chec
 	@mdbook --version >/dev/null 2>&1 || $(CARGO) install mdbook --locked --debug
 	mdbook build docs --dest-dir $(abspath $(TARGET_DIR))/book
 
+CONFIG ?= ./config/mcp-system/config.yaml
 .PHONY: run
-run: build ## Run the operator against the cluster of KUBECONFIG
-	$(TARGET_DIR)/debug/mcp-gateway-operator --leader-elect=false --webhook-certs=external
+run: build ## Run the gateway without a cluster (CONFIG=config/samples/standalone.yaml has servers that are started with it)
+	./bin/mcp-broker-router --mcp-gateway-config $(CONFIG)
+
+.PHONY: run-controller
+run-controller: build ## Run the operator against the cluster of KUBECONFIG
+	./bin/mcp-gateway-operator --leader-elect=false --webhook-certs=external
+
+.PHONY: local-env-setup
+local-env-setup: # the name that this target had
+	$(MAKE) --no-print-directory demo KEEP=1
 
 ## -- shipping ------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ pub mod document;
 mod ide;
 mod local;
 pub mod model;
+mod resources;
 mod server;
 pub mod sources;
 pub mod watch;

@@ -2,9 +2,9 @@
 //! and reported, the rest is served. Keys are found without regard to case; unknown ones are reported and ignored.
 
 use super::access;
-use super::ide;
 use super::model::{ServerConfig, Snapshot, VirtualServer};
 use super::server::{FileMembers, validated};
+use super::{ide, resources};
 use crate::protocol::host;
 use mcp_gateway_api::config::{self, ServerEntry, VirtualServerEntry};
 use serde::Deserialize;
@@ -121,10 +121,13 @@ pub fn read_as(bytes: &[u8], dialect: Dialect) -> Result<Snapshot, DocumentError
         return Err(DocumentError::TooLarge);
     }
     let text = std::str::from_utf8(bytes).map_err(|_| DocumentError::Encoding)?;
-    let text = ide::without_comments(text);
-    let value: Value =
-        serde_saphyr::from_str(&text).map_err(|error| DocumentError::Yaml(config::position_of(&error)))?;
     let mut notes = Notes::default();
+    let value = if dialect.local.is_some() && resources::are_there(text) {
+        Value::Object(resources::document(text, &mut notes)?)
+    } else {
+        let text = ide::without_comments(text);
+        serde_saphyr::from_str(&text).map_err(|error| DocumentError::Yaml(config::position_of(&error)))?
+    };
     let mut top = match value {
         Value::Object(map) => canonical(map, TOP, "config", &mut notes),
         Value::Null => Map::new(),
