@@ -149,7 +149,7 @@ mod tests {
     async fn o9_upgrades_wait_for_the_first_pass_and_no_longer_than_its_limit() {
         let (queue, takeover) = (Queue::default(), Takeover::default());
         queue.add([WorkItem::Claims, WorkItem::Upgradeable]);
-        let mut items = vec![queue.take().await.0, queue.take().await.0];
+        let mut items = [queue.take().await.0, queue.take().await.0];
         items.sort();
         assert!(!takeover.is_done(&queue), "another item runs");
         queue.finish(&items[0], Outcome::Failed);
