@@ -24,8 +24,11 @@ demo: build ## Start everything on this machine, apply config/samples, call tool
 	$(KIT) build
 	$(KIT) run $(if $(KEEP),--keep,) -- test/demo/demo.sh
 
+# On a machine without the control plane's programs, Go builds them while Rust's tests run; `e2e` waits for them.
 .PHONY: test
-test: fmt clippy deny generate-check unit conformance e2e ## Everything that CI runs
+test: fmt build ## Everything that CI runs
+	@nice -n 10 $(KIT) build >$(TARGET_DIR)/kit-build.log 2>&1 &
+	$(MAKE) --no-print-directory clippy deny generate-check unit conformance e2e
 
 ## -- parts of `make test` -----------------------------------------------------------------------------------------
 
@@ -51,7 +54,7 @@ unit: $(KIT) ## Unit and in-process tests
 	$(KIT) build envoy
 	$(KIT) build redis
 	$(CARGO) test --workspace --exclude mcp-gateway-e2e --locked
-	MCPGW_DATA_PATH=direct $(CARGO) test -p mcp-gateway-broker --test suite --locked
+	MCPGW_DATA_PATH=direct $(CARGO) test --workspace --exclude mcp-gateway-e2e --locked --test suite
 
 # One after the other: two of them beside each other on two cores make tests with deadlines fail.
 .PHONY: e2e
@@ -62,15 +65,16 @@ e2e: build ## End-to-end tests on a real control plane and Envoy (TEST=name runs
 	$(MAKE) --no-print-directory e2e-faults
 	$(MAKE) --no-print-directory e2e-install
 
+# The whole workspace, although one suite runs: with other features of the same crates much would be compiled again.
 IN_KIT = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run -- $(1)" \
-	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run -- $(1)" TEST="$(TEST)" $(CARGO) test --locked
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run -- $(1)" TEST="$(TEST)" $(CARGO) test --workspace --locked
 .PHONY: e2e-cluster e2e-faults e2e-install
 e2e-cluster: # one installation, many tests, then which permissions they needed
-	$(call IN_KIT,$(CURDIR)/test/e2e/suite.sh) -p mcp-gateway-e2e --test e2e -- --nocapture $(TEST)
+	$(call IN_KIT,$(CURDIR)/test/e2e/suite.sh) --test e2e -- --nocapture $(TEST)
 e2e-faults: # the operator behind a faulty API server
-	$(call IN_KIT) -p mcp-gateway-e2e --test faults -- --nocapture --test-threads=1 $(TEST)
+	$(call IN_KIT) --test faults -- --nocapture --test-threads=1 $(TEST)
 e2e-install: # what Helm and OLM make of the packages
-	$(call IN_KIT) -p mcp-gateway-ship --test install -- --nocapture --test-threads=1 $(TEST)
+	$(call IN_KIT) --test install -- --nocapture --test-threads=1 $(TEST)
 
 GATEWAY_SUITES ?= all
 # Without npm the suites are skipped, loudly; `make conformance MAY_SKIP=` fails then. About a minute once they are installed.
@@ -83,13 +87,22 @@ conformance: build ## The official MCP conformance suites: the fixture, then thr
 	$(TARGET_DIR)/debug/conformance standalone $(MAY_SKIP) --suite $(GATEWAY_SUITES) --results $(TARGET_DIR)/conformance
 	MCPGW_BROKER=$(abspath $(TARGET_DIR))/debug/mcp-gateway-broker test/conformance/upstream/run.sh
 
-# Programs as they are shipped are measured, on a control plane of the kit.
-BENCH ?= admission
+# Programs as they are shipped are measured: the data plane alone, admission and operator on a control plane of the kit.
+# BENCH is one of data-plane, admission, operator, with its options; without it all of them.
+BENCH ?=
 .PHONY: bench
-bench: $(KIT) ## Benchmarks, each with its baseline in the same run: a table with MET or MISSED (BENCH="admission --handler-only")
+bench: $(KIT) ## Benchmarks, each with its baseline in the same run: a table with MET or MISSED (QUICK=1, BENCH="data-plane --only calls")
 	$(CARGO) build --release --locked -p mcp-gateway-operator -p mcp-gateway-webhook -p mcp-gateway-broker -p mcp-gateway-bench --bins
+ifneq ($(filter data-plane%,$(or $(BENCH),data-plane)),)
+	$(KIT) build envoy
+	$(KIT) build redis
+	$(TARGET_DIR)/release/bench $(or $(BENCH),data-plane $(if $(QUICK),--quick,)) --json $(TARGET_DIR)/bench-data-plane.json
+endif
+ifeq ($(filter data-plane%,$(BENCH)),)
 	$(KIT) build
-	$(KIT) run --bin-dir $(abspath $(TARGET_DIR)/release) -- $(abspath $(TARGET_DIR)/release/bench) $(BENCH)
+	for subject in $(or "$(BENCH)",admission operator); do \
+	  $(KIT) run --bin-dir $(abspath $(TARGET_DIR)/release) -- $(abspath $(TARGET_DIR)/release/bench) $$subject || exit 1; done
+endif
 
 # cargo-fuzz wants unstable compiler flags; RUSTC_BOOTSTRAP gives them to the stable compiler. A corpus lives in
 # <crate>/fuzz/corpus (kept out of the tree); what made a target fail is in <crate>/fuzz/artifacts.

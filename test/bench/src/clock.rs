@@ -36,6 +36,21 @@ pub(crate) fn process_cpu(process: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_millis(ticks * 1000 / TICKS))
 }
 
+/// Resident memory of one process in bytes.
+///
+/// # Errors
+/// When it does not run.
+pub(crate) fn memory_of(process: u32) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes: u64 = line
+        .and_then(|line| line.trim().strip_suffix(" kB"))
+        .context("no VmRSS")?
+        .trim()
+        .parse()?;
+    Ok(kilobytes * 1024)
+}
+
 /// User and system time of a line of `stat`, when it is about `name`.
 fn ticks_of(stat: &str, name: &str) -> Option<u64> {
     let (head, tail) = stat.rsplit_once(')')?;

@@ -1,10 +1,12 @@
-//! Benchmarks, each with its baseline in the same run: `bench admission`, `bench operator`. One module for each subject; a module returns
-//! rows, [`report`] prints them. Run by `make bench`, inside `kit run`.
+//! Benchmarks, each with its baseline in the same run: `bench admission`, `bench operator`, `bench data-plane`. One module
+//! for each subject; a module returns rows, [`report`] prints them. Run by `make bench`. The other subcommands are the
+//! processes that the data-plane benchmark starts.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
 mod admission;
 mod clock;
+mod data_plane;
 mod operator;
 mod report;
 
@@ -18,6 +20,11 @@ enum Subject {
     Admission(admission::Arguments),
     /// The operator: many namespaces, with everything around it played.
     Operator(operator::Arguments),
+    /// The data plane: calls, lists, sessions and faults on every path, beside its baselines.
+    DataPlane(data_plane::Arguments),
+    /// One of the processes that `data-plane` starts.
+    #[command(flatten)]
+    Part(data_plane::Part),
 }
 
 #[tokio::main]
@@ -25,6 +32,8 @@ async fn main() -> anyhow::Result<()> {
     let rows = match Subject::parse() {
         Subject::Admission(arguments) => admission::run(&arguments).await?,
         Subject::Operator(arguments) => operator::run(&arguments).await?,
+        Subject::DataPlane(arguments) => data_plane::run(&arguments).await?,
+        Subject::Part(part) => return part.run().await,
     };
     print!("{}", report::table(&rows));
     Ok(())

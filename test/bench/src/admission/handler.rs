@@ -103,10 +103,7 @@ async fn series(
     let (times, cpu) = (Sample::new(times), Sample::new(cpu));
     let rate = 1.0 / times.mean().as_secs_f64().max(f64::MIN_POSITIVE);
     let measured = Quantity::Time(times.percentile(99));
-    let target = has_target.then_some(Target {
-        below: Quantity::Time(TARGET),
-        measured,
-    });
+    let target = has_target.then_some(Target::below(measured, Quantity::Time(TARGET)));
     Ok([
         Row {
             what: what.to_owned(),

@@ -7,7 +7,7 @@ use mcp_gateway_kit::Kit;
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-use crate::clock::process_cpu;
+use crate::clock::{memory_of, process_cpu};
 
 /// How the user name of its requests ends.
 pub(crate) const ACCOUNT: &str = ":mcp-gateway-controller";
@@ -53,14 +53,6 @@ impl Operator {
 
     /// Resident memory in bytes.
     pub(crate) fn memory(&self) -> anyhow::Result<u64> {
-        let process = self.child.id().context("the operator ended")?;
-        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes: u64 = line
-            .and_then(|line| line.trim().strip_suffix(" kB"))
-            .context("no VmRSS")?
-            .trim()
-            .parse()?;
-        Ok(kilobytes * 1024)
+        memory_of(self.child.id().context("the operator ended")?)
     }
 }
