@@ -12,6 +12,7 @@ pub mod mcp;
 pub mod meta_tools;
 pub mod metadata;
 pub mod methods;
+mod outgoing;
 pub mod passing;
 pub mod patience;
 pub mod relay;

@@ -35,7 +35,7 @@ pub fn judge(request: &Request<'_>, catalog: &Catalog, facts: &Facts) -> Decisio
         Ok(message) => message,
         Err(error) => return Decision::Answer(unreadable(error)),
     };
-    if stateless::is_stateless(request.head, message, facts.claims.is_some()) {
+    if stateless::is_stateless(request.head, message, || facts.claims.is_some()) {
         return stateless::judge(request, message, (catalog, facts));
     }
     if message.kind == MessageKind::Request && target::is_routed(&message.method) {

@@ -41,12 +41,12 @@ pub fn says_so(head: &Head) -> bool {
     }
 }
 
-/// Whether a message is one of this revision. `session`: its session token is one of ours.
-pub fn is_stateless(head: &Head, message: &Message<'_>, session: bool) -> bool {
+/// Whether a message is one of this revision. `session`: its session token is one of ours; asked only when that decides.
+pub fn is_stateless(head: &Head, message: &Message<'_>, session: impl FnOnce() -> bool) -> bool {
     match head.path_only() {
         SESSION_PATH => false,
         PATH => true,
-        _ => !session && (says_so(head) || message.meta.version.is_some()),
+        _ => (says_so(head) || message.meta.version.is_some()) && !session(),
     }
 }
 

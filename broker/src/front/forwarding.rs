@@ -3,7 +3,8 @@
 
 use super::FrontState;
 use super::mcp::{here, plain, refuse};
-use super::passing::{Passing, drop_hop};
+use super::outgoing::{Outgoing, header_map, outgoing};
+use super::passing::Passing;
 use super::repair::{Replacement, replacement};
 use super::rounds;
 use crate::decision::repair::FailedReply;
@@ -12,13 +13,13 @@ use crate::pipeline::batch::MAX_ANSWER;
 use crate::pipeline::decide::Settled;
 use crate::pipeline::facts::Pipeline;
 use crate::protocol::header;
-use crate::protocol::message::{self, Message, MessageError, splice};
+use crate::protocol::message::{self, Message, MessageError};
 use crate::sessions::hairpin::as_client;
 use crate::sessions::lease::Lease;
 use crate::sessions::way::Direct;
 use crate::transport::exchange::{self, ExchangeError, Failure};
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -47,12 +48,10 @@ pub struct Incoming<'a> {
     pub body: &'a Bytes,
 }
 
-/// A request that is on its way to a server.
-#[derive(Clone)]
-pub(super) struct Outgoing {
-    pub(super) method: Method,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+/// What became of a request to a server so far.
+struct Sent {
+    reply: Result<reqwest::Response, ExchangeError>,
+    lease: Option<Lease>,
 }
 
 impl Forwarding {
@@ -79,10 +78,8 @@ impl Forwarding {
                     .await
             }
             Settled::Forward(forward) => {
-                // Until the reply has one of its own: a client may leave before it begins.
-                let lease = self.pipeline.lease(head, &forward);
-                let sent = self.sent(&forward, Method::POST, (headers, incoming.body)).await;
-                lease.into_iter().for_each(Lease::release);
+                let request = (headers, incoming.body);
+                let sent = self.sent(head, &forward, (Method::POST, request)).await;
                 self.replied(state, (incoming, &mut facts), (*forward, sent))
                     .await
             }
@@ -111,7 +108,10 @@ impl Forwarding {
             Ok(response) if response.status().is_success() => {
                 rounds::Held::start(state, running, (forward, again), response)
             }
-            sent => self.replied(state, (incoming, facts), (forward, sent)).await,
+            reply => {
+                let sent = Sent { reply, lease: None };
+                self.replied(state, (incoming, facts), (forward, sent)).await
+            }
         }
     }
 
@@ -134,9 +134,8 @@ impl Forwarding {
             Settled::Broker(_) => None,
             Settled::Forward(forward) => {
                 let request = (headers.clone(), &Bytes::new());
-                let sent = self.sent(&forward, Method::GET, request).await;
-                let failed = (head, *forward, sent);
-                Some(self.replied_once(state, failed).await.0)
+                let sent = self.sent(head, &forward, (Method::GET, request)).await;
+                Some(self.replied_once(state, head, (*forward, sent)).await.0)
             }
             settled => Some(answered(settled)),
         }
@@ -145,11 +144,14 @@ impl Forwarding {
     /// Sends a request with the edits of its decision.
     async fn sent(
         &self,
+        head: &Head,
         forward: &Forward,
-        method: Method,
-        request: (HeaderMap, &Bytes),
-    ) -> Result<reqwest::Response, ExchangeError> {
-        self.send(forward, outgoing(forward, method, request)).await
+        (method, request): (Method, (HeaderMap, &Bytes)),
+    ) -> Sent {
+        // A client may leave before the reply begins.
+        let lease = self.pipeline.lease(head, forward);
+        let reply = self.send(forward, outgoing(forward, method, request)).await;
+        Sent { reply, lease }
     }
 
     pub(super) async fn send(
@@ -176,18 +178,18 @@ impl Forwarding {
         &self,
         state: &Arc<FrontState>,
         (incoming, facts): (Incoming<'_>, &mut Facts),
-        (forward, sent): (Forward, Result<reqwest::Response, ExchangeError>),
+        (forward, sent): (Forward, Sent),
     ) -> Response {
         let head = incoming.head;
-        let (reply, lost) = self.replied_once(state, (head, forward, sent)).await;
+        let (reply, lost) = self.replied_once(state, head, (forward, sent)).await;
         if !lost {
             return reply;
         }
         match self.pipeline.once_more((head, incoming.read), facts).await {
             Settled::Forward(forward) => {
                 let request = (header_map(head), incoming.body);
-                let sent = self.sent(&forward, Method::POST, request).await;
-                self.replied_once(state, (head, *forward, sent)).await.0
+                let sent = self.sent(head, &forward, (Method::POST, request)).await;
+                self.replied_once(state, head, (*forward, sent)).await.0
             }
             Settled::Broker(_) => reply,
             settled => answered(settled),
@@ -198,8 +200,19 @@ impl Forwarding {
     async fn replied_once(
         &self,
         state: &Arc<FrontState>,
-        (head, forward, sent): (&Head, Forward, Result<reqwest::Response, ExchangeError>),
+        head: &Head,
+        (forward, sent): (Forward, Sent),
     ) -> (Response, bool) {
+        let Sent {
+            reply: sent,
+            mut lease,
+        } = sent;
+        if let (Ok(response), Some(lease)) = (&sent, &mut lease)
+            && response.status().as_u16() >= 400
+        {
+            // The server is done with the call.
+            lease.done();
+        }
         let guard = forward.edits.guard.as_ref();
         let context = guard.and_then(|guard| guard.repair.as_ref());
         let token = guard.and_then(|guard| guard.session.as_deref());
@@ -231,7 +244,7 @@ impl Forwarding {
         }
         match sent {
             Ok(response) => {
-                let passing = Passing::new(&self.pipeline, head, forward);
+                let passing = Passing::new(&self.pipeline, head, (forward, lease));
                 (passing.reply(response), false)
             }
             Err(_) => (plain(StatusCode::BAD_GATEWAY, "MCP server unavailable"), false),
@@ -285,70 +298,6 @@ impl Forwarding {
     }
 }
 
-/// A request with the edits of its decision.
-fn outgoing(forward: &Forward, method: Method, (mut headers, body): (HeaderMap, &Bytes)) -> Outgoing {
-    edit(&mut headers, forward);
-    let spliced = forward.edits.splice.as_ref();
-    let spliced = spliced.and_then(|(range, text)| splice(body, range, text));
-    Outgoing {
-        method,
-        headers,
-        body: spliced.map_or_else(|| body.clone(), Bytes::from),
-    }
-}
-
-/// The headers of a request once more, for a call that is repeated.
-fn header_map(head: &Head) -> HeaderMap {
-    let fields = head.fields.iter().filter(|(name, _)| !name.starts_with(':'));
-    fields
-        .filter_map(|(name, value)| {
-            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-            Some((name, HeaderValue::from_bytes(value).ok()?))
-        })
-        .collect()
-}
-
-/// What the decision says about the headers; what is between the gateway and Envoy only is left out.
-fn edit(headers: &mut HeaderMap, forward: &Forward) {
-    drop_hop(headers);
-    for name in ["host", "content-length", "expect"] {
-        headers.remove(name);
-    }
-    let internal: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| header::is_internal(name.as_str()))
-        .cloned()
-        .collect();
-    for name in &internal {
-        headers.remove(name);
-    }
-    let edits = &forward.edits;
-    for name in &edits.remove {
-        headers.remove(name.as_str());
-    }
-    let withheld = edits.guard.iter().flat_map(|guard| &guard.credentials);
-    for (name, _) in withheld {
-        headers.remove(*name);
-    }
-    let for_server = |name: &str| !name.starts_with(':') && !header::is_internal(name);
-    for (name, value) in edits.set.iter().filter(|(name, _)| for_server(name)) {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(*name, value);
-        }
-    }
-    for (name, value) in &edits.mirrored {
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::from_bytes(name.as_bytes()),
-            HeaderValue::from_str(value),
-        ) {
-            headers.insert(name, value);
-        }
-    }
-    for (name, value) in &forward.server.headers {
-        headers.insert(name, value.clone());
-    }
-}
-
 /// A JSON answer in place of a server's.
 fn error(status: u16, body: String, token: Option<&str>) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -357,7 +306,7 @@ fn error(status: u16, body: String, token: Option<&str>) -> Response {
     response
 }
 
-fn put_session(response: &mut Response, token: Option<&str>) {
+pub(super) fn put_session(response: &mut Response, token: Option<&str>) {
     if let Some(Ok(token)) = token.map(HeaderValue::from_str) {
         response.headers_mut().insert(header::SESSION, token);
     }

@@ -2,7 +2,7 @@
 //! It is the gateway's own: what servers say of their lists ends at the catalog, and this follows the catalog.
 
 use super::FrontState;
-use super::mcp::{Caller, respond};
+use super::mcp::{Caller, event_stream};
 use super::streams::{KEEP_ALIVE, LONGEST, MAX_PER_IDENTITY, MAX_STREAMS, QUIET, changes};
 use crate::aggregation::catalog::Catalog;
 use crate::aggregation::view::Selection;
@@ -12,7 +12,6 @@ use crate::protocol::message::Message;
 use crate::protocol::reply::{INTERNAL, INVALID_PARAMS, INVALID_REQUEST, Refusal, result};
 use crate::protocol::{header, meta, sse};
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use futures::stream;
 use serde::Deserialize;
@@ -149,15 +148,7 @@ pub fn open(
         catalogs,
         ended: false,
     };
-    let mut response = respond(
-        StatusCode::OK,
-        "text/event-stream",
-        Body::from_stream(listener.stream()),
-    );
-    let headers = response.headers_mut();
-    headers.insert("cache-control", HeaderValue::from_static("no-cache"));
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(event_stream(Body::from_stream(listener.stream())))
 }
 
 impl Listener {

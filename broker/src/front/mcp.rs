@@ -95,6 +95,15 @@ pub(super) fn respond(status: StatusCode, content_type: &'static str, body: Body
     response
 }
 
+/// An event stream that nobody between here and the client keeps or gathers.
+pub(super) fn event_stream(body: Body) -> Response {
+    let mut response = respond(StatusCode::OK, "text/event-stream", body);
+    let headers = response.headers_mut();
+    headers.insert("cache-control", HeaderValue::from_static("no-cache"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
 /// A JSON answer, ended by a newline.
 pub fn json(status: StatusCode, mut text: String) -> Response {
     text.push('\n');
@@ -195,7 +204,7 @@ async fn on_message(
     head: &Head,
     (message, body): (&Message<'_>, &[u8]),
 ) -> Response {
-    if is_stateless(head, message, has_session(state, head)) {
+    if is_stateless(head, message, || has_session(state, head)) {
         return stateless::answer(state, head, message).await;
     }
     if let Some(refusal) = wrong_version(head, message) {
@@ -336,14 +345,7 @@ async fn get(state: &Arc<FrontState>, head: &Head, headers: &HeaderMap) -> Respo
     match streams::open(state, &claims, caller.selection, last) {
         Ok(opened) => {
             unsolicited::follow(state, claims, head, opened.ended);
-            let mut response = respond(StatusCode::OK, "text/event-stream", opened.body);
-            response
-                .headers_mut()
-                .insert("cache-control", HeaderValue::from_static("no-cache"));
-            response
-                .headers_mut()
-                .insert("x-accel-buffering", HeaderValue::from_static("no"));
-            response
+            event_stream(opened.body)
         }
         Err(NotOpened::ForeignEvent) => refuse(
             &Refusal::new(400, INVALID_REQUEST, "unknown Last-Event-ID", "event_id"),

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Between two pieces of a reply. Envoy's default for an idle stream is the same.
-const IDLE: Duration = Duration::from_secs(300);
+pub(super) const IDLE: Duration = Duration::from_secs(300);
 
 /// Headers of one hop, beside those that `Connection` names.
 const HOP: [HeaderName; 6] = [
@@ -58,8 +58,11 @@ pub(super) struct Passing {
 
 impl Passing {
     /// The way of the reply to a forwarded request.
-    pub(super) fn new(pipeline: &Arc<Pipeline>, head: &Head, forward: Forward) -> Self {
-        let lease = pipeline.lease(head, &forward);
+    pub(super) fn new(
+        pipeline: &Arc<Pipeline>,
+        head: &Head,
+        (forward, lease): (Forward, Option<Lease>),
+    ) -> Self {
         let guard = forward.edits.guard;
         let pass_challenge = guard.as_ref().is_some_and(|guard| guard.pass_challenge);
         let limit = forward.server.call_timeout;
@@ -90,11 +93,15 @@ impl Passing {
         if let Some(Ok(token)) = self.token.as_deref().map(HeaderValue::from_str) {
             parts.headers.insert(header::SESSION, token);
         }
-        let timed = Timed {
+        let mut timed = Timed {
             inner: body,
             idle: None,
             deadline: self.deadline,
+            lease: self.lease,
         };
+        if timed.inner.is_end_stream() {
+            timed.is_over();
+        }
         let begun = self.plan.and_then(|plan| begun(&parts, plan));
         match (begun, self.leg) {
             (Some((rewriter, changed)), Some(leg)) => {
@@ -105,7 +112,7 @@ impl Passing {
                     let json = HeaderValue::from_static("application/json");
                     parts.headers.insert("content-type", json);
                 }
-                rewritten(parts, (timed, rewriter, self.lease), (self.pipeline, leg))
+                rewritten(parts, (timed, rewriter), (self.pipeline, leg))
             }
             _ => Response::from_parts(parts, Body::new(timed)),
         }
@@ -124,15 +131,15 @@ fn begun(parts: &response::Parts, plan: ReplyPlan) -> Option<(Rewriter, Changed)
 
 fn rewritten(
     mut parts: response::Parts,
-    (body, rewriter, lease): (Timed, Rewriter, Option<Lease>),
+    (body, rewriter): (Timed, Rewriter),
     (pipeline, leg): (Arc<Pipeline>, ServerLeg),
 ) -> Response {
     parts.headers.remove("content-length");
-    let start = Some((body, rewriter, lease));
+    let start = Some((body, rewriter));
     let chunks = stream::unfold(start, move |running| {
         let (pipeline, leg) = (Arc::clone(&pipeline), leg.clone());
         async move {
-            let (mut body, mut rewriter, mut lease) = running?;
+            let (mut body, mut rewriter) = running?;
             let (chunk, end) = loop {
                 match body.frame().await {
                     Some(Ok(frame)) => match frame.into_data() {
@@ -144,16 +151,10 @@ fn rewritten(
                 }
             };
             let out = rewriter.push(&pipeline.keys, &chunk, end);
-            if let (true, Some(lease)) = (end, &mut lease) {
-                lease.done();
-            }
             for reply in out.replies {
                 pipeline.answer_server(&leg, reply);
             }
-            Some((
-                Ok(Bytes::from(out.bytes)),
-                (!end).then_some((body, rewriter, lease)),
-            ))
+            Some((Ok(Bytes::from(out.bytes)), (!end).then_some((body, rewriter))))
         }
     });
     Response::from_parts(parts, Body::from_stream(chunks))
@@ -165,6 +166,14 @@ struct Timed {
     /// Runs only while the server is waited for.
     idle: Option<Pin<Box<Sleep>>>,
     deadline: Option<Instant>,
+    /// Kept for as long as the reply comes.
+    lease: Option<Lease>,
+}
+
+impl Timed {
+    fn is_over(&mut self) {
+        self.lease.iter_mut().for_each(Lease::done);
+    }
 }
 
 impl HttpBody for Timed {
@@ -177,6 +186,9 @@ impl HttpBody for Timed {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
             self.idle = None;
+            if frame.is_none() || self.inner.is_end_stream() {
+                self.is_over();
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let deadline = self.deadline;

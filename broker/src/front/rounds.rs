@@ -2,8 +2,10 @@
 //! becomes a request on its stream, and the call is made again with the answers. Only where the front carries calls out.
 
 use super::FrontState;
-use super::forwarding::{Forwarding, Incoming, Outgoing};
-use super::mcp::{caller_of, plain, refuse, respond};
+use super::forwarding::{Forwarding, Incoming, put_session};
+use super::mcp::{caller_of, event_stream, plain, refuse};
+use super::outgoing::Outgoing;
+use super::passing::IDLE;
 use super::running::RunningCall;
 use crate::decision::Forward;
 use crate::decision::bridge::{Bridge, Input};
@@ -16,7 +18,7 @@ use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, Refusal, error};
 use crate::protocol::{header, server_message, sse};
 use crate::transport::exchange::{self, ExchangeError};
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use futures::StreamExt as _;
 use futures::future::join_all;
@@ -37,8 +39,6 @@ const MAX_QUESTIONS: usize = 16;
 const MAX_WAITING: usize = 10_000;
 /// Messages for a client that does not read.
 const QUEUE: usize = 64;
-/// Between two pieces of a reply.
-const IDLE: Duration = Duration::from_secs(300);
 /// How often it is looked for an answer that came to another replica.
 const ELSEWHERE: Duration = Duration::from_millis(500);
 /// Begins the ids under which questions wait.
@@ -173,12 +173,8 @@ impl Held {
             }
         });
         let stream = ReceiverStream::new(queue).map(Ok::<_, Infallible>);
-        let mut reply = respond(StatusCode::OK, "text/event-stream", Body::from_stream(stream));
-        let headers = reply.headers_mut();
-        headers.insert("cache-control", HeaderValue::from_static("no-cache"));
-        if let Some(Ok(token)) = session.as_deref().map(HeaderValue::from_str) {
-            headers.insert(header::SESSION, token);
-        }
+        let mut reply = event_stream(Body::from_stream(stream));
+        put_session(&mut reply, session.as_deref());
         reply
     }
 

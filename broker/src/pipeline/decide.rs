@@ -37,16 +37,7 @@ impl Pipeline {
     ) -> Settled {
         let tracing = span::begin(&self.traces, head);
         let method = read.as_ref().map_or("none", |message| message.method.as_ref());
-        let request = Request {
-            head,
-            rules: &self.rules,
-            keys: &self.keys,
-            message: read,
-        };
-        let catalog = self.published.load();
-        let id = read.as_ref().ok().and_then(|message| message.id);
-        let decide = |facts: &Facts| judge(&request, &catalog, facts);
-        let mut settled = self.settle(&decide, (head, id), facts).await;
+        let mut settled = self.judged((head, read), facts).await;
         if let Ok(message) = read {
             self.audited((head, message, facts), &settled, started);
         }
@@ -91,6 +82,14 @@ impl Pipeline {
         facts: &mut Facts,
     ) -> Settled {
         (facts.asked, facts.backend) = (None, None);
+        self.judged((head, read), facts).await
+    }
+
+    async fn judged(
+        &self,
+        (head, read): (&Head, &Result<Message<'_>, MessageError>),
+        facts: &mut Facts,
+    ) -> Settled {
         let request = Request {
             head,
             rules: &self.rules,

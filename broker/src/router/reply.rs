@@ -37,12 +37,16 @@ impl Reply {
     }
 
     /// The stream when the reply is one that the plan is for, and how its headers change.
-    pub fn begin(self, headers: &HttpHeaders) -> Option<(ReplyStream, Changed)> {
+    pub fn begin(mut self, headers: &HttpHeaders) -> Option<(ReplyStream, Changed)> {
         let head = translate::head(headers.clone());
+        let status = head.get(":status").and_then(|status| status.parse().ok())?;
+        if headers.end_of_stream || status >= 400 {
+            // The server is done with the call.
+            self.lease.iter_mut().for_each(Lease::done);
+        }
         if headers.end_of_stream {
             return None;
         }
-        let status = head.get(":status").and_then(|status| status.parse().ok())?;
         let (rewriter, changed) =
             self.plan
                 .begin((status, head.get("content-type"), head.get("content-encoding")))?;

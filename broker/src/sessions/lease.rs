@@ -42,12 +42,6 @@ impl Opener {
 }
 
 impl Lease {
-    /// Another lease of the same call takes over.
-    pub fn release(mut self) {
-        self.done = true;
-        self.leased.once = None;
-    }
-
     /// The whole reply has passed: nothing is to be cancelled.
     pub fn done(&mut self) {
         self.done = true;

@@ -226,7 +226,7 @@ impl Task {
         }
         match peer.probe().await? {
             Found::Stateless(hello) => Ok(Hello {
-                sessions: hello.sessions && protocol == Protocol::Auto,
+                sessions: protocol == Protocol::Auto && peer.has_sessions(hello.sessions).await,
                 ..hello
             }),
             Found::Sessions if protocol == Protocol::Modern => Err(ExchangeError::Malformed),
@@ -262,7 +262,6 @@ impl Task {
         self.publisher.last_failure = 0;
         self.publisher.publish(ServerSnapshot {
             message: "userSpecificList server healthy, tools fetched per-user".to_owned(),
-            warnings: vec!["userSpecificList: this build fetches no per-user lists, so the server's items are not listed".to_owned()],
             ..self.success(hello, Items::default())
         });
     }

@@ -85,6 +85,21 @@ impl Peer {
         Err(rpc_error(&failure).map_or(status, |error| ExchangeError::Rpc(error.code)))
     }
 
+    /// Whether a server that answers without sessions has them, too. Not every server that has names their revisions in
+    /// `server/discover`: the SDK for Python lists only what it serves without them. So it is tried.
+    pub(super) async fn has_sessions(&self, named: bool) -> bool {
+        if named {
+            return true;
+        }
+        match timeout(PROBE, self.initialize()).await {
+            Ok(Ok(hello)) => {
+                self.close(&hello).await;
+                version::served(&hello.version).is_some()
+            }
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
     /// Finds out whether the server is one without sessions. A server that names this revision among others is asked once
     /// more: it did not like something else.
     ///
@@ -199,5 +214,34 @@ mod tests {
         );
         assert_eq!(hello("{}"), None);
         assert_eq!(hello("7"), None);
+    }
+
+    /// A server that answers `initialize` with a version, or does not know it.
+    async fn initializing(version: Option<&'static str>) -> Peer {
+        let answer = move |body: axum::Json<serde_json::Value>| async move {
+            let id = &body["id"];
+            let answer = match version {
+                Some(version) => serde_json::json!({"jsonrpc": "2.0", "id": id, "result": {
+                    "protocolVersion": version, "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}}),
+                None => serde_json::json!({"jsonrpc": "2.0", "id": id, "error": {
+                    "code": METHOD_NOT_FOUND, "message": "Method not found"}}),
+            };
+            axum::Json(answer)
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = axum::Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let text = format!("servers: [{{name: one, url: 'http://{address}/mcp'}}]");
+        let config = crate::config::document::read(text.as_bytes()).unwrap();
+        Peer::new(reqwest::Client::new(), std::sync::Arc::clone(&config.servers[0]))
+    }
+
+    #[tokio::test]
+    async fn sessions_that_a_server_does_not_name_are_tried() {
+        assert!(initializing(Some("2025-11-25")).await.has_sessions(false).await);
+        assert!(!initializing(Some("1999-01-01")).await.has_sessions(false).await);
+        let never = initializing(None).await;
+        assert!(!never.has_sessions(false).await && never.has_sessions(true).await);
     }
 }

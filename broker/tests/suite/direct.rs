@@ -1,8 +1,9 @@
 //! What only the front that forwards does (data-plane.md 13, design.md 5): the whole suite runs on it too, with
 //! `MCPGW_DATA_PATH=direct`; here is what differs from the way through Envoy.
 
-use crate::fixture::Server;
-use crate::world::{World, config, entry};
+use crate::fixture::{Seen, Server};
+use crate::world::{World, config, entry, eventually};
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -72,4 +73,45 @@ async fn errors_of_a_server_become_json_rpc_errors_with_the_id() {
         assert_eq!(reply.header("www-authenticate"), None);
         assert_eq!(reply.header("mcp-session-id"), client.session.as_deref());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_call_that_its_client_left_is_cancelled_at_the_server() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = direct(&[&one]).await;
+    let client = world
+        .direct()
+        .with("mcp-protocol-version", "2026-07-28")
+        .with("mcp-method", "tools/call")
+        .with("mcp-name", "one_forecast");
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let call = || {
+        client.rpc(
+            "tools/call",
+            json!({"name": "one_forecast", "arguments": {}, "_meta": meta}),
+        )
+    };
+    assert_eq!(call().await.status, 200);
+    one.call_status.store(500, Ordering::Relaxed);
+    assert_eq!(call().await.status, 500);
+    one.call_status.store(0, Ordering::Relaxed);
+    one.hang_calls.store(true, Ordering::Relaxed);
+    let server_has_it = eventually("the call at the server", || async {
+        (one.calls("tools/call").len() == 3).then_some(())
+    });
+    tokio::select! {
+        reply = call() => panic!("{}", reply.text),
+        () = server_has_it => {}
+    }
+    let number = |seen: &Seen| serde_json::from_slice::<Value>(&seen.body).unwrap();
+    let cancelled = eventually("the cancellation", || async {
+        one.calls("notifications/cancelled").pop()
+    })
+    .await;
+    let left = one.calls("tools/call").pop().unwrap();
+    assert_eq!(number(&cancelled)["params"]["requestId"], number(&left)["id"]);
+    assert_eq!(one.calls("notifications/cancelled").len(), 1);
 }

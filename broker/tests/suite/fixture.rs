@@ -58,6 +58,8 @@ pub struct Server {
     pub status: AtomicU16,
     /// Accepts and never answers.
     pub hang: AtomicBool,
+    /// Accepts calls and never answers them.
+    pub hang_calls: AtomicBool,
     /// Answers everything with what is no JSON.
     pub garbage: AtomicBool,
     /// Answers everything with a body that does not end.
@@ -103,6 +105,7 @@ impl Server {
             call_status: AtomicU16::default(),
             status: AtomicU16::default(),
             hang: AtomicBool::default(),
+            hang_calls: AtomicBool::default(),
             garbage: AtomicBool::default(),
             flood: AtomicBool::default(),
             gzip: AtomicBool::default(),
@@ -261,6 +264,9 @@ async fn handle(
     }
     if message.get("id").is_none() {
         return StatusCode::ACCEPTED.into_response();
+    }
+    if method == "tools/call" && server.hang_calls.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
     }
     if method == "tools/call" && message["params"]["name"] == "ask" {
         return ask(&server, session.unwrap_or_default(), message);

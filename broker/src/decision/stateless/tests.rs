@@ -30,7 +30,7 @@ fn the_era_follows_path_session_header_and_body_in_this_order() {
     let plain = body("ping", "{}");
     let dressed = body("ping", &format!(r#"{{"_meta":{META}}}"#));
     let is = |path, fields: &[_], text: &str, session| {
-        is_stateless(&head(path, fields), &read(text.as_bytes()).unwrap(), session)
+        is_stateless(&head(path, fields), &read(text.as_bytes()).unwrap(), || session)
     };
     assert!(!is("/mcp", &[], &plain, false));
     assert!(is("/mcp", &[VERSION], &plain, false) && is("/mcp", &[], &dressed, false));
