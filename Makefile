@@ -53,6 +53,7 @@ generate-check: ## Fail when a generated file is stale
 unit: $(KIT) ## Unit and in-process tests
 	$(KIT) build envoy
 	$(KIT) build redis
+	$(KIT) build python-mcp
 	$(CARGO) test --workspace --exclude mcp-gateway-e2e --locked
 	MCPGW_DATA_PATH=direct $(CARGO) test --workspace --exclude mcp-gateway-e2e --locked --test suite
 

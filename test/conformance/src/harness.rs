@@ -6,7 +6,7 @@ mod baseline;
 mod cli;
 mod evidence;
 pub mod gateway;
-mod install;
+pub mod install;
 mod places;
 mod report;
 mod suite;

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::fixture::{self, Journal, Options, Running};
 
-use super::install::cache_root;
+use super::install;
 
 /// The names under which Envoy knows the fixtures end so.
 const FIXTURE_DOMAIN: &str = "mcp.test";
@@ -306,24 +306,8 @@ fn envoy_binary() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("MCPGW_ENVOY") {
         return Ok(path.into());
     }
-    let cache = cache_root()?;
-    let items = std::fs::read_dir(&cache).with_context(|| format!("no cache at {}", cache.display()))?;
-    let mut found: Vec<_> = items
-        .filter_map(|item| Some(item.ok()?.path()))
-        .filter(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("envoy-"))
-        })
-        .map(|path| path.join("envoy/_bin/envoy"))
-        .filter(|path| path.is_file())
-        .collect();
-    found.sort();
-    found.pop().with_context(|| {
-        format!(
-            "no Envoy in {}: run `kit build envoy`, or set MCPGW_ENVOY",
-            cache.display()
-        )
-    })
+    install::cached("envoy-", "envoy/_bin/envoy")
+        .context("no Envoy in the cache: run `kit build envoy`, or set MCPGW_ENVOY")
 }
 
 fn cluster(name: &str, address: &Value, http2: bool) -> Value {

@@ -105,6 +105,19 @@ pub(crate) fn cache_root() -> Result<PathBuf, InstallError> {
     Ok(PathBuf::from(home).join(".cache/mcp-gateway-operator"))
 }
 
+/// A file of an item that the kit put into the cache: of several items whose names begin with `prefix` the newest that has it.
+#[must_use]
+pub fn cached(prefix: &str, file: &str) -> Option<PathBuf> {
+    let items = fs::read_dir(cache_root().ok()?).ok()?;
+    let found = items.filter_map(|item| {
+        let item = item.ok()?;
+        let path = item.path().join(file);
+        let wanted = item.file_name().to_string_lossy().starts_with(prefix) && path.exists();
+        wanted.then(|| Some((item.metadata().ok()?.modified().ok()?, path)))?
+    });
+    found.max().map(|(_, path)| path)
+}
+
 /// The machine's own Node.js, when it is new enough.
 fn system_node() -> Option<PathBuf> {
     let output = Command::new("node").arg("--version").output().ok()?;

@@ -1,21 +1,17 @@
 //! A client without an SDK, of any revision: what it sends and sees is exactly what the test says.
 
+use super::seat::{DEADLINE, STATELESS};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
-use std::time::Duration;
 use tokio::time::timeout;
-
-/// Longest wait for anything.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
-const STATELESS: &str = "2026-07-28";
 
 /// A client at one endpoint.
 pub(crate) struct Client {
     http: reqwest::Client,
     url: String,
-    pub(crate) revision: &'static str,
+    revision: &'static str,
     session: Option<String>,
 }
 

@@ -1,5 +1,6 @@
-//! Clients of each revision against servers of each kind, through Envoy and through the broker's own front: every cell of
-//! the table works, or fails as it is written down (docs/guides/revisions.md). They need an Envoy (`kit build envoy`).
+//! Clients of each revision against servers of each revision, through Envoy and through the broker's own front: every cell of
+//! the table works, or fails as it is written down (docs/guides/revisions.md). They need an Envoy (`kit build envoy`) and the
+//! SDK for Python (`kit build python-mcp`).
 
 #![expect(
     clippy::unwrap_used,
@@ -10,341 +11,194 @@
 )]
 
 mod client;
+mod python_sdk;
+mod raw;
+mod rust_sdk;
+mod seat;
 
-use client::{Client, DEADLINE, accepted};
-use mcp_gateway_conformance::fixture::{EraChoice, Kind, Options};
+use client::Client;
+use futures::future::join_all;
+use mcp_gateway_conformance::fixture::Options;
 use mcp_gateway_conformance::harness::gateway::{Behind, Front, Gateway};
+use raw::Raw;
+use rust_sdk::RustSdk;
+use seat::{Cell, DEADLINE, OPERATIONS, REVISIONS, SERVERS, STATELESS, Seat, Server};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::timeout;
 
-const REVISIONS: [&str; 4] = ["2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"];
-const SERVERS: [(EraChoice, &str); 3] = [
-    (EraChoice::Legacy, "sessions"),
-    (EraChoice::Modern, "stateless"),
-    (EraChoice::Dual, "both"),
-];
-const OPERATIONS: [&str; 9] = [
-    "list", "call", "get", "read", "error", "progress", "cancel", "change", "ask",
-];
-
-/// A cell: it works, or it fails as documented.
-type Cell = Result<&'static str, String>;
-const WORKS: Cell = Ok("ok");
-const DOCUMENTED: Cell = Ok("documented");
-
-fn behind(name: &str, prefix: &str, era: EraChoice) -> Behind {
-    Behind {
-        name: name.to_owned(),
-        prefix: prefix.to_owned(),
-        options: Options {
-            era,
-            ..Options::default()
-        },
-    }
+/// One client at one server, and how each operation went.
+struct Row {
+    client: String,
+    server: &'static str,
+    cells: Vec<Cell>,
 }
 
-struct Case<'a> {
-    gateway: &'a Gateway,
-    client: Client,
-    server: EraChoice,
-    way: Front,
+/// Runs the operations one after the other, each with its deadline.
+async fn cells(run: impl AsyncFn(&'static str) -> Cell) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for operation in OPERATIONS {
+        let outcome = timeout(DEADLINE * 2, run(operation)).await;
+        cells.push(outcome.unwrap_or_else(|_| Err("no end".to_owned())));
+    }
+    cells
 }
 
-fn expect(condition: bool, what: impl std::fmt::Debug) -> Cell {
-    if condition {
-        WORKS
-    } else {
-        Err(format!("{what:?}"))
+/// The rows of the clients in this process.
+async fn rows(gateway: &Gateway, server: Server, way: Front) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for revision in REVISIONS {
+        let seat = Seat {
+            gateway,
+            server,
+            way,
+            revision,
+        };
+        let raw = Raw::connect(&seat).await;
+        let rust = RustSdk::connect(&seat).await;
+        let raw = cells(async |operation| raw.run(operation).await).await;
+        let rust = cells(async |operation| rust.run(operation).await).await;
+        rows.extend([("raw", raw), ("rmcp", rust)].map(|(name, cells)| Row {
+            client: format!("{name} {revision}"),
+            server: server.name,
+            cells,
+        }));
     }
+    rows
 }
 
-impl Case<'_> {
-    /// Client and server share no era.
-    fn is_bridged(&self) -> bool {
-        match self.server {
-            EraChoice::Dual => false,
-            EraChoice::Legacy => self.client.is_stateless(),
-            EraChoice::Modern => !self.client.is_stateless(),
-        }
-    }
-
-    async fn run(&self, operation: &str) -> Cell {
-        match operation {
-            "list" => self.list().await,
-            "call" => {
-                let reply = self.client.call("test_simple_text", json!({})).await;
-                expect(self.is_result(reply.result()) && !reply.text().is_empty(), reply)
-            }
-            "get" => {
-                let reply = self
-                    .client
-                    .request("prompts/get", json!({"name": "test_simple_prompt"}))
-                    .await;
-                expect(
-                    self.is_result(reply.result()) && reply.result()["messages"].is_array(),
-                    reply,
-                )
-            }
-            "read" => {
-                let reply = self
-                    .client
-                    .request("resources/read", json!({"uri": "test://static-text"}))
-                    .await;
-                let hints = reply.result().get("ttlMs").is_some() == self.client.is_stateless();
-                expect(
-                    self.is_result(reply.result())
-                        && hints
-                        && reply.result()["contents"][0]["text"].is_string(),
-                    reply,
-                )
-            }
-            "error" => self.error().await,
-            "progress" => self.progress().await,
-            "cancel" => self.cancel().await,
-            "change" => self.change().await,
-            _ => self.ask().await,
-        }
-    }
-
-    /// Every result has what its revision has, and nothing of the other (D68).
-    fn is_result(&self, result: &Value) -> bool {
-        let server = &result["_meta"]["io.modelcontextprotocol/serverInfo"]["name"];
-        if self.client.is_stateless() {
-            result["resultType"] == "complete" && server == "Kuadrant MCP Gateway"
-        } else {
-            result.is_object()
-                && ["resultType", "ttlMs", "cacheScope"]
-                    .iter()
-                    .all(|name| result.get(*name).is_none())
-                && server.is_null()
-        }
-    }
-
-    async fn list(&self) -> Cell {
-        for (method, member) in [
-            ("tools/list", "tools"),
-            ("prompts/list", "prompts"),
-            ("resources/list", "resources"),
-        ] {
-            let reply = self.client.request(method, json!({})).await;
-            let hints = reply.result().get("ttlMs").is_some() && reply.result().get("cacheScope").is_some();
-            let items = reply.result()[member].as_array().map_or(0, Vec::len);
-            if !self.is_result(reply.result()) || hints != self.client.is_stateless() || items == 0 {
-                return Err(format!("{reply:?}"));
-            }
-        }
-        WORKS
-    }
-
-    async fn error(&self) -> Cell {
-        let unknown = self.client.call("nope", json!({})).await;
-        let failed = self.client.call("test_error_handling", json!({})).await;
-        let missing = self
-            .client
-            .request("resources/read", json!({"uri": "test://none"}))
-            .await;
-        let good = unknown.answer()["error"]["code"] == -32602
-            && unknown.answer()["id"] == 7
-            && failed.result()["isError"] == true
-            && (unknown.status, failed.status, missing.status) == (200, 200, 200)
-            && missing.answer()["error"]["code"] == -32602;
-        expect(good, (unknown, failed, missing))
-    }
-
-    async fn progress(&self) -> Cell {
-        let params =
-            json!({"name": "test_tool_with_progress", "arguments": {}, "_meta": {"progressToken": "tok"}});
-        let reply = self.client.request("tools/call", params).await;
-        let seen = reply
-            .messages
-            .iter()
-            .filter(|message| message["params"]["progressToken"] == "tok")
-            .count();
-        expect(
-            seen >= 3 && self.is_result(reply.result()) && reply.answer()["id"] == 7,
-            reply,
-        )
-    }
-
-    async fn cancel(&self) -> Cell {
-        let journal = self.gateway.seen_by("fixture").unwrap();
-        journal.clear();
-        let params = json!({"name": "test_sleep", "arguments": {"milliseconds": 60_000}, "_meta": {"progressToken": 1}});
-        let call = tokio::spawn(self.client.send("tools/call", params, &json!("c")).send());
-        let running = || {
-            journal
-                .entries()
+/// All rows through one way, those of one client beside each other.
+async fn all_rows(way: Front) -> Vec<Row> {
+    let gateways = SERVERS.map(|server| async move {
+        let behind = server.behind("fixture", "");
+        (server, Gateway::start(way, vec![behind], &[]).await.unwrap())
+    });
+    let gateways = join_all(gateways).await;
+    let running = gateways
+        .iter()
+        .map(|(server, gateway)| rows(gateway, *server, way));
+    let mut all: Vec<Row> = join_all(running).await.into_iter().flatten().collect();
+    if let Some(packages) = python_sdk::packages() {
+        for (revision, mode) in python_sdk::MODES {
+            let seats: Vec<Seat<'_>> = gateways
                 .iter()
-                .any(|entry| entry.target.as_deref() == Some("test_sleep"))
-        };
-        eventually(running).await?;
-        if self.client.is_stateless() {
-            call.abort();
-        } else {
-            self.client
-                .notify("notifications/cancelled", json!({"requestId": "c"}))
-                .await;
+                .map(|(server, gateway)| Seat {
+                    gateway,
+                    server: *server,
+                    way,
+                    revision,
+                })
+                .collect();
+            let rows = python_sdk::rows(&packages, mode, &seats).await;
+            all.extend(rows.into_iter().zip(SERVERS).map(|(cells, server)| Row {
+                client: format!("Python {revision}"),
+                server: server.name,
+                cells,
+            }));
         }
-        if self.way == Front::Envoy && self.is_bridged() && !self.client.is_stateless() {
-            // Nothing that the router can say ends a request that Envoy carries.
-            call.abort();
-            return DOCUMENTED;
-        }
-        let cancelled = || {
-            journal
-                .entries()
-                .iter()
-                .any(|entry| entry.kind == Kind::Cancelled)
-        };
-        let outcome = eventually(cancelled).await;
-        call.abort();
-        outcome
     }
-
-    async fn change(&self) -> Cell {
-        let mut notices = self.client.notices().await;
-        let reply = self.client.call("test_trigger_tool_change", json!({})).await;
-        if !self.is_result(reply.result()) {
-            return Err(format!("{reply:?}"));
-        }
-        let notice = notices.next().await.ok_or("the stream ended")?;
-        expect(notice["method"] == "notifications/tools/list_changed", notice)
-    }
-
-    async fn ask(&self) -> Cell {
-        let arguments = json!({"message": "Who?"});
-        let first = self.client.call("test_elicitation", arguments.clone()).await;
-        if self.is_bridged() && (self.client.is_stateless() || self.way == Front::Envoy) {
-            let said = first.text().contains("elicitation") && first.result()["isError"] == true;
-            return if said {
-                DOCUMENTED
-            } else {
-                Err(format!("{first:?}"))
-            };
-        }
-        let last = if self.client.is_stateless() {
-            let key = first.result()["inputRequests"]
-                .as_object()
-                .and_then(|map| map.keys().next().cloned());
-            let key = key.ok_or(format!("{first:?}"))?;
-            let mut params = json!({"name": "test_elicitation", "arguments": arguments, "inputResponses": {key: accepted()}});
-            if let Some(state) = first.result().get("requestState") {
-                params["requestState"] = state.clone();
-            }
-            self.client.request("tools/call", params).await
-        } else {
-            first
-        };
-        expect(
-            self.is_result(last.result()) && last.text().contains("User response"),
-            last,
-        )
-    }
+    all.sort_by(|one, other| one.client.cmp(&other.client));
+    all
 }
 
-async fn eventually(condition: impl Fn() -> bool) -> Cell {
-    let end = Instant::now() + DEADLINE;
-    while !condition() {
-        if Instant::now() > end {
-            return Err("it did not happen in time".to_owned());
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-    WORKS
-}
-
-async fn matrix(way: Front) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d66_d67_d68_every_client_works_with_every_server() {
+    let envoy = all_rows(Front::Envoy).await;
+    let front = all_rows(Front::Direct).await;
     let mut failures = Vec::new();
-    let mut table = format!("\n| through {way:?} | {} |\n", OPERATIONS.join(" | "));
-    for (era, name) in SERVERS {
-        let gateway = Gateway::start(way, vec![behind("fixture", "", era)], &[])
-            .await
-            .unwrap();
-        for revision in REVISIONS {
-            let case = Case {
-                client: Client::connect(&gateway.url(), revision).await,
-                gateway: &gateway,
-                server: era,
-                way,
-            };
-            let mut row = Vec::new();
-            for operation in OPERATIONS {
-                let cell = case.run(operation).await;
-                row.push(cell.clone().unwrap_or("FAIL"));
-                if let Err(why) = cell {
-                    failures.push(format!("{revision} → {name}, {operation}: {why}"));
+    let title = OPERATIONS.join(" | ");
+    let mut table = format!("\n| client → server (through Envoy / the broker's front) | {title} |\n");
+    for (envoy, front) in envoy.iter().zip(&front) {
+        let name = format!("{} → {}", envoy.client, envoy.server);
+        assert_eq!((&envoy.client, envoy.server), (&front.client, front.server));
+        let mut words = Vec::new();
+        for (position, operation) in OPERATIONS.into_iter().enumerate() {
+            let word = |row: &Row| row.cells[position].clone().unwrap_or("FAIL");
+            let (one, other) = (word(envoy), word(front));
+            words.push(if one == other {
+                one.to_owned()
+            } else {
+                format!("{one} / {other}")
+            });
+            for (way, row) in [("Envoy", envoy), ("front", front)] {
+                if let Err(why) = &row.cells[position] {
+                    failures.push(format!("{name} ({way}), {operation}: {why}"));
                 }
             }
-            writeln!(table, "| {revision} → {name} | {} |", row.join(" | ")).unwrap();
         }
+        writeln!(table, "| {name} | {} |", words.join(" | ")).unwrap();
     }
     println!("{table}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d66_d68_every_client_works_with_every_server_through_envoy() {
-    matrix(Front::Envoy).await;
+/// What the client without an SDK sees of the lists, by name, without the gateway's own tools.
+async fn raw_names(client: &Client) -> Vec<String> {
+    let mut names = Vec::new();
+    for (method, member) in [
+        ("tools/list", "tools"),
+        ("prompts/list", "prompts"),
+        ("resources/list", "resources"),
+    ] {
+        let reply = client.request(method, json!({})).await;
+        let items = reply.result()[member].as_array().cloned().unwrap();
+        names.extend(items.iter().map(|item| item["name"].as_str().unwrap().to_owned()));
+    }
+    names
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d66_d67_d68_every_client_works_with_every_server_through_the_front() {
-    matrix(Front::Direct).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_of_all_revisions_see_the_same_names_and_the_status_names_eras() {
-    let all = SERVERS.map(|(era, name)| behind(name, &format!("{name}_"), era));
+async fn with_one_server_of_each_revision_every_client_sees_the_same_names() {
+    let prefix = |server: Server| format!("{}_", server.name.replace('-', "_"));
+    let all = SERVERS.map(|server| server.behind(&format!("s{}", server.name), &prefix(server)));
     let gateway = Gateway::start(Front::Envoy, all.to_vec(), &[]).await.unwrap();
     let mut lists = Vec::new();
     for revision in REVISIONS {
+        let seat = Seat {
+            gateway: &gateway,
+            server: SERVERS[0],
+            way: Front::Envoy,
+            revision,
+        };
         let client = Client::connect(&gateway.url(), revision).await;
-        let mut names = Vec::new();
-        for (method, member) in [
-            ("tools/list", "tools"),
-            ("prompts/list", "prompts"),
-            ("resources/list", "resources"),
-        ] {
-            let reply = client.request(method, json!({})).await;
-            let items = reply.result()[member].as_array().cloned().unwrap();
-            let own = ["discover_tools", "select_tools"].map(Value::from);
-            names.extend(
-                items
-                    .iter()
-                    .map(|item| item["name"].clone())
-                    .filter(|name| !own.contains(name)),
-            );
-        }
-        assert!(names.len() > 60, "{revision}: {} items", names.len());
-        lists.push(names);
-        for (_, name) in SERVERS {
-            let reply = client.call(&format!("{name}_test_simple_text"), json!({})).await;
+        lists.push((format!("raw {revision}"), raw_names(&client).await));
+        let names = RustSdk::connect(&seat).await.names().await;
+        lists.push((format!("rmcp {revision}"), names));
+        for server in SERVERS {
+            let reply = client
+                .call(&format!("{}test_simple_text", prefix(server)), json!({}))
+                .await;
             assert!(!reply.text().is_empty(), "{revision}: {reply:?}");
         }
     }
-    assert!(lists.windows(2).all(|pair| pair[0] == pair[1]));
+    if let Some(packages) = python_sdk::packages() {
+        for (revision, mode) in python_sdk::MODES {
+            let names = python_sdk::names(&packages, mode, gateway.url()).await;
+            lists.push((format!("Python {revision}"), names));
+        }
+    }
+    for (_, names) in &mut lists {
+        names.retain(|name| name != "discover_tools" && name != "select_tools");
+    }
+    let (_, expected) = lists[0].clone();
+    assert!(expected.len() > 100, "{} items", expected.len());
+    for (client, names) in &lists {
+        assert_eq!(*names, expected, "{client}");
+    }
     let status = gateway.status().await.unwrap();
-    let eras: Vec<_> = status["servers"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|server| {
-            (
-                server["era"].as_str().unwrap(),
-                server["protocolValidation"]["supportedVersion"].as_str().unwrap(),
-            )
-        })
-        .collect();
-    assert_eq!(
-        eras,
-        [
-            ("legacy", "2025-11-25"),
-            ("modern", "2026-07-28"),
-            ("modern", "2026-07-28")
-        ]
-    );
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let of = |server: &Value| {
+        (
+            text(&server["era"]),
+            text(&server["protocolValidation"]["supportedVersion"]),
+        )
+    };
+    let eras: Vec<_> = status["servers"].as_array().unwrap().iter().map(of).collect();
+    let expected = ["2025-03-26", "2025-06-18", "2025-11-25", STATELESS, STATELESS].map(|revision| {
+        let era = if revision == STATELESS { "modern" } else { "legacy" };
+        (era.to_owned(), revision.to_owned())
+    });
+    assert_eq!(eras, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
