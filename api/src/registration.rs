@@ -44,6 +44,12 @@ use crate::references::{CaSecretRef, CredentialRef, GatewayApiGroup, Switch};
         type_ = "string",
         json_path = ".spec.credentialRef.name"
     ),
+    printcolumn(
+        name = "Revision",
+        type_ = "string",
+        json_path = ".status.protocolVersion",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(
@@ -179,6 +185,13 @@ pub struct MCPServerRegistrationStatus {
     /// Tools that the brokers reported at the last successful answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovered_tools: Option<i32>,
+    /// How the server is spoken to: `legacy` with sessions (2025-03-26 to 2025-11-25), `modern` without (2026-07-28). A server that
+    /// offers both is `modern`. As the brokers reported it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub era: Option<String>,
+    /// The revision of MCP that the brokers speak with the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol_version: Option<String>,
 }
 
 fn default_category() -> Vec<String> {

@@ -64,7 +64,7 @@ struct Trouble {
 struct Report {
     versions: Vec<[String; 2]>,
     extensions: Vec<[String; 7]>,
-    servers: Vec<[String; 5]>,
+    servers: Vec<[String; 7]>,
     troubles: Vec<Trouble>,
 }
 
@@ -196,7 +196,7 @@ impl View<'_> {
         ]
     }
 
-    fn server(&self, object: &Value) -> [String; 5] {
+    fn server(&self, object: &Value) -> [String; 7] {
         let key = mcp_gateway_api::intake::key_of(object);
         let served_by = self.plan.resolution(&key).map(|resolution| {
             resolution
@@ -211,6 +211,8 @@ impl View<'_> {
             served_by.unwrap_or_default().join(", "),
             ready(object).to_owned(),
             number(object, "/status/discoveredTools").map_or_else(String::new, |tools| tools.to_string()),
+            text(object, "/status/era").to_owned(),
+            text(object, "/status/protocolVersion").to_owned(),
         ]
     }
 
@@ -303,7 +305,15 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
     }
     if !report.servers.is_empty() {
         writeln!(out)?;
-        let head = ["SERVER", "PREFIX", "SERVED BY", "READY", "TOOLS"];
+        let head = [
+            "SERVER",
+            "PREFIX",
+            "SERVED BY",
+            "READY",
+            "TOOLS",
+            "ERA",
+            "REVISION",
+        ];
         let rows = report.servers.iter().map(|row| cells(row, 3)).collect();
         output::table(out, &head, rows)?;
     }
@@ -331,8 +341,8 @@ fn as_json(report: &Report) -> Value {
         .map(|[extension, gateway, listener, url, ready, replicas, version]| {
             json!({"extension": extension, "gateway": gateway, "listener": listener, "url": url, "ready": ready, "replicas": replicas, "version": version})
         });
-    let servers = report.servers.iter().map(|[server, prefix, served_by, ready, tools]| {
-        json!({"server": server, "prefix": prefix, "servedBy": served_by, "ready": ready, "tools": tools})
+    let servers = report.servers.iter().map(|[server, prefix, served_by, ready, tools, era, revision]| {
+        json!({"server": server, "prefix": prefix, "servedBy": served_by, "ready": ready, "tools": tools, "era": era, "revision": revision})
     });
     let problems = report.troubles.iter().map(|trouble| {
         json!({"object": trouble.object, "message": trouble.remedy.message, "fix": trouble.remedy.fix})

@@ -110,13 +110,21 @@ struct Facts<'a> {
     was_ready: bool,
 }
 
-/// What the status shall say; `tools` and `conflict` keep their former value when they are not known.
+/// Era and revision of a server, as the brokers say them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Protocol {
+    era: String,
+    version: String,
+}
+
+/// What the status shall say; `tools`, `protocol` and `conflict` keep their former value when they are not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Verdict {
     ready: bool,
     reason: RegistrationReason,
     message: String,
     tools: Option<u64>,
+    protocol: Option<Protocol>,
     conflict: Option<String>,
 }
 
@@ -127,6 +135,7 @@ impl Verdict {
             reason,
             message,
             tools: None,
+            protocol: None,
             conflict: None,
         }
     }
@@ -157,16 +166,16 @@ impl Verdict {
                 observed_generation: generation,
             });
         }
-        let tools = self
-            .tools
-            .map(|tools| json!(i32::try_from(tools).unwrap_or(i32::MAX)));
-        StatusWish {
-            conditions,
-            members: tools
-                .map(|tools| ("discoveredTools", tools))
-                .into_iter()
-                .collect(),
+        let mut members = BTreeMap::new();
+        if let Some(tools) = self.tools {
+            let tools = i32::try_from(tools).unwrap_or(i32::MAX);
+            members.insert("discoveredTools", json!(tools));
         }
+        if let Some(protocol) = self.protocol {
+            members.insert("era", json!(protocol.era));
+            members.insert("protocolVersion", json!(protocol.version));
+        }
+        StatusWish { conditions, members }
     }
 }
 
@@ -241,6 +250,7 @@ fn at_extension(facts: &Facts<'_>, extension: &ObjectKey) -> Option<Verdict> {
     if let Some(message) = tally.failure {
         return Some(Verdict {
             tools: Some(tally.tools),
+            protocol: tally.protocol,
             ..not_ready(message)?
         });
     }
@@ -262,6 +272,7 @@ fn at_extension(facts: &Facts<'_>, extension: &ObjectKey) -> Option<Verdict> {
         reason: RegistrationReason::Ready,
         message,
         tools: Some(tally.tools),
+        protocol: tally.protocol,
         conflict: tally.conflict,
     })
 }
@@ -270,6 +281,7 @@ fn at_extension(facts: &Facts<'_>, extension: &ObjectKey) -> Option<Verdict> {
 struct Tally {
     serving: usize,
     tools: u64,
+    protocol: Option<Protocol>,
     missing_at: Option<String>,
     failure: Option<String>,
     conflict: Option<String>,
@@ -306,6 +318,13 @@ fn tally(facts: &Facts<'_>, observed: &Namespace, name: &str) -> Tally {
 impl Tally {
     fn take(&mut self, server: &ServerStatus) {
         self.tools = self.tools.max(server.total_tools);
+        let version = &server.protocol_validation.supported_version;
+        if !server.era.is_empty() && !version.is_empty() {
+            self.protocol = Some(Protocol {
+                era: server.era.clone(),
+                version: version.clone(),
+            });
+        }
         if !server.ready {
             self.failure.get_or_insert_with(|| server.message.clone());
             return;

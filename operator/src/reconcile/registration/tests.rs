@@ -35,7 +35,8 @@ fn served() -> Resolution {
 fn replica(pod: &str, hash: &str, ready: bool) -> Replica {
     let status: BrokerStatus = serde_json::from_value(json!({
         "config": {"hash": hash},
-        "servers": [{"name": "team/weather", "ready": ready, "totalTools": 4, "message": "failed to connect"}],
+        "servers": [{"name": "team/weather", "ready": ready, "totalTools": 4, "message": "failed to connect",
+            "era": if ready { "legacy" } else { "" }, "protocolValidation": {"supportedVersion": if ready { "2025-06-18" } else { "" }}}],
     }))
     .expect("a status");
     Replica {
@@ -90,6 +91,21 @@ fn t48_ready_needs_every_ready_replica_with_the_current_hash() {
     let behind = verdict(vec![replica("a", "new", true), replica("b", "old", true)], false).expect("known");
     assert!(!behind.ready);
     assert_eq!(behind.message, "not served yet by 1/2 replicas of gw/ext (pod b)");
+}
+
+#[test]
+fn era_and_revision_are_written_when_a_replica_knows_them() {
+    let members = |ready| {
+        let verdict = verdict(vec![replica("a", "new", ready)], false).expect("known");
+        verdict.wish(1, &[]).members
+    };
+    let known = BTreeMap::from([
+        ("discoveredTools", json!(4)),
+        ("era", json!("legacy")),
+        ("protocolVersion", json!("2025-06-18")),
+    ]);
+    assert_eq!(members(true), known);
+    assert_eq!(members(false), BTreeMap::from([("discoveredTools", json!(4))]));
 }
 
 #[test]
