@@ -9,6 +9,3 @@ pub mod meta;
 pub mod status;
 pub mod user_lists;
 pub mod view;
-
-#[cfg(test)]
-mod tests;

@@ -25,9 +25,6 @@ pub mod streams;
 pub mod tokens;
 pub mod unsolicited;
 
-#[cfg(test)]
-mod tests;
-
 use crate::aggregation::federation::Published;
 use crate::aggregation::user_lists::UserLists;
 use crate::auth::keys::Keys;

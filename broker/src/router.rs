@@ -5,6 +5,3 @@ pub mod machine;
 pub mod reply;
 pub mod server;
 pub mod translate;
-
-#[cfg(test)]
-mod tests;

@@ -15,6 +15,8 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use futures::stream;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -100,7 +102,7 @@ impl Bridge {
             };
         }
         match session.call(text).await {
-            Ok(call) => answered(call).await,
+            Ok(call) => answered(call).await.0,
             Err(error) => refused(error),
         }
     }
@@ -114,20 +116,22 @@ impl Bridge {
             }
         };
         let (session, id) = (Session::start(link), Uuid::new_v4().to_string());
+        // Nobody learns the id of a session whose opening fails, or is not waited for.
+        let unopened = session.ended().drop_guard();
         if let Ok(mut sessions) = self.sessions.lock() {
             sessions.retain(|_, session| !session.has_ended());
             if sessions.len() >= MAX_SESSIONS {
-                session.end();
                 return StatusCode::SERVICE_UNAVAILABLE.into_response();
             }
             sessions.insert(id.clone(), Arc::clone(&session));
         }
-        let mut response = match session.call(text).await {
+        let (mut response, good) = match session.call(text).await {
             Ok(call) => answered(call).await,
             Err(error) => return refused(error),
         };
-        if let Ok(id) = HeaderValue::from_str(&id) {
+        if let (true, Ok(id)) = (good, HeaderValue::from_str(&id)) {
             response.headers_mut().insert(header::SESSION, id);
+            unopened.disarm();
         }
         response
     }
@@ -181,19 +185,29 @@ fn with_type(content_type: &'static str, body: Body) -> Response {
     response
 }
 
-/// JSON when the answer comes first, else an event stream that ends with it.
-async fn answered(mut call: Call) -> Response {
-    let first = match timeout(SILENCE, call.said.recv()).await {
-        Ok(Some(Said::Answer(text))) => return with_type("application/json", Body::from(text)),
+/// An answer that may be an error.
+#[derive(Deserialize)]
+struct Answered {
+    error: Option<IgnoredAny>,
+}
+
+/// JSON when the answer comes first, else an event stream that ends with it; and whether it is known to be no error, or yet
+/// to come.
+async fn answered(mut call: Call) -> (Response, bool) {
+    let first = match timeout(SILENCE, call.recv()).await {
+        Ok(Some(Said::Answer(text))) => {
+            let good = serde_json::from_str::<Answered>(&text).is_ok_and(|answer| answer.error.is_none());
+            return (with_type("application/json", Body::from(text)), good);
+        }
         Ok(Some(Said::Aside(text))) => text,
-        Ok(None) | Err(_) => return StatusCode::BAD_GATEWAY.into_response(),
+        Ok(None) | Err(_) => return (StatusCode::BAD_GATEWAY.into_response(), false),
     };
     let start = (Some(Said::Aside(first)), call);
     let chunks = stream::unfold(Some(start), |running| async move {
         let (said, mut call) = running?;
         let said = match said {
             Some(said) => said,
-            None => timeout(SILENCE, call.said.recv()).await.ok()??,
+            None => timeout(SILENCE, call.recv()).await.ok()??,
         };
         let (text, next) = match said {
             Said::Answer(text) => (text, None),
@@ -204,7 +218,7 @@ async fn answered(mut call: Call) -> Response {
             next,
         ))
     });
-    with_type("text/event-stream", Body::from_stream(chunks))
+    (with_type("text/event-stream", Body::from_stream(chunks)), true)
 }
 
 /// Serves all bridges until `stop`.

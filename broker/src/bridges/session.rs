@@ -33,6 +33,9 @@ pub(super) enum Said {
 struct Waiting {
     /// The client's id, raw.
     id: String,
+    /// The progress token that the client gave it, raw.
+    token: Option<String>,
+    /// Closed when the client is gone; the call stays until its answer, so that it can still be cancelled.
     to: mpsc::Sender<Said>,
 }
 
@@ -62,21 +65,8 @@ pub(super) enum NotSent {
     Unreadable,
 }
 
-/// Takes a call out when its client is gone.
-pub(super) struct Call {
-    session: Arc<Session>,
-    number: u64,
-    /// What the server says.
-    pub(super) said: mpsc::Receiver<Said>,
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        if let Ok(mut waits) = self.session.waits.lock() {
-            waits.calls.remove(&self.number);
-        }
-    }
-}
+/// What the server says to a call.
+pub(super) type Call = mpsc::Receiver<Said>;
 
 impl Session {
     /// Takes a link over.
@@ -128,7 +118,7 @@ impl Session {
         self.waits.lock().is_ok_and(|waits| {
             let quiet = waits.used.is_none_or(|used| used.elapsed() > IDLE);
             let listening = waits.stream.as_ref().is_some_and(|stream| !stream.is_closed());
-            quiet && waits.calls.is_empty() && !listening
+            quiet && waits.calls.values().all(|call| call.to.is_closed()) && !listening
         })
     }
 
@@ -138,12 +128,16 @@ impl Session {
         };
         let Ok(mut waits) = self.waits.lock() else { return };
         if message.method.is_some() {
-            let call = waits.calls.values().find(|call| !call.to.is_closed());
+            let token = message.param_token.and_then(|range| text.get(range));
+            let concerned = |call: &&Waiting| token.is_none() || call.token.as_deref() == token;
+            let mut calls = waits.calls.values().filter(|call| !call.to.is_closed());
+            let call = calls.find(concerned);
             // A client that does not keep up loses what it was told beside its answer.
             match (call.map(|call| call.to.clone()), &waits.stream) {
                 (Some(to), _) => drop(to.try_send(Said::Aside(text))),
-                (None, Some(stream)) => drop(stream.try_send(text)),
-                (None, None) => {}
+                // Progress of a call whose client is gone concerns nobody.
+                (None, Some(stream)) if token.is_none() => drop(stream.try_send(text)),
+                (None, _) => {}
             }
             return;
         }
@@ -155,25 +149,25 @@ impl Session {
     }
 
     /// Sends a request; the call's answer follows.
-    pub(super) async fn call(self: &Arc<Self>, text: &str) -> Result<Call, NotSent> {
+    pub(super) async fn call(&self, text: &str) -> Result<Call, NotSent> {
         let message = server_message::read(text).ok_or(NotSent::Unreadable)?;
         let range = message.id.ok_or(NotSent::Unreadable)?;
         let id = text.get(range.clone()).ok_or(NotSent::Unreadable)?.to_owned();
-        let (to, said) = mpsc::channel(QUEUE);
+        let token = message.progress_token.and_then(|range| text.get(range));
+        let token = token.map(str::to_owned);
+        let (to, call) = mpsc::channel(QUEUE);
         let number = {
             let mut waits = self.waits.lock().map_err(|_| NotSent::Ended)?;
+            if waits.calls.len() >= MAX_CALLS {
+                waits.calls.retain(|_, call| !call.to.is_closed());
+            }
             if waits.calls.len() >= MAX_CALLS {
                 return Err(NotSent::Busy);
             }
             waits.next += 1;
             let number = waits.next;
-            waits.calls.insert(number, Waiting { id, to });
+            waits.calls.insert(number, Waiting { id, token, to });
             number
-        };
-        let call = Call {
-            session: Arc::clone(self),
-            number,
-            said,
         };
         self.write(replaced(text, range, &number.to_string())).await?;
         Ok(call)
@@ -182,15 +176,20 @@ impl Session {
     /// Sends a notification, or the answer to a request of the server.
     pub(super) async fn tell(&self, text: &str) -> Result<(), NotSent> {
         let message = server_message::read(text).ok_or(NotSent::Unreadable)?;
-        match self.cancelled(text, &message) {
+        if message.method.as_deref() != Some("notifications/cancelled") {
+            return self.write(text.to_owned()).await;
+        }
+        // Everybody's cancellations come to every server: one of a call that does not run here ends here, because the
+        // server counts differently.
+        match self.cancelled(text, message) {
             Some(mapped) => self.write(mapped).await,
-            None => self.write(text.to_owned()).await,
+            None => Ok(()),
         }
     }
 
     /// A cancellation with the id under which the server knows the call.
-    fn cancelled(&self, text: &str, message: &ServerMessage<'_>) -> Option<String> {
-        let range = message.request_id.clone()?;
+    fn cancelled(&self, text: &str, message: ServerMessage<'_>) -> Option<String> {
+        let range = message.request_id?;
         let id = text.get(range.clone())?;
         let waits = self.waits.lock().ok()?;
         let (number, _) = waits.calls.iter().find(|(_, call)| call.id == id)?;
@@ -240,5 +239,76 @@ fn one_line(text: String) -> String {
         text.replace(['\n', '\r'], " ")
     } else {
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Server {
+        hears: mpsc::Receiver<String>,
+        says: mpsc::Sender<String>,
+    }
+
+    fn session() -> (Arc<Session>, Server) {
+        let (outgoing, hears) = mpsc::channel(QUEUE);
+        let (says, incoming) = mpsc::channel(QUEUE);
+        let end = CancellationToken::new();
+        let link = Link {
+            outgoing,
+            incoming,
+            end,
+        };
+        (Session::start(link), Server { hears, says })
+    }
+
+    fn request(id: &str, token: u32) -> String {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"_meta":{{"progressToken":{token}}}}}}}"#
+        )
+    }
+
+    fn cancelled(id: &str) -> String {
+        format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#)
+    }
+
+    #[tokio::test]
+    async fn d33_a_cancellation_reaches_the_server_only_for_a_call_that_runs_there() {
+        let (session, mut server) = session();
+        for id in ["7", "8", "\"g1-x\""] {
+            let call = session.call(&request(id, 1)).await.unwrap();
+            server.hears.recv().await.unwrap();
+            // Its client leaves; the call runs on.
+            drop(call);
+        }
+        // The server knows the calls as 1, 2 and 3: number 3 of somebody else is none of them.
+        session.tell(&cancelled("3")).await.unwrap();
+        session.tell(&cancelled("\"g1-x\"")).await.unwrap();
+        assert_eq!(server.hears.recv().await.unwrap(), cancelled("3"));
+        assert!(server.hears.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn progress_goes_to_the_call_that_asked_for_it() {
+        let (session, server) = session();
+        let mut first = session.call(&request("1", 10)).await.unwrap();
+        let mut second = session.call(&request("2", 20)).await.unwrap();
+        let progress = |token| {
+            format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#
+            )
+        };
+        for token in [20, 10, 30] {
+            server.says.send(progress(token)).await.unwrap();
+        }
+        let said = |said| match said {
+            Some(Said::Aside(text)) => text,
+            Some(Said::Answer(text)) => panic!("{text}"),
+            None => panic!("nothing"),
+        };
+        assert_eq!(said(first.recv().await), progress(10));
+        assert_eq!(said(second.recv().await), progress(20));
+        assert!(first.try_recv().is_err() && second.try_recv().is_err());
     }
 }

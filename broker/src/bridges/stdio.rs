@@ -5,6 +5,7 @@ use super::link::{Link, LinkError, QUEUE};
 use crate::config::model::ChildCommand;
 use futures::StreamExt as _;
 use rustix::process::{Pid, Signal, kill_process_group};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -13,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -41,6 +42,15 @@ impl Starts {
     fn may_start(&self) -> bool {
         let next = self.0.lock().ok().and_then(|next| *next);
         next.is_none_or(|(at, _)| at <= Instant::now())
+    }
+
+    /// A child that is ended by us was a good one, when it lasted.
+    fn was_ended(&self, lasted: Duration) {
+        if lasted > LASTING
+            && let Ok(mut next) = self.0.lock()
+        {
+            *next = None;
+        }
     }
 
     /// A child that ended by itself soon after its start puts the next one off, each time for longer; the pause.
@@ -98,9 +108,11 @@ pub(super) fn open(
 pub(super) async fn keep_running(name: String, command: Arc<ChildCommand>, end: CancellationToken) {
     let starts = Starts::default();
     while !end.is_cancelled() {
-        let Ok(permit) = CHILDREN.acquire().await else {
-            return;
+        let permit = tokio::select! {
+            () = end.cancelled() => return,
+            permit = CHILDREN.acquire() => permit,
         };
+        let Ok(permit) = permit else { return };
         let started = Instant::now();
         match start(&command, Stdio::null()) {
             Ok(mut child) => {
@@ -206,17 +218,26 @@ async fn read(stdout: impl AsyncRead + Unpin, to: mpsc::Sender<String>, end: Can
 async fn log(name: String, output: impl AsyncRead + Unpin) {
     let mut lines = FramedRead::new(output, LinesCodec::new_with_max_length(LOG_RATE));
     let (mut second, mut said) = (Instant::now(), 0);
-    while let Some(line) = lines.next().await {
+    let mut failed = false;
+    loop {
+        let line = match lines.next().await {
+            // After a line that cannot be read comes one end that is none.
+            None if std::mem::take(&mut failed) => continue,
+            None => return,
+            Some(line) => line,
+        };
         if second.elapsed() > Duration::from_secs(1) {
             (second, said) = (Instant::now(), 0);
         }
         match line {
             Ok(line) if said + line.len() <= LOG_RATE => {
                 said += line.len();
-                tracing::debug!(component = "front", server = name, output = line, "Server says");
+                tracing::info!(component = "front", server = name, output = line, "Server says");
             }
             // Too much, or no text: it is read and dropped, so that the child does not block.
-            Ok(_) | Err(_) => {}
+            Ok(_) => {}
+            Err(LinesCodecError::Io(error)) if error.kind() != ErrorKind::InvalidData => return,
+            Err(_) => failed = true,
         }
     }
 }
@@ -228,7 +249,8 @@ async fn watch(
     (end, permit): (CancellationToken, SemaphorePermit<'static>),
     starts: Starts,
 ) {
-    let (started, group) = (Instant::now(), child.id());
+    let started = Instant::now();
+    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let left = tokio::select! {
         () = end.cancelled() => None,
         left = child.wait() => left.ok(),
@@ -240,7 +262,7 @@ async fn watch(
             tracing::info!(component = "front", server = name, %status, "Server process ended");
         }
         None => {
-            let group = group.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+            starts.was_ended(started.elapsed());
             for (wait, signal) in [(GRACE, Signal::TERM), (TERMINATION, Signal::KILL)] {
                 if timeout(wait, child.wait()).await.is_ok() {
                     break;
@@ -250,5 +272,7 @@ async fn watch(
             let _ = timeout(GRACE, child.wait()).await;
         }
     }
+    // A wrapper that ends first leaves the server itself behind.
+    let _ = group.map(|group| kill_process_group(group, Signal::KILL));
     drop(permit);
 }

@@ -52,9 +52,9 @@ pub async fn run(files: Vec<PathBuf>, dialect: Dialect, updates: mpsc::Sender<Up
         return;
     };
     let (wake, mut events) = mpsc::channel(EVENT_QUEUE);
+    let config = path.clone();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Our own reads are events too; only changes wake.
-        if event.is_ok_and(|event| !event.kind.is_access()) {
+        if event.is_ok_and(|event| concerns(&config, &event)) {
             let _ = wake.try_send(());
         }
     })
@@ -76,6 +76,18 @@ pub async fn run(files: Vec<PathBuf>, dialect: Dialect, updates: mpsc::Sender<Up
             () = updates.closed() => return,
         }
     }
+}
+
+/// Whether an event may be a change of the config. Our own reads are events too, and so is what others write into the
+/// folder; the links of a mounted Secret begin with `..`.
+fn concerns(config: &Path, event: &notify::Event) -> bool {
+    let target = config.canonicalize().unwrap_or_default();
+    let names = [config.file_name(), target.file_name()];
+    let named = |path: &PathBuf| {
+        let name = path.file_name();
+        names.contains(&name) || name.is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
+    };
+    !event.kind.is_access() && (event.paths.is_empty() || event.paths.iter().any(named))
 }
 
 /// Waits for an event or the poll interval, then for quiet.
@@ -149,5 +161,24 @@ pub fn from_secret(bytes: &[u8], dialect: Dialect) -> Update {
     match document::read_as(bytes, dialect) {
         Ok(snapshot) => Update::Good(Source::Watch, Arc::new(snapshot)),
         Err(error) => Update::Bad(Source::Watch, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use notify::event::{AccessKind, EventKind, ModifyKind};
+
+    #[test]
+    fn only_what_changes_the_config_wakes() {
+        let config = Path::new("/etc/mcp/config.yaml");
+        let event = |kind: EventKind, path: &str| notify::Event::new(kind).add_path(PathBuf::from(path));
+        let change = EventKind::Modify(ModifyKind::Any);
+        assert!(concerns(config, &event(change, "/etc/mcp/config.yaml")));
+        assert!(concerns(config, &event(change, "/etc/mcp/..data")));
+        assert!(concerns(config, &notify::Event::new(change)), "events were lost");
+        assert!(!concerns(config, &event(change, "/etc/mcp/other.log")));
+        let read = EventKind::Access(AccessKind::Any);
+        assert!(!concerns(config, &event(read, "/etc/mcp/config.yaml")));
     }
 }

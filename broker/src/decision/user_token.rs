@@ -112,16 +112,20 @@ pub fn page(configured: &str, head: &Head, catalog: &Catalog) -> String {
         let separator = if configured.contains('?') { '&' } else { '?' };
         return format!("{configured}{separator}elicitation_id=");
     }
+    let public = &catalog.hosts.public;
+    // Where no public host is configured, no proxy stands before the gateway that would speak TLS.
     let scheme = match head.get("x-forwarded-proto") {
         Some("http") => "http",
+        None if public.is_empty() => "http",
         _ => "https",
     };
     // The client's own spelling has the port that leads here.
-    let asked = head.get(":authority").unwrap_or_default();
-    let authority = if catalog.is_public_host(&host::comparable(asked)) {
+    let asked = head.get(":authority").or_else(|| head.get("host"));
+    let asked = asked.unwrap_or_default();
+    let authority = if public.is_empty() || catalog.is_public_host(&host::comparable(asked)) {
         asked
     } else {
-        &catalog.hosts.public
+        public
     };
     format!("{scheme}://{authority}{PAGE}?elicitation_id=")
 }

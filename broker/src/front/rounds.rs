@@ -22,6 +22,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use futures::StreamExt as _;
 use futures::future::join_all;
+use serde_json::json;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -41,6 +42,8 @@ const MAX_WAITING: usize = 10_000;
 const QUEUE: usize = 64;
 /// How often it is looked for an answer that came to another replica.
 const ELSEWHERE: Duration = Duration::from_millis(500);
+/// The one member of what is kept of an answer: no entry of the token page looks like that.
+const ANSWER: &str = "answer";
 /// Begins the ids under which questions wait.
 const MARK: &str = "round-";
 
@@ -116,7 +119,8 @@ pub(super) async fn returned(state: &Arc<FrontState>, incoming: Incoming<'_>) ->
     let Some(answer) = elsewhere else {
         return Some(plain(StatusCode::ACCEPTED, ""));
     };
-    Some(match state.store.put_elicitation(question, answer).await {
+    let kept = json!({ANSWER: answer}).to_string();
+    Some(match state.store.put_elicitation(question, kept).await {
         Ok(()) => plain(StatusCode::ACCEPTED, ""),
         Err(_) => refuse(
             &Refusal::new(503, INTERNAL, "session store unavailable", "store").retry_after(1),
@@ -334,8 +338,11 @@ impl Held {
             let mut tick = interval(ELSEWHERE);
             loop {
                 tick.tick().await;
-                if let Ok(Some(text)) = self.state.store.elicitation(id, true).await {
-                    return text;
+                if let Ok(Some(kept)) = self.state.store.elicitation(id, true).await
+                    && let Ok(mut kept) = serde_json::from_str::<HashMap<String, String>>(&kept)
+                    && let Some(answer) = kept.remove(ANSWER)
+                {
+                    return answer;
                 }
             }
         };

@@ -2,7 +2,6 @@
 //! in it belongs to others and stays where it is.
 
 use super::json::{JsonError, Kind, Reader, quoted};
-use super::version;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -69,13 +68,10 @@ pub fn client_info() -> String {
     format!(r#"{{"name":"mcp-gateway","version":{}}}"#, quoted(crate::VERSION))
 }
 
-/// A request of the gateway itself to a server without sessions: it offers nothing. `params` is JSON text of an object.
-pub fn request((id, method): (&str, &str), params: &str) -> String {
+/// A request of the gateway itself to a server without sessions, of this revision: it offers nothing. `params` is JSON text of an object.
+pub fn request(version: &str, (id, method): (&str, &str), params: &str) -> String {
     let client = client_info();
-    let meta = format!(
-        r#""_meta":{{"{VERSION}":"{}","{CAPABILITIES}":{{}},"{CLIENT}":{client}}}"#,
-        version::MODERN
-    );
+    let meta = format!(r#""_meta":{{"{VERSION}":"{version}","{CAPABILITIES}":{{}},"{CLIENT}":{client}}}"#);
     let rest = params.trim_start().strip_prefix('{').unwrap_or("}").trim_start();
     let comma = if rest.starts_with('}') { "" } else { "," };
     format!(
@@ -92,7 +88,7 @@ mod tests {
     #[test]
     fn a_request_of_the_gateway_says_what_every_request_must_say() {
         for params in ["{}", r#" { "cursor":"x"}"#] {
-            let text = request(("7", "tools/list"), params);
+            let text = request("2026-07-28", ("7", "tools/list"), params);
             let message = read(text.as_bytes()).unwrap();
             assert_eq!(message.meta.version.as_deref(), Some("2026-07-28"));
             assert_eq!(message.meta.capabilities, Some("{}"));

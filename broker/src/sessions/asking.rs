@@ -36,7 +36,7 @@ impl Opener {
                 if let Ok(value) = HeaderValue::from_str(method) {
                     headers.insert(header::MCP_METHOD, value);
                 }
-                meta::request((ID, method), params)
+                meta::request(version::MODERN, (ID, method), params)
             }
         };
         let request = OwnRequest {

@@ -117,6 +117,10 @@ impl MemoryStore {
                 && record.backends.get(server) == Some(backend)
             {
                 record.backends.remove(server);
+                // Nothing is left to remember: the session of one call that is over.
+                if *record == Record::default() {
+                    entries.remove(&jti);
+                }
             }
         })
     }
@@ -318,6 +322,7 @@ mod tests {
         assert_eq!(store.facts(jti, "a").unwrap().backend, Some(backend("2")));
         store.forget(jti, "a", &backend("2")).unwrap();
         assert_eq!(store.facts(jti, "a").unwrap().backend, None);
+        assert_eq!(store.len(), 0, "nothing is left of a session that remembers nothing");
     }
 
     #[test]

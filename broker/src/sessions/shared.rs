@@ -193,6 +193,9 @@ impl SharedStore {
             && let Some((_, backends)) = watched.get_mut(&jti)
         {
             backends.remove(server);
+            if backends.is_empty() {
+                watched.remove(&jti);
+            }
         }
         forgotten
     }

@@ -22,9 +22,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+/// From the request to the end of its answer.
+const LONGEST_EXCHANGE: Duration = Duration::from_secs(60);
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
@@ -199,7 +201,7 @@ impl Task {
         let hello = match self.hello.clone() {
             Some(hello) => {
                 let failed = |error| format!("upstream mcp failed to ping server {id}: {error}");
-                peer.ping(&hello).await.map_err(failed)?;
+                in_time(peer.ping(&hello)).await.map_err(failed)?;
                 hello
             }
             None => self.connect(&peer).await?,
@@ -237,7 +239,7 @@ impl Task {
     async fn connect(&mut self, peer: &Arc<Peer>) -> Result<Hello, String> {
         let id = &self.publisher.config.id;
         let failed = |error| format!("failed to connect to upstream mcp {id}: {error}");
-        let hello = self.hello(peer).await.map_err(failed)?;
+        let hello = in_time(self.hello(peer)).await.map_err(failed)?;
         if !version::is_known(&hello.version) {
             let shown: String = hello
                 .version
@@ -338,4 +340,11 @@ impl Task {
         self.publisher.publish(next);
         Ok(())
     }
+}
+
+/// A server that keeps a reply alive without ever ending it has failed, too.
+async fn in_time<T>(exchange: impl Future<Output = Result<T, ExchangeError>>) -> Result<T, ExchangeError> {
+    timeout(LONGEST_EXCHANGE, exchange)
+        .await
+        .unwrap_or(Err(ExchangeError::Timeout("answer")))
 }

@@ -5,7 +5,7 @@ use super::items::ItemKind;
 use super::listing::{self, Asker, ListError, Listed};
 use crate::config::model::ServerConfig;
 use crate::protocol::version::Era;
-use crate::protocol::{header, reply, version};
+use crate::protocol::{header, meta, reply, version};
 use crate::transport::exchange::{self, Answer, ExchangeError, ReverseRequest};
 use crate::transport::notices::Notices;
 use http::{HeaderMap, HeaderValue};
@@ -70,6 +70,15 @@ struct InitializeResult {
     protocol_version: String,
     #[serde(default)]
     capabilities: Capabilities,
+}
+
+/// `params` of `initialize`.
+pub(super) fn introduction() -> String {
+    format!(
+        r#"{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{}}}"#,
+        version::LATEST_LEGACY,
+        meta::client_info()
+    )
 }
 
 impl Hello {
@@ -166,12 +175,12 @@ impl Peer {
     /// # Errors
     /// [`ExchangeError`].
     pub async fn initialize(&self) -> Result<Hello, ExchangeError> {
-        let params = format!(
-            r#"{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"mcp-gateway","version":"{}"}}}}"#,
-            version::LATEST_LEGACY,
-            crate::VERSION
-        );
-        let answer = self.call("initialize", &params, None).await?;
+        let answer = self.call("initialize", &introduction(), None).await?;
+        self.initialized(answer).await
+    }
+
+    /// What an answer to `initialize` says, and `notifications/initialized`.
+    pub(super) async fn initialized(&self, answer: Answer) -> Result<Hello, ExchangeError> {
         let result: InitializeResult =
             serde_json::from_str(answer.result.get()).map_err(|_| ExchangeError::Malformed)?;
         let hello = Hello::of(result.protocol_version, &result.capabilities, answer.session);

@@ -2,7 +2,7 @@
 //! lists, its health and its notices. Every request says in its headers what it is.
 
 use super::items::ItemKind;
-use super::peer::{Capabilities, Hello, Peer};
+use super::peer::{Capabilities, Hello, Peer, introduction};
 use crate::protocol::reply::{HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
 use crate::protocol::{header, meta, version};
 use crate::transport::exchange::{self, Answer, ExchangeError, Failure};
@@ -60,13 +60,18 @@ fn silent() -> Hello {
 
 impl Peer {
     fn stateless(&self, method: &str, params: &str) -> (RequestBuilder, String) {
+        self.dressed(version::MODERN, method, params)
+    }
+
+    /// A request that says what it is in its headers and `_meta`, and its id.
+    fn dressed(&self, version: &str, method: &str, params: &str) -> (RequestBuilder, String) {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed).to_string();
         let request = self
             .request(Method::POST, None)
             .header("content-type", "application/json")
-            .header(header::PROTOCOL_VERSION, version::MODERN)
+            .header(header::PROTOCOL_VERSION, version)
             .header(header::MCP_METHOD, method)
-            .body(meta::request((&id, method), params));
+            .body(meta::request(version, (&id, method), params));
         (request, id)
     }
 
@@ -91,13 +96,22 @@ impl Peer {
         if named {
             return true;
         }
-        match timeout(PROBE, self.initialize()).await {
+        match timeout(PROBE, self.tried()).await {
             Ok(Ok(hello)) => {
                 self.close(&hello).await;
                 version::served(&hello.version).is_some()
             }
             Ok(Err(_)) | Err(_) => false,
         }
+    }
+
+    /// `initialize` with everything that a server without sessions wants of a request, so that it can read and refuse it.
+    async fn tried(&self) -> Result<Hello, ExchangeError> {
+        let method = "initialize";
+        let (request, id) = self.dressed(version::LATEST_LEGACY, method, &introduction());
+        let response = exchange::send(request).await?;
+        let answer = exchange::answer(response, &id, Some(&self.notices)).await?;
+        self.initialized(answer).await
     }
 
     /// Finds out whether the server is one without sessions. A server that names this revision among others is asked once
