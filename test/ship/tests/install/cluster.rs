@@ -41,6 +41,7 @@ pub(crate) fn brokers(namespace: &str) -> anyhow::Result<Vec<String>> {
         .as_array()
         .unwrap()
         .iter()
+        .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
         .map(|pod| pod["metadata"]["uid"].as_str().unwrap().to_owned())
         .collect();
     uids.sort();
