@@ -89,17 +89,20 @@ conformance: build ## The official MCP conformance suites: the fixture, then thr
 	MCPGW_BROKER=$(abspath $(TARGET_DIR))/debug/mcp-gateway-broker test/conformance/upstream/run.sh
 
 # Programs as they are shipped are measured: the data plane alone, admission and operator on a control plane of the kit.
-# BENCH is one of data-plane, admission, operator, with its options; without it all of them.
+# BENCH is one of data-plane, admission, operator, micro, with its options; without it the first three.
 BENCH ?=
 .PHONY: bench
-bench: $(KIT) ## Benchmarks, each with its baseline in the same run: a table with MET or MISSED (QUICK=1, BENCH="data-plane --only calls")
+bench: $(KIT) ## Benchmarks, each with its baseline in the same run: a table with MET or MISSED (QUICK=1, BENCH="data-plane --only calls", BENCH="micro --instructions")
 	$(CARGO) build --release --locked -p mcp-gateway-operator -p mcp-gateway-webhook -p mcp-gateway-broker -p mcp-gateway-bench --bins
+ifneq ($(filter micro%,$(BENCH)),)
+	$(TARGET_DIR)/release/bench $(BENCH)
+endif
 ifneq ($(filter data-plane%,$(or $(BENCH),data-plane)),)
 	$(KIT) build envoy
 	$(KIT) build redis
 	$(TARGET_DIR)/release/bench $(or $(BENCH),data-plane $(if $(QUICK),--quick,)) --json $(TARGET_DIR)/bench-data-plane.json
 endif
-ifeq ($(filter data-plane%,$(BENCH)),)
+ifeq ($(filter data-plane% micro%,$(BENCH)),)
 	$(KIT) build
 	for subject in $(or "$(BENCH)",admission operator); do \
 	  $(KIT) run --bin-dir $(abspath $(TARGET_DIR)/release) -- $(abspath $(TARGET_DIR)/release/bench) $$subject || exit 1; done
@@ -189,5 +192,10 @@ push: ## Push what `make images` wrote to REGISTRY (REGISTRY_USER and REGISTRY_P
 ## -- later issues -------------------------------------------------------------------------------------------------
 
 .PHONY: profile
-profile: ## Flame graphs under load (not yet)
-	@echo "profile: not yet" >&2; exit 1
+profile: $(KIT) ## Flame graphs of router, front, broker and operator under load, and their hottest functions (needs perf)
+	RUSTFLAGS="-C force-frame-pointers=yes" CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only \
+	  $(CARGO) build --release --locked --target-dir $(TARGET_DIR)/profile -p mcp-gateway-operator -p mcp-gateway-bench --bins
+	$(KIT) build
+	$(TARGET_DIR)/profile/release/bench profile --folder $(TARGET_DIR)/profile
+	$(KIT) run --bin-dir $(abspath $(TARGET_DIR)/profile/release) -- $(abspath $(TARGET_DIR)/profile/release/bench) operator \
+	  --namespaces 100 --profile $(abspath $(TARGET_DIR)/profile)

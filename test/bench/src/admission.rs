@@ -12,6 +12,7 @@ mod handler;
 mod memory;
 mod objects;
 
+use axum::Router;
 use clap::Args;
 
 use crate::report::Row;
@@ -37,4 +38,9 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
         rows.extend(api_server::measure(arguments.creates).await?);
     }
     Ok(rows)
+}
+
+/// The webhook's handler with everything in its cache, and the review of a registration that changes.
+pub(crate) fn changed_registration() -> (Router, String) {
+    (handler::router(), handler::changed_registration(7))
 }

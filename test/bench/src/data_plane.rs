@@ -10,12 +10,16 @@ mod load;
 mod mock;
 mod no_op;
 mod parts;
+mod profile;
 mod session;
 mod sessions;
 mod stage;
+mod start;
 mod tokens;
 
 use std::{path::PathBuf, time::Duration};
+
+pub(crate) use profile::{Arguments as ProfileArguments, run as profile};
 
 use crate::report::Row;
 
@@ -37,7 +41,8 @@ pub(crate) struct Arguments {
     /// Under two minutes: fewer rounds, shorter load, fewer sessions.
     #[arg(long)]
     quick: bool,
-    /// Only scenarios whose name contains this: calls, latency, lists, first, memory, think, catalog, tokens, hung.
+    /// Only scenarios whose name contains this: calls, latency, lists, first, memory, think, catalog, tokens, hung,
+    /// start.
     #[arg(long, default_value = "")]
     only: String,
     /// Where the rows go as JSON.
@@ -100,6 +105,9 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
     }
     if wanted("hung") {
         rows.extend(calls::hung_neighbour(plan).await?);
+    }
+    if wanted("start") {
+        rows.extend(start::run(plan).await?);
     }
     if let Some(path) = &arguments.json {
         std::fs::write(path, crate::report::json(&rows)?)?;

@@ -1,4 +1,5 @@
-//! Benchmarks, each with its baseline in the same run: `bench admission`, `bench operator`, `bench data-plane`. One module
+//! Benchmarks, each with its baseline in the same run: `bench admission`, `bench operator`, `bench data-plane`, `bench micro`, and flame
+//! graphs by `bench profile`. One module
 //! for each subject; a module returns rows, [`report`] prints them. Run by `make bench`. The other subcommands are the
 //! processes that the data-plane benchmark starts.
 
@@ -7,7 +8,9 @@
 mod admission;
 mod clock;
 mod data_plane;
+mod micro;
 mod operator;
+mod profile;
 mod report;
 
 use clap::Parser;
@@ -22,6 +25,10 @@ enum Subject {
     Operator(operator::Arguments),
     /// The data plane: calls, lists, sessions and faults on every path, beside its baselines.
     DataPlane(data_plane::Arguments),
+    /// Flame graphs of router, front and broker under load.
+    Profile(data_plane::ProfileArguments),
+    /// Single steps: decision, splice, token, list, catalog, admission.
+    Micro(micro::Arguments),
     /// One of the processes that `data-plane` starts.
     #[command(flatten)]
     Part(data_plane::Part),
@@ -33,6 +40,8 @@ async fn main() -> anyhow::Result<()> {
         Subject::Admission(arguments) => admission::run(&arguments).await?,
         Subject::Operator(arguments) => operator::run(&arguments).await?,
         Subject::DataPlane(arguments) => data_plane::run(&arguments).await?,
+        Subject::Profile(arguments) => data_plane::profile(&arguments).await?,
+        Subject::Micro(arguments) => tokio::task::spawn_blocking(move || micro::run(&arguments)).await??,
         Subject::Part(part) => return part.run().await,
     };
     print!("{}", report::table(&rows));

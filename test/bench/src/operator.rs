@@ -5,14 +5,20 @@ mod brokers;
 mod objects;
 mod process;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
 use clap::Args;
 use mcp_gateway_kit::{Component, Kit, eventually};
 use serde_json::{Value, json};
 
-use crate::report::{Quantity, Row, Target};
+use crate::{
+    profile::Recording,
+    report::{Quantity, Row, Target},
+};
 use objects::Scale;
 use process::Operator;
 
@@ -29,6 +35,9 @@ pub(crate) struct Arguments {
     /// Registrations in each namespace.
     #[arg(long, default_value_t = 4)]
     registrations: usize,
+    /// Draws a flame graph of the cold start into this folder.
+    #[arg(long)]
+    profile: Option<PathBuf>,
 }
 
 /// Measures.
@@ -47,9 +56,55 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
     objects::create(&scale).await?;
     brokers::play(&scale).await?;
     let operator = Operator::start(&kit, &token)?;
+    let recording = match &arguments.profile {
+        Some(folder) => Some(Recording::start(operator.id()?, folder, "operator")?),
+        None => None,
+    };
     let begun = Instant::now();
+    all_ready(&scale).await?;
+    let (cold, wall, cold_memory) = (operator.cpu()?, begun.elapsed(), operator.memory()?);
+    let mut rows = match recording {
+        Some(recording) => recording.finish().await?,
+        None => Vec::new(),
+    };
+    let (steady, writes) = steady(&kit, &operator).await?;
+    let calls = one_change(&kit, &scale).await?;
+    let objects = scale.namespaces * (1 + scale.registrations);
+    let size = format!("{} × (1 + {})", scale.namespaces, scale.registrations);
+    rows.extend([
+        judged(
+            format!("operator, cold start of {size}: CPU"),
+            format!("wall {:.0} s", wall.as_secs_f64()),
+            (Quantity::Time(cold), Quantity::Time(Duration::from_secs(60))),
+        ),
+        judged(
+            "operator, steady: part of a core".to_owned(),
+            format!("{writes} writes in {} s", STEADY.as_secs()),
+            (
+                Quantity::Ratio(steady.as_secs_f64() / STEADY.as_secs_f64()),
+                Quantity::Ratio(0.01),
+            ),
+        ),
+        judged(
+            "operator, memory".to_owned(),
+            format!(
+                "{} per object",
+                Quantity::Bytes(cold_memory / objects.max(1) as u64)
+            ),
+            (Quantity::Bytes(operator.memory()?), Quantity::Bytes(120 << 20)),
+        ),
+        Row {
+            what: "operator, API calls for one changed registration".to_owned(),
+            values: calls.join(", "),
+            target: None,
+        },
+    ]);
+    Ok(rows)
+}
+
+async fn all_ready(scale: &Scale) -> anyhow::Result<()> {
     eventually(LIMIT, "every registration to be ready", async || {
-        let ready = objects::ready(&scale)
+        let ready = objects::ready(scale)
             .await
             .map_err(|error| format!("{error:#}"))?;
         let wanted = scale.namespaces * scale.registrations;
@@ -60,40 +115,15 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
         }
     })
     .await?;
-    let (cold, wall, cold_memory) = (operator.cpu()?, begun.elapsed(), operator.memory()?);
-    let (steady, writes) = steady(&kit, &operator).await?;
-    let calls = one_change(&kit, &scale).await?;
-    let objects = scale.namespaces * (1 + scale.registrations);
-    let size = format!("{} × (1 + {})", scale.namespaces, scale.registrations);
-    let below = |below, measured| Some(Target::below(measured, below));
-    Ok(vec![
-        Row {
-            what: format!("operator, cold start of {size}: CPU"),
-            values: format!("wall {:.0} s", wall.as_secs_f64()),
-            target: below(Quantity::Time(Duration::from_secs(60)), Quantity::Time(cold)),
-        },
-        Row {
-            what: "operator, steady: part of a core".to_owned(),
-            values: format!("{writes} writes in {} s", STEADY.as_secs()),
-            target: below(
-                Quantity::Ratio(0.01),
-                Quantity::Ratio(steady.as_secs_f64() / STEADY.as_secs_f64()),
-            ),
-        },
-        Row {
-            what: "operator, memory".to_owned(),
-            values: format!(
-                "{} per object",
-                Quantity::Bytes(cold_memory / objects.max(1) as u64)
-            ),
-            target: below(Quantity::Bytes(120 << 20), Quantity::Bytes(operator.memory()?)),
-        },
-        Row {
-            what: "operator, API calls for one changed registration".to_owned(),
-            values: calls.join(", "),
-            target: None,
-        },
-    ])
+    Ok(())
+}
+
+fn judged(what: String, values: String, (measured, below): (Quantity, Quantity)) -> Row {
+    Row {
+        what,
+        values,
+        target: Some(Target::below(measured, below)),
+    }
 }
 
 /// CPU time, and writes but for the Lease, while nothing changes.

@@ -28,18 +28,11 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Row>> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let memory = memory::Memory::with(&world());
-        let (_writer, world) = memory.world();
-        let router = service::router(Decider::new(memory, world, memory::now), Metrics::default());
+        let router = router();
         let changed_extension = |n: usize| {
             let n = n % EXTENSIONS;
             let (old, new) = (extension(n, "info"), extension(n, "debug"));
             review("mcpgatewayextensions", Some(&old), &new)
-        };
-        let changed_registration = |n: usize| {
-            let n = n % REGISTRATIONS;
-            let (old, new) = (registration(n, "old"), registration(n, "new"));
-            review("mcpserverregistrations", Some(&old), &new)
         };
         let new_registration = |n: usize| {
             review(
@@ -73,6 +66,20 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Row>> {
         );
         Ok(rows)
     })
+}
+
+/// The handler, with 2,000 extensions and 10,000 registrations in its cache.
+pub(crate) fn router() -> Router {
+    let memory = memory::Memory::with(&world());
+    let (_writer, world) = memory.world();
+    service::router(Decider::new(memory, world, memory::now), Metrics::default())
+}
+
+/// The review of a registration whose hint changes.
+pub(crate) fn changed_registration(n: usize) -> String {
+    let n = n % REGISTRATIONS;
+    let (old, new) = (registration(n, "old"), registration(n, "new"));
+    review("mcpserverregistrations", Some(&old), &new)
 }
 
 fn review(plural: &str, old: Option<&Value>, new: &Value) -> String {

@@ -40,7 +40,8 @@ pub(super) struct Measured {
     failure: Option<String>,
 }
 
-fn call(name: &str) -> Value {
+/// A call of a tool.
+pub(super) fn call(name: &str) -> Value {
     json!({"name": name, "arguments": {"query": "weather in Prague tomorrow", "region": "cz", "limit": 3}})
 }
 

@@ -71,14 +71,19 @@ impl Program {
         Ok(Self { child })
     }
 
+    /// Process id.
+    pub(crate) fn id(&self) -> anyhow::Result<u32> {
+        self.child.id().context("the process ended")
+    }
+
     /// CPU time so far.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        process_cpu(self.child.id().context("the process ended")?)
+        process_cpu(self.id()?)
     }
 
     /// Resident memory, bytes.
     pub(crate) fn memory(&self) -> anyhow::Result<u64> {
-        memory_of(self.child.id().context("the process ended")?)
+        memory_of(self.id()?)
     }
 }
 

@@ -46,13 +46,18 @@ impl Operator {
         Ok(Self { child })
     }
 
+    /// Process id.
+    pub(crate) fn id(&self) -> anyhow::Result<u32> {
+        self.child.id().context("the operator ended")
+    }
+
     /// CPU time so far.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        process_cpu(self.child.id().context("the operator ended")?)
+        process_cpu(self.id()?)
     }
 
     /// Resident memory in bytes.
     pub(crate) fn memory(&self) -> anyhow::Result<u64> {
-        memory_of(self.child.id().context("the operator ended")?)
+        memory_of(self.id()?)
     }
 }
