@@ -24,6 +24,7 @@ pub mod status;
 pub mod streams;
 pub mod tokens;
 pub mod unsolicited;
+mod updates;
 
 use crate::aggregation::federation::Published;
 use crate::aggregation::user_lists::UserLists;

@@ -3,6 +3,7 @@
 //! the calls that may have to be sent once more (`kept`). The token
 //! of a client session itself is `auth::session`.
 
+mod apart;
 mod asking;
 pub mod hairpin;
 pub mod kept;

@@ -1,21 +1,25 @@
 //! `subscriptions/listen` (data-plane.md 4.7): a stream of the change notices that a client without a session asked for.
-//! It is the gateway's own: what servers say of their lists ends at the catalog, and this follows the catalog.
+//! It is the gateway's own: what servers say of their lists ends at the catalog, and this follows the catalog. What they say of
+//! single resources comes from `updates`.
 
 use super::FrontState;
 use super::mcp::{Caller, event_stream};
 use super::streams::{KEEP_ALIVE, LONGEST, MAX_PER_IDENTITY, MAX_STREAMS, QUIET, changes};
+use super::updates::{MAX_URIS, Updates, wanted};
 use crate::aggregation::catalog::Catalog;
-use crate::aggregation::view::Selection;
+use crate::aggregation::view::{Selection, View};
 use crate::decision::stateless::who;
 use crate::decision::{Head, bridge};
+use crate::protocol::json::quoted;
 use crate::protocol::message::Message;
 use crate::protocol::reply::{INTERNAL, INVALID_PARAMS, INVALID_REQUEST, Refusal, result};
 use crate::protocol::{header, meta, sse};
+use crate::sessions::hairpin::forwarded;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures::stream;
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
@@ -64,6 +68,8 @@ struct Wanted {
     tools_list_changed: bool,
     prompts_list_changed: bool,
     resources_list_changed: bool,
+    /// URIs.
+    resource_subscriptions: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -81,15 +87,20 @@ impl Wanted {
         }
     }
 
-    /// The part of it that is honoured, as it is acknowledged.
-    fn acknowledged(&self) -> String {
+    /// The part of it that is honoured, as it is acknowledged; `taken` are the URIs that servers will speak of.
+    fn acknowledged(&self, taken: &BTreeSet<String>) -> String {
         let flags = [
             ("toolsListChanged", self.tools_list_changed),
             ("promptsListChanged", self.prompts_list_changed),
             ("resourcesListChanged", self.resources_list_changed),
         ];
         let on = flags.into_iter().filter(|(_, on)| *on);
-        let members: Vec<String> = on.map(|(name, _)| format!(r#""{name}":true"#)).collect();
+        let mut members: Vec<String> = on.map(|(name, _)| format!(r#""{name}":true"#)).collect();
+        if let Some(asked) = &self.resource_subscriptions {
+            let honoured = asked.iter().filter(|uri| taken.contains(*uri));
+            let honoured: Vec<String> = honoured.map(|uri| quoted(uri)).collect();
+            members.push(format!(r#""resourceSubscriptions":[{}]"#, honoured.join(",")));
+        }
         format!("{{{}}}", members.join(","))
     }
 }
@@ -100,6 +111,7 @@ struct Listener {
     /// Raw id of the request.
     id: String,
     wanted: Wanted,
+    updates: Updates,
     selection: Selection,
     seen: Arc<Catalog>,
     catalogs: watch::Receiver<Arc<Catalog>>,
@@ -125,6 +137,12 @@ pub fn open(
 ) -> Result<Response, Refusal> {
     let params: Params = serde_json::from_str(message.params.unwrap_or("{}"))
         .map_err(|_| Refusal::new(200, INVALID_PARAMS, "invalid params.notifications", "params"))?;
+    let uris = params.notifications.resource_subscriptions.as_deref();
+    let uris = uris.unwrap_or_default();
+    if uris.len() > MAX_URIS {
+        let what = format!("too many resourceSubscriptions (max {MAX_URIS})");
+        return Err(Refusal::new(200, INVALID_PARAMS, what, "params"));
+    }
     if !header::accepts(head.get("accept")).sse {
         return Err(Refusal::new(406, INVALID_REQUEST, "not acceptable", "accept"));
     }
@@ -138,11 +156,16 @@ pub fn open(
     state.metrics.client_streams.inc();
     let mut catalogs = state.published.subscribe();
     let seen = catalogs.borrow_and_update().clone();
+    let view = View::new(&seen, &caller.selection);
+    let resources = wanted(&view, uris, state.rules.url_elicitation);
+    let caller_of = (&caller.claims, &forwarded(&head.fields));
+    let updates = Updates::open(state, caller_of, resources);
     let listener = Listener {
         state: Arc::clone(state),
         who: who.unwrap_or_default(),
         id: message.id.unwrap_or("null").to_owned(),
         wanted: params.notifications,
+        updates,
         selection: caller.selection,
         seen,
         catalogs,
@@ -153,17 +176,20 @@ pub fn open(
 
 impl Listener {
     fn stream(self) -> impl futures::Stream<Item = Result<Bytes, Infallible>> {
-        let first = self.notice(
-            "notifications/subscriptions/acknowledged",
-            &format!(r#""notifications":{},"#, self.wanted.acknowledged()),
-        );
-        stream::unfold((Some(first), self), async |(first, mut listener)| {
-            let text = match first {
-                Some(first) => first,
-                None => listener.next().await?,
+        stream::unfold((true, self), async |(begins, mut listener)| {
+            let text = if begins {
+                listener.acknowledgement().await
+            } else {
+                listener.next().await?
             };
-            Some((Ok(Bytes::from(text)), (None, listener)))
+            Some((Ok(Bytes::from(text)), (false, listener)))
         })
+    }
+
+    async fn acknowledgement(&mut self) -> String {
+        let taken = self.updates.taken().await;
+        let honoured = format!(r#""notifications":{},"#, self.wanted.acknowledged(&taken));
+        self.notice("notifications/subscriptions/acknowledged", &honoured)
     }
 
     /// A notice that carries the id of its request. `members` are further ones of `params`, each with its comma.
@@ -186,6 +212,12 @@ impl Listener {
         loop {
             tokio::select! {
                 () = closing.cancelled() => return Some(self.end()),
+                updated = self.updates.next() => {
+                    let text = self.updated(&updated);
+                    if !text.is_empty() {
+                        return Some(text);
+                    }
+                }
                 () = sleep_until(keep_alive) => return Some(": keep-alive\n\n".to_owned()),
                 changed = self.catalogs.changed() => {
                     if changed.is_err() {
@@ -220,6 +252,17 @@ impl Listener {
         wanted.map(|method| self.notice(method, "")).collect()
     }
 
+    /// The notices of resources that the caller may still see.
+    fn updated(&self, uris: &BTreeSet<String>) -> String {
+        let latest = self.state.published.load();
+        let view = View::new(&latest, &self.selection);
+        let visible = uris.iter().filter(|uri| view.permit_uri(uri).is_some());
+        let member = |uri: &String| format!(r#""uri":{},"#, quoted(uri));
+        visible
+            .map(|uri| self.notice("notifications/resources/updated", &member(uri)))
+            .collect()
+    }
+
     /// The orderly end. The specification asks for both in different places: the notice, then the result.
     fn end(&mut self) -> String {
         self.ended = true;
@@ -248,12 +291,16 @@ mod tests {
 
     #[test]
     fn only_what_is_honoured_is_acknowledged() {
-        let text = r#"{"notifications":{"toolsListChanged":true,"promptsListChanged":false,"resourceSubscriptions":["a"]}}"#;
+        let text = r#"{"notifications":{"toolsListChanged":true,"promptsListChanged":false,"resourceSubscriptions":["b","a"]}}"#;
         let params: Params = serde_json::from_str(text).unwrap();
         assert_eq!(
-            params.notifications.acknowledged(),
-            r#"{"toolsListChanged":true}"#
+            params
+                .notifications
+                .acknowledged(&BTreeSet::from(["a".to_owned(), "c".to_owned()])),
+            r#"{"toolsListChanged":true,"resourceSubscriptions":["a"]}"#
         );
+        let none: Params = serde_json::from_str(r#"{"notifications":{}}"#).unwrap();
+        assert_eq!(none.notifications.acknowledged(&BTreeSet::new()), "{}");
         assert!(
             !params
                 .notifications

@@ -21,8 +21,8 @@ use axum::response::Response;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// What is answered here or by servers. Nothing is subscribed to: listening asks for it.
-const CAPABILITIES: &str = r#"{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"listChanged":true},"tools":{"listChanged":true}}"#;
+/// What is answered here or by servers. Resources are subscribed to by listening.
+const CAPABILITIES: &str = r#"{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"tools":{"listChanged":true}}"#;
 
 /// Answers a message of this revision.
 pub async fn answer(state: &Arc<FrontState>, head: &Head, message: &Message<'_>) -> Response {

@@ -30,13 +30,13 @@ pub const MAX_STREAMS: usize = 2000;
 /// Backend sessions that other replicas opened are found in this time.
 const LOOK: Duration = Duration::from_secs(30);
 /// A stream without a byte, not even a comment, is lost.
-const IDLE: Duration = Duration::from_secs(90);
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+pub(super) const IDLE: Duration = Duration::from_secs(90);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A stream that lasted longer was a good one.
-const LASTING: Duration = Duration::from_secs(10);
+pub(super) const LASTING: Duration = Duration::from_secs(10);
 /// Largest message that is passed on.
-const MAX_MESSAGE: usize = super::channel::MAX_BYTES;
+pub(super) const MAX_MESSAGE: usize = super::channel::MAX_BYTES;
 
 struct Session {
     state: Arc<FrontState>,

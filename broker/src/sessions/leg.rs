@@ -16,6 +16,8 @@ const CLOSE: Duration = Duration::from_secs(5);
 /// Raw id of the gateway's own requests.
 pub(super) const OPEN_ID: &str = "1";
 
+pub(super) const SUBSCRIBE: &str = "resources/subscribe";
+
 /// Sends DELETE.
 pub(super) async fn close(way: &Way, server: &ServerConfig, backend: &BackendSession) {
     let Some(headers) = session_headers(HeaderMap::new(), backend) else {
@@ -96,15 +98,17 @@ pub(super) async fn subscribe_again(
 ) -> Result<(), StoreError> {
     for (name, uri) in store.subscriptions(claims.jti).await? {
         if name == server.name {
-            let uri = crate::protocol::json::quoted(&uri);
-            let body = format!(
-                r#"{{"jsonrpc":"2.0","id":{OPEN_ID},"method":"resources/subscribe","params":{{"uri":{uri}}}}}"#
-            );
-            let message = ("resources/subscribe", body);
+            let message = (SUBSCRIBE, subscribe_body(&uri));
             relay(way, (server, backend), headers.clone(), message).await;
         }
     }
     Ok(())
+}
+
+/// The request that subscribes to one of the server's own URIs.
+pub(super) fn subscribe_body(uri: &str) -> String {
+    let uri = crate::protocol::json::quoted(uri);
+    format!(r#"{{"jsonrpc":"2.0","id":{OPEN_ID},"method":"{SUBSCRIBE}","params":{{"uri":{uri}}}}}"#)
 }
 
 /// The request that tells a server the level of the session.

@@ -297,7 +297,12 @@ fn initialize_body(protocol_version: &str, letters: &str) -> String {
     )
 }
 
-async fn initialize(way: &Way, claims: &SessionClaims, server: &ServerConfig, headers: HeaderMap) -> Outcome {
+pub(super) async fn initialize(
+    way: &Way,
+    claims: &SessionClaims,
+    server: &ServerConfig,
+    headers: HeaderMap,
+) -> Outcome {
     let version = version::served(&claims.ver).unwrap_or(version::LATEST_LEGACY);
     let payload = Payload::Post(initialize_body(version, &claims.cap));
     let request = OwnRequest {
@@ -325,7 +330,7 @@ async fn initialize(way: &Way, claims: &SessionClaims, server: &ServerConfig, he
     })
 }
 
-async fn initialized(
+pub(super) async fn initialized(
     way: &Way,
     server: &ServerConfig,
     headers: HeaderMap,

@@ -141,23 +141,30 @@ impl Client {
 
     /// The stream of change notices, open.
     pub(crate) async fn notices(&self) -> Events {
-        let request = if self.is_stateless() {
-            let wanted = json!({"notifications": {"toolsListChanged": true}});
-            self.send("subscriptions/listen", wanted, &json!("l"))
-        } else {
-            self.http
-                .get(&self.url)
-                .header("accept", "text/event-stream")
-                .header("mcp-session-id", self.session.as_deref().unwrap())
-        };
+        if self.is_stateless() {
+            return self.listen(json!({"toolsListChanged": true})).await.1;
+        }
+        let request = self
+            .http
+            .get(&self.url)
+            .header("accept", "text/event-stream")
+            .header("mcp-session-id", self.session.as_deref().unwrap());
+        Self::events(request).await
+    }
+
+    async fn events(request: RequestBuilder) -> Events {
         let response = timeout(DEADLINE, request.send()).await.unwrap().unwrap();
         assert_eq!(response.status(), 200);
-        let mut events = Events::of(response);
-        if self.is_stateless() {
-            let first = events.next().await.unwrap();
-            assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
-        }
-        events
+        Events::of(response)
+    }
+
+    /// Listens without a session: what of `notifications` is honoured, and the stream after that.
+    pub(crate) async fn listen(&self, notifications: Value) -> (Value, Events) {
+        let params = json!({"notifications": notifications});
+        let mut events = Self::events(self.send("subscriptions/listen", params, &json!("l"))).await;
+        let first = events.next().await.unwrap();
+        assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
+        (first["params"]["notifications"].clone(), events)
     }
 }
 
@@ -177,7 +184,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    fn of(response: Response) -> Self {
+    pub(crate) fn of(response: Response) -> Self {
         Self {
             stream: Box::pin(response.bytes_stream()),
             text: String::new(),

@@ -15,6 +15,7 @@ mod python_sdk;
 mod raw;
 mod rust_sdk;
 mod seat;
+mod updates;
 
 use client::Client;
 use futures::future::join_all;

@@ -51,6 +51,10 @@ pub(crate) const SERVERS: [Server; 5] = [
 ];
 
 impl Server {
+    pub(crate) fn has_sessions_only(self) -> bool {
+        self.era == EraChoice::Legacy
+    }
+
     /// The fixture that is such a server.
     pub(crate) fn behind(self, name: &str, prefix: &str) -> Behind {
         Behind {
