@@ -85,6 +85,7 @@ conformance: build ## The official MCP conformance suites: the fixture, then thr
 	$(KIT) build envoy
 	$(TARGET_DIR)/debug/conformance direct $(MAY_SKIP) --results $(TARGET_DIR)/conformance
 	$(TARGET_DIR)/debug/conformance gateway $(MAY_SKIP) --suite $(GATEWAY_SUITES) --results $(TARGET_DIR)/conformance
+	$(TARGET_DIR)/debug/conformance gateway --direct $(MAY_SKIP) --suite $(GATEWAY_SUITES) --results $(TARGET_DIR)/conformance
 	$(TARGET_DIR)/debug/conformance standalone $(MAY_SKIP) --suite $(GATEWAY_SUITES) --results $(TARGET_DIR)/conformance
 	MCPGW_BROKER=$(abspath $(TARGET_DIR))/debug/mcp-gateway-broker test/conformance/upstream/run.sh
 
