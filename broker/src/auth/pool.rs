@@ -8,6 +8,9 @@ use uuid::Uuid;
 /// A key holds for this long; its sessions live as long again, so that a call at the end of it is not cut. Seconds.
 const PERIOD: u64 = 300;
 
+/// How long a token of a person is kept that no session ends. Seconds.
+const PERSON: u64 = 24 * 3600;
+
 /// Whose requests these are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pool {
@@ -67,6 +70,19 @@ pub fn pool(
     Pool::Caller(internal(jti, expires, verified.map(str::to_owned)))
 }
 
+/// On whose behalf servers are spoken to that want a token of the person, when the client has no session: the verified
+/// identity's own, the same for all its requests, so that the token is found again. `verified` is its binding.
+pub fn person(keys: &Keys, verified: &str, now: u64) -> Option<SessionClaims> {
+    let tag = keys.derived_tag("person", verified.as_bytes());
+    let (first, _) = tag.split_at(16);
+    let jti = Uuid::from_slice(first).ok()?;
+    Some(internal(
+        jti,
+        now.saturating_add(PERSON),
+        Some(verified.to_owned()),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +111,18 @@ mod tests {
         for (at, jti) in different.iter().enumerate() {
             assert!(!different.iter().skip(at + 1).any(|other| other == jti), "{at}");
         }
+    }
+
+    #[test]
+    fn s26_the_token_of_a_person_is_kept_for_that_identity_alone() {
+        let keys = Keys::new(Secret::new("k"), None);
+        let of = |who, now| person(&keys, who, now).unwrap();
+        assert_eq!(of("alice", 0).jti, of("alice", 100_000).jti);
+        assert_ne!(of("alice", 0).jti, of("bob", 0).jti);
+        assert_eq!(
+            (of("alice", 7).exp, of("alice", 7).bnd.as_deref()),
+            (86_407, Some("alice"))
+        );
     }
 
     #[test]

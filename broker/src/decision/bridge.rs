@@ -45,6 +45,14 @@ pub fn complete(text: &str, cache: Option<(u64, bool)>) -> String {
     object.text()
 }
 
+/// The result that asks the client for input before the call goes on; `requests` is JSON text of an object.
+pub fn input_required(requests: &str) -> String {
+    let mut object = Object::default();
+    object.set("inputRequests", requests.to_owned());
+    named(&mut object, "input_required");
+    object.text()
+}
+
 /// Puts in front what every result has.
 fn named(object: &mut Object<'_>, kind: &str) {
     let text = object.get("_meta").unwrap_or("{}").to_owned();

@@ -195,7 +195,7 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
     forwarded(
         &call,
         &permit,
-        user_token::again((request.head, catalog, server), claims, facts),
+        user_token::again((request.head, catalog, server), (claims, false), facts),
     )
 }
 

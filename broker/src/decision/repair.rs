@@ -50,6 +50,9 @@ pub struct UserToken {
     pub entry: Entry,
     /// Page of it, up to the id.
     pub page: String,
+    /// The client has no session: it is asked when it calls again. An error passes every bridge, a result that asks does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stateless: bool,
 }
 
 impl Context {

@@ -5,13 +5,14 @@ use super::bridge::Bridge;
 use super::forward::{Call, call};
 use super::message::{Request, answer, hidden, to_broker};
 use super::round::Round;
-use super::{Decision, Facts, Forward, Head, Need, target};
+use super::{Decision, Facts, Forward, Head, Need, target, user_token};
 use crate::aggregation::catalog::{Catalog, Server};
 use crate::aggregation::user_lists::{self, PerCaller};
 use crate::aggregation::view::{Permit, View};
 use crate::auth::identity;
 use crate::auth::keys::Keys;
 use crate::auth::pool::{self, Pool, pool};
+use crate::auth::session::SessionClaims;
 use crate::protocol::message::{Message, MessageKind};
 use crate::protocol::reply::{
     HEADER_MISMATCH, INTERNAL, INVALID_PARAMS, METHOD_NOT_FOUND, Refusal, UNSUPPORTED_VERSION,
@@ -232,16 +233,44 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
     if target.completion && !server.snapshot.completions {
         return Decision::Broker(to_broker(request, message, catalog));
     }
-    if request.rules.url_elicitation && server.config.token_url_elicitation.is_some() {
-        // Tokens of persons are kept with sessions, and there is none.
-        let what = "MCP server requires a per-user token, which clients without a session cannot leave";
-        return answer(message, None, Refusal::new(200, INTERNAL, what, "user_token"));
-    }
+    let pool = if request.rules.url_elicitation && server.config.token_url_elicitation.is_some() {
+        match with_token((request, message, facts), (catalog, server)) {
+            Ok(claims) => Pool::Caller(claims),
+            Err(decision) => return *decision,
+        }
+    } else {
+        pool
+    };
     let backend = match backend(server, &pool, facts) {
         Ok(backend) => backend,
         Err(need) => return Decision::Need(*need),
     };
-    forwarded((request, message, facts), (target, &permit), (&pool, &backend))
+    let on_behalf = (&pool, &backend);
+    forwarded((request, message, facts), (target, &permit), on_behalf, catalog)
+}
+
+/// On whose behalf a server is spoken to that wants a token of the person, once the token is there. Only a verified
+/// identity finds its token again: what a caller merely says of itself could be said by others, too.
+fn with_token(
+    (request, message, facts): (&Request<'_>, &Message<'_>, &Facts),
+    (catalog, server): (&Catalog, &Server),
+) -> Result<SessionClaims, Box<Decision>> {
+    let caller = request.head.caller.as_ref();
+    let verified = caller.map(|caller| identity::binding_of(request.keys, caller.subject()));
+    let claims = verified.and_then(|verified| pool::person(request.keys, &verified, facts.now));
+    let Some(claims) = claims else {
+        let what = "MCP server requires a per-user token, which a client without a session leaves only where the gateway verifies who calls";
+        let refusal = Refusal::new(200, INTERNAL, what, "user_token");
+        return Err(Box::new(answer(message, None, refusal)));
+    };
+    if facts.asked.as_ref() != Some(&server.config.name) {
+        let need = Need::Facts(claims, server.config.name.clone());
+        return Err(Box::new(Decision::Need(need)));
+    }
+    match user_token::missing_without_session((request.head, message), (catalog, server), &claims, facts) {
+        Some(decision) => Err(Box::new(decision)),
+        None => Ok(claims),
+    }
 }
 
 /// The session with the server, or what must be fetched for it.
@@ -261,6 +290,7 @@ fn forwarded(
     (request, message, facts): (&Request<'_>, &Message<'_>, &Facts),
     (target, permit): (target::Target<'_>, &Permit<'_>),
     (pool, backend): (&Pool, &BackendSession),
+    catalog: &Catalog,
 ) -> Decision {
     let server = Era::of(&backend.version);
     let round = Round {
@@ -302,12 +332,17 @@ fn forwarded(
         claims: pool.claims(),
         backend,
         level: level.as_ref(),
-        user_token: None,
+        user_token: facts.user_token.as_ref(),
         virtual_server: facts.selection.virtual_server.first(),
         bridge: Some(bridge),
         capabilities: String::new(),
     };
-    let forward = call(&facts_of_call, permit);
+    let mut forward = call(&facts_of_call, permit);
+    let guard = forward.edits.guard.as_mut();
+    if let Some(context) = guard.and_then(|guard| guard.repair.as_mut()) {
+        let catalog_and_server = (request.head, catalog, permit.server());
+        context.user = user_token::again(catalog_and_server, (pool.claims(), true), facts);
+    }
     let once = pool.once().filter(|_| server == Era::Legacy).cloned();
     Decision::Forward(Box::new(Forward { once, ..forward }))
 }

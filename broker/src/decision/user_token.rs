@@ -1,9 +1,10 @@
 //! Servers that want a token of the person behind the client (data-plane.md 11.5): whether one is there, and what the
-//! client is answered when not. Departure from 8.6: the router answers itself instead of sending the call to the broker's
+//! client is answered when not, with a session and without. Departure from 8.6: the router answers itself instead of sending the call to the broker's
 //! `/mcp/elicitation`; the client sees the same.
 
+use super::bridge;
 use super::repair::UserToken;
-use super::{Answer, Decision, Facts, Head, Need};
+use super::{Answer, Decision, Facts, Head, Need, message::answer};
 use crate::aggregation::catalog::{Catalog, Server};
 use crate::auth::session::SessionClaims;
 use crate::protocol::host;
@@ -18,6 +19,11 @@ use uuid::Uuid;
 pub const URL_ELICITATION: i32 = -32042;
 /// Path of the built-in page.
 pub const PAGE: &str = "/tokens";
+/// Methods of the stateless revision whose result may ask for input.
+const MAY_ASK: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
+/// Key of the question.
+const KEY: &str = "authorization";
+const WHY: &str = "Authorization is required to access this service.";
 const NOT_ABLE: &str = "MCP server requires a per-user token but the client does not support elicitation";
 
 /// What a visit of the page is about. Kept for two minutes, used once.
@@ -79,7 +85,7 @@ pub(super) fn missing(
 /// What a refusal of the person's token by the server is answered by, when the call carried one.
 pub(super) fn again(
     (head, catalog, server): (&Head, &Catalog, &Server),
-    claims: &SessionClaims,
+    (claims, stateless): (&SessionClaims, bool),
     facts: &Facts,
 ) -> Option<UserToken> {
     let configured = server.config.token_url_elicitation.as_ref()?;
@@ -87,7 +93,47 @@ pub(super) fn again(
     Some(UserToken {
         entry: Entry::new(claims, &server.config.name),
         page: page(configured, head, catalog),
+        stateless,
     })
+}
+
+/// As [`missing`], for a client without a session: it is asked by the result of its call and calls again.
+pub(super) fn missing_without_session(
+    (head, message): (&Head, &Message<'_>),
+    (catalog, server): (&Catalog, &Server),
+    claims: &SessionClaims,
+    facts: &Facts,
+) -> Option<Decision> {
+    let configured = server.config.token_url_elicitation.as_ref()?;
+    if facts.user_token.is_some() {
+        return None;
+    }
+    let method = message.method.as_ref();
+    if !MAY_ASK.contains(&method) || !declares_urls(message) {
+        return Some(answer(message, None, not_able_without_session(method)));
+    }
+    Some(match facts.elicitation {
+        None => Decision::Need(Need::UserToken(claims.clone(), Arc::clone(&server.config))),
+        Some(id) => answer(message, None, asked(&page(configured, head, catalog), id)),
+    })
+}
+
+/// Whether the client says with this request that it can send a person to a URL.
+fn declares_urls(message: &Message<'_>) -> bool {
+    let text = message.meta.capabilities.unwrap_or_default();
+    let capabilities: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    capabilities
+        .pointer("/elicitation/url")
+        .is_some_and(serde_json::Value::is_object)
+}
+
+fn not_able_without_session(method: &str) -> Refusal {
+    let refusal = Refusal::new(200, INTERNAL, NOT_ABLE, "user_token");
+    if method == "tools/call" {
+        refusal.with_result(bridge::complete(&failed(), None))
+    } else {
+        refusal
+    }
 }
 
 /// Whether the client can send a person to a URL: it says so, or is of the version before the modes had names.
@@ -100,10 +146,13 @@ fn not_able(method: &str) -> Refusal {
     if method != "tools/call" {
         return refusal;
     }
+    refusal.with_result(failed())
+}
+
+/// The result of a call that its client cannot make possible.
+fn failed() -> String {
     let text = quoted(NOT_ABLE);
-    refusal.with_result(format!(
-        r#"{{"content":[{{"type":"text","text":{text}}}],"isError":true}}"#
-    ))
+    format!(r#"{{"content":[{{"type":"text","text":{text}}}],"isError":true}}"#)
 }
 
 /// Where a person leaves the token, up to the id.
@@ -133,10 +182,26 @@ pub fn page(configured: &str, head: &Head, catalog: &Catalog) -> String {
 /// The error that names the page.
 pub fn required(page: &str, id: Uuid) -> Refusal {
     let data = format!(
-        r#"{{"elicitations":[{{"mode":"url","elicitationId":"{id}","url":{},"message":"Authorization is required to access this service."}}]}}"#,
+        r#"{{"elicitations":[{{"mode":"url","elicitationId":"{id}","url":{},"message":"{WHY}"}}]}}"#,
         quoted(&format!("{page}{id}"))
     );
     Refusal::new(200, URL_ELICITATION, "URL elicitation required", "user_token").with_data(data)
+}
+
+/// The answer to a client without a session whose token the server refused.
+pub fn refused() -> Refusal {
+    let what = "MCP server refused the per-user token; call again to give another one";
+    Refusal::new(200, INTERNAL, what, "user_token")
+}
+
+/// The result that names the page, for a client without a session.
+fn asked(page: &str, id: Uuid) -> Refusal {
+    let url = quoted(&format!("{page}{id}"));
+    let request = format!(
+        r#"{{"{KEY}":{{"method":"elicitation/create","params":{{"mode":"url","url":{url},"message":"{WHY}"}}}}}}"#
+    );
+    let refusal = Refusal::new(200, INTERNAL, "URL elicitation required", "user_token");
+    refusal.with_result(bridge::input_required(&request))
 }
 
 #[cfg(test)]

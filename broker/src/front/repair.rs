@@ -119,10 +119,12 @@ async fn visit_again(state: &FrontState, context: &Context, user: &UserToken) ->
     let dropped = Change::Token(server.clone(), None);
     let entry = serde_json::to_string(&user.entry).unwrap_or_default();
     let stored = match state.store.change(*jti, *exp, dropped).await {
+        Ok(_) if user.stateless => Ok(()),
         Ok(_) => state.store.put_elicitation(id, entry).await,
         Err(error) => Err(error),
     };
     let refusal = match stored {
+        Ok(()) if user.stateless => user_token::refused(),
         Ok(()) => user_token::required(&user.page, id),
         Err(_) => Refusal::new(503, INTERNAL, "session store unavailable", "store"),
     };

@@ -4,6 +4,7 @@
 use super::FrontState;
 use super::mcp::{head_of, plain, refuse_foreign};
 use crate::auth::{clock, identity, vault};
+use crate::authn::Authentication;
 use crate::decision::Head;
 use crate::decision::user_token::Entry;
 use crate::secret::Secret;
@@ -152,7 +153,7 @@ async fn submit(state: &FrontState, head: &Head, fields: &[(String, String)]) ->
     }
     let (id, entry) = entry(state, field(fields, "elicitation_id")).await?;
     if let Some(owner) = &entry.bnd {
-        match visitor(state, head) {
+        match visitor(state, head).await {
             None => return Err((StatusCode::FORBIDDEN, "no identity found in request")),
             Some(visitor) if visitor != *owner => return Err((StatusCode::FORBIDDEN, "identity mismatch")),
             Some(_) => {}
@@ -198,10 +199,15 @@ fn cookie<'a>(head: &'a Head, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value)
 }
 
-/// Who visits: by `Authorization`, else by the cookie `jwt`.
-fn visitor(state: &FrontState, head: &Head) -> Option<String> {
-    identity::binding(&state.keys, head.get("authorization")).or_else(|| {
-        let bearer = format!("Bearer {}", cookie(head, "jwt")?);
-        identity::binding(&state.keys, Some(&bearer))
-    })
+/// Who visits: by `Authorization`, else by the cookie `jwt`; verified where the gateway verifies callers.
+async fn visitor(state: &FrontState, head: &Head) -> Option<String> {
+    let mut shown = head.all("authorization");
+    if shown.is_empty() {
+        shown.push(format!("Bearer {}", cookie(head, "jwt")?));
+    }
+    match state.authenticator.check(&shown, clock::now()).await {
+        Authentication::Verified(caller) => Some(identity::binding_of(&state.keys, caller.subject())),
+        Authentication::NotConfigured => identity::binding(&state.keys, shown.first().map(String::as_str)),
+        Authentication::Refused(_) => None,
+    }
 }

@@ -165,21 +165,20 @@ impl Pipeline {
         });
     }
 
-    /// The number under which a call will be kept, noted in its context; `None` for what is not repeated: large ones, and
-    /// those that are a repetition already.
-    pub fn will_keep(
-        &self,
-        head: &Head,
-        facts: &Facts,
-        (forward, size): (&mut Forward, usize),
-    ) -> Option<u64> {
-        let jti = facts.claims.as_ref()?.jti;
+    /// The number under which a call will be kept, noted in its context, and the session that it belongs to. `None` for what
+    /// is not repeated: large ones, those that are a repetition already, and those on a backend session of their own, which
+    /// was opened for them just now.
+    pub fn will_keep(&self, head: &Head, (forward, size): (&mut Forward, usize)) -> Option<(u64, Uuid)> {
         let mark = head.get(header::REPLAY).unwrap_or_default();
-        let repeated = seal::open::<Uuid>(&self.keys, REPLAY_PURPOSE, mark) == Some(jti);
-        let context = forward.repeatable().filter(|_| size <= MAX_BODY && !repeated)?;
+        let repeats = seal::open::<Uuid>(&self.keys, REPLAY_PURPOSE, mark);
+        let own = forward.once.is_some();
+        let context = forward.repeatable().filter(|_| size <= MAX_BODY && !own)?;
+        if repeats == Some(context.jti) {
+            return None;
+        }
         let number = self.kept.number();
         context.kept = Some(number);
-        Some(number)
+        Some((number, context.jti))
     }
 
     /// What is to be kept until the reply to a forwarded call is over, when the client has no session and the server has.

@@ -164,25 +164,20 @@ impl Machine {
         let router = Arc::clone(&self.router);
         match router.message((&head, &read), &mut facts, self.started).await {
             Settled::Broker(edits) => translate::body_pass(&edits, &router.keys, None),
-            Settled::Forward(forward) => self.forward(*forward, (head, facts), body.body),
+            Settled::Forward(forward) => self.forward(*forward, head, body.body),
             Settled::Answer(answer) => translate::answer(&answer),
             Settled::Policy(failure) => translate::policy(&failure),
         }
     }
 
     /// Sends a request on, and keeps it for as long as it may have to be sent once more.
-    fn forward(
-        &mut self,
-        mut forward: Forward,
-        (head, facts): (Head, Facts),
-        body: Vec<u8>,
-    ) -> ProcessingResponse {
-        let number = self.router.will_keep(&head, &facts, (&mut forward, body.len()));
+    fn forward(&mut self, mut forward: Forward, head: Head, body: Vec<u8>) -> ProcessingResponse {
+        let kept = self.router.will_keep(&head, (&mut forward, body.len()));
         let answer = translate::body_pass(&forward.edits, &self.router.keys, Some(&body));
         self.await_reply(&head, forward);
-        if let (Some(number), Some(claims)) = (number, facts.claims) {
+        if let Some((number, jti)) = kept {
             let call = KeptCall {
-                jti: claims.jti,
+                jti,
                 host: head.host(),
                 fields: head.fields,
                 body,

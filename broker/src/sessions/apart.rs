@@ -76,7 +76,11 @@ impl Opener {
             server,
             purpose: Purpose::BackendCall,
             method: LISTEN,
-            payload: Payload::Post(meta::request((OPEN_ID, LISTEN), &params.to_string())),
+            payload: Payload::Post(meta::request(
+                version::MODERN,
+                (OPEN_ID, LISTEN),
+                &params.to_string(),
+            )),
             headers,
         };
         self.way.send(&request).await

@@ -144,19 +144,19 @@ fn bracketed(host: &str) -> String {
     }
 }
 
-/// The client's headers that its message carries when it goes through the gateway once more: also its session, and the
-/// inputs that select what it may use.
+/// The client's headers that its message carries when it goes through the gateway once more: also its session, what
+/// repeats the message, and the inputs that select what it may use.
 pub fn as_client(client: &[(String, Vec<u8>)]) -> HeaderMap {
     let mut headers = forwarded(client);
-    let kept = [
-        header::SESSION,
-        header::PROTOCOL_VERSION,
-        header::AUTHORIZED,
-        header::VIRTUAL_SERVER,
-    ];
-    for name in kept {
-        let values = client.iter().filter(|(key, _)| key == name);
-        for value in values.filter_map(|(_, value)| HeaderValue::from_bytes(value).ok()) {
+    let inputs = [header::AUTHORIZED, header::VIRTUAL_SERVER];
+    let kept = client.iter().filter(|(name, _)| {
+        name.starts_with("mcp-") && !header::is_internal(name) || inputs.contains(&name.as_str())
+    });
+    for (name, value) in kept {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(name.as_bytes()),
+            HeaderValue::from_bytes(value),
+        ) {
             headers.append(name, value);
         }
     }

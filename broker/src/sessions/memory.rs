@@ -322,7 +322,11 @@ mod tests {
         assert_eq!(store.facts(jti, "a").unwrap().backend, Some(backend("2")));
         store.forget(jti, "a", &backend("2")).unwrap();
         assert_eq!(store.facts(jti, "a").unwrap().backend, None);
-        assert_eq!(store.len(), 0, "nothing is left of a session that remembers nothing");
+        assert_eq!(
+            store.len(),
+            0,
+            "nothing is left of a session that remembers nothing"
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ const JWK: &str = r#"{"use":"sig","kty":"EC","kid":"XhO06x8JjWH1wwkWkyeEUxsooGEW
 const TOKEN: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6IlhoTzA2eDhKaldIMXd3a1dreWVFVXhzb29HRVdvRWRpZEVwd3lkX2htdUkiLCJ0eXAiOiJKV1QifQ.eyJhdWQiOiJtZS5jb20iLCJleHAiOjE5MDA2NTAyOTQsImlhdCI6MTc0MzYyNDc4NywiaXNzIjoibWUiLCJqdGkiOiJlM2MzNjhkYzBmNGUyODdiYzhkYmM2OTIyOTU5ZTA3M2YzMThkNTliYTlhZjdhY2Q0N2ViMWUzZGIyOTZlYTQwIiwibmJmIjoxNzQzNjI0Nzg3LCJzdWIiOiJtZSJ9.IshAKo62yWHwfnt62vR1nfa4SQmpSB-4ceAMXWs1P_rREl2gYj6nJ7HwLM5avv_eyOFbI-3rRZzCMCuNVLAF5w";
 
 /// A config whose policy on the Gateway lets `sub: <sub>` use `resource`.
-fn with_policy(servers: &[(&Arc<Server>, &str)], sub: &str, resource: &str) -> String {
+pub fn with_policy(servers: &[(&Arc<Server>, &str)], sub: &str, resource: &str) -> String {
     let entries: Vec<String> = servers
         .iter()
         .map(|(server, prefix)| entry(server, prefix))
@@ -32,7 +32,7 @@ authPolicies:
     )
 }
 
-fn bearer(world: &World) -> Client {
+pub fn bearer(world: &World) -> Client {
     world.client().with("authorization", format!("Bearer {TOKEN}"))
 }
 

@@ -115,6 +115,24 @@ impl Client {
             .await
     }
 
+    /// A call without a session, by a client with these capabilities.
+    pub async fn stateless(&self, tool: &str, capabilities: Value) -> Reply {
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": capabilities,
+        });
+        let params = json!({"name": tool, "arguments": {}, "_meta": meta});
+        let request = self
+            .request(reqwest::Method::POST, "/mcp")
+            .header("content-type", "application/json")
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", "tools/call")
+            .header("mcp-name", tool)
+            .body(json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).to_string());
+        self.send(request).await
+    }
+
     pub async fn initialized(self) -> Self {
         self.able(json!({})).await
     }

@@ -207,6 +207,44 @@ async fn s12_without_the_router_nothing_gets_through() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s24_urls_given_by_servers_are_never_fetched() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let visited = tokio::spawn(async move { listener.accept().await.is_ok() });
+    let one = Server::start("one", &[]).await;
+    let schema = json!({"$schema": format!("{url}/dialect.json"), "type": "object",
+        "properties": {"day": {"$ref": format!("{url}/schema.json")}}});
+    let icons = json!([{"src": format!("{url}/icon.png")}]);
+    *one.tools.lock().unwrap() = vec![json!({"name": "linked", "inputSchema": schema, "icons": icons})];
+    let document = format!("{url}/document");
+    *one.resources.lock().unwrap() = vec![json!({"uri": document, "name": "document", "icons": icons})];
+    let world = World::start(&[(&one, "one_")], &[]).await;
+    let client = world.client().initialized().await;
+    assert_eq!(client.tools().await, ["one_linked"]);
+    assert_eq!(client.call("one_linked").await.status, 200);
+    let read = client.rpc("resources/read", json!({"uri": document})).await;
+    assert_eq!(read.status, 200, "{}", read.text);
+    assert_eq!(
+        one.calls("resources/read").len(),
+        1,
+        "the server is asked, not the address"
+    );
+    assert!(!visited.is_finished());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s17_nothing_is_profiled_on_any_listener_unless_a_flag_says_so() {
+    let world = World::start(&[], &[]).await;
+    let admin = world.running.as_ref().unwrap().admin.unwrap();
+    for base in [format!("http://{admin}"), format!("http://{}", world.broker)] {
+        for path in ["/debug/pprof", "/debug/pprof/profile"] {
+            let status = reqwest::get(format!("{base}{path}")).await.unwrap().status();
+            assert_eq!(status, 404, "{base}{path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s16_private_paths_are_404_through_the_gateway() {
     if is_direct() {
         return; // It is about Envoy.

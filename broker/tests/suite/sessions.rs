@@ -217,6 +217,33 @@ async fn d21_a_server_that_loses_every_session_is_called_twice_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d21_a_lost_session_of_a_pool_is_replaced_and_the_call_sent_once_more() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = World::start(&[(&one, "one_")], &[]).await;
+    let client = world.client().with("authorization", "Bearer ann");
+    for lost in [false, true, true] {
+        if lost {
+            one.forget_sessions();
+        }
+        let reply = client.stateless("one_forecast", json!({})).await;
+        let result = &reply.json()["result"];
+        assert_eq!(
+            (reply.status, result["content"][0]["text"].as_str()),
+            (200, Some("one")),
+            "{}",
+            reply.text
+        );
+        assert_eq!(
+            (&result["resultType"], &reply.json()["id"]),
+            (&json!("complete"), &json!(7))
+        );
+        assert_eq!(reply.header("mcp-session-id"), None);
+    }
+    assert_eq!(one.calls("tools/call").len(), 5, "each lost call was sent twice");
+    assert_eq!(one.calls("initialize").len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d21_a_call_too_large_to_be_kept_is_an_error_once_and_the_next_call_works() {
     if is_direct() {
         return; // It is about Envoy.

@@ -1,5 +1,6 @@
 //! Tokens of persons for single servers (data-plane.md 11.5; S14, S15), through a real Envoy.
 
+use crate::access::{self, with_policy};
 use crate::client::{Client, Reply};
 use crate::fixture::Server;
 use crate::shared_store::Pair;
@@ -7,7 +8,7 @@ use crate::world::{World, config, entry};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -235,4 +236,98 @@ async fn s14_a_token_left_on_one_replica_serves_on_the_other_and_rests_encrypted
         dump.contains("token:ns/one") && !dump.contains("hunter2token"),
         "{dump}"
     );
+}
+
+const URLS: &str = r#"{"elicitation":{"url":{}}}"#;
+
+/// Id of the entry that a result without a session names, after its shape was checked.
+fn asked(reply: &Reply) -> String {
+    let body = reply.json();
+    let (result, request) = (&body["result"], &body["result"]["inputRequests"]["authorization"]);
+    assert_eq!(
+        (reply.status, &result["resultType"]),
+        (200, &json!("input_required")),
+        "{}",
+        reply.text
+    );
+    assert_eq!(
+        (&request["method"], &request["params"]["mode"]),
+        (&json!("elicitation/create"), &json!("url"))
+    );
+    assert!(request["params"].get("elicitationId").is_none());
+    let url = request["params"]["url"].as_str().unwrap();
+    let (page, id) = url.split_once("?elicitation_id=").unwrap();
+    assert!(
+        page.ends_with("mcp.test/tokens") || page.contains("mcp.test:"),
+        "{url}"
+    );
+    id.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s15_a_verified_client_without_a_session_leaves_its_token_once_and_calls_with_it() {
+    let one = Server::start("one", &["forecast"]).await;
+    let wants = with_policy(&[(&one, "one_")], "me", "*");
+    let wants = wants.replacen("uid: one}", "uid: one, tokenURLElicitation: {url: ''}}", 1);
+    let world = World::start_with(&wants, &[&one], &[ON]).await;
+    let (client, urls) = (
+        access::bearer(&world),
+        serde_json::from_str::<Value>(URLS).unwrap(),
+    );
+    let unable = client
+        .stateless("one_forecast", json!({"elicitation": {}}))
+        .await
+        .json();
+    assert_eq!(
+        (&unable["result"]["isError"], &unable["result"]["resultType"]),
+        (&json!(true), &json!("complete"))
+    );
+    let id = asked(&client.stateless("one_forecast", urls.clone()).await);
+    let (page, csrf) = form(&client, &id).await;
+    assert_eq!(page.status, 200, "{}", page.text);
+    let stranger = submit(&world.client(), (&id, &csrf, &csrf), "Bearer theirs").await;
+    assert_eq!(stranger.status, 403);
+    let forged = world.client().with("authorization", bearer("me"));
+    assert_eq!(
+        submit(&forged, (&id, &csrf, &csrf), "Bearer theirs").await.status,
+        403
+    );
+    let left = submit(&client, (&id, &csrf, &csrf), "Bearer mine").await;
+    assert_eq!(left.status, 200, "{}", left.text);
+    assert_eq!(
+        submit(&client, (&id, &csrf, &csrf), "Bearer other").await.status,
+        400
+    );
+    for _ in 0..2 {
+        let reply = client.stateless("one_forecast", urls.clone()).await;
+        assert_eq!(reply.json()["result"]["resultType"], "complete", "{}", reply.text);
+    }
+    let mine = Some("Bearer mine".to_owned());
+    assert_eq!(seen_authorization(&one, "tools/call"), [mine.clone(), mine]);
+    one.call_status.store(401, Ordering::Relaxed);
+    let refused = client.stateless("one_forecast", urls.clone()).await;
+    assert_eq!(
+        (refused.status, refused.error().0),
+        (200, -32603),
+        "{}",
+        refused.text
+    );
+    one.call_status.store(0, Ordering::Relaxed);
+    let again = asked(&client.stateless("one_forecast", urls).await);
+    assert_ne!(again, id, "a token that the server refuses is asked for anew");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s10_nobody_without_a_session_leaves_a_token_where_callers_are_not_verified() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = world(&one).await;
+    let urls = serde_json::from_str::<Value>(URLS).unwrap();
+    for client in [
+        world.client(),
+        world.client().with("authorization", bearer("ann")),
+    ] {
+        let reply = client.stateless("one_forecast", urls.clone()).await;
+        assert_eq!((reply.status, reply.error().0), (200, -32603), "{}", reply.text);
+    }
+    assert!(one.calls("tools/call").is_empty());
 }

@@ -89,6 +89,25 @@ fn optional_flags_follow_their_fields() {
 }
 
 #[test]
+fn s27_the_broker_runs_without_root_and_without_a_place_to_write() {
+    let body = deployment::build(&blueprint(&json!({})), None).body(None);
+    let pod = &body["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    let expected = json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}});
+    assert_eq!(container["securityContext"], expected);
+    let mounts = container["volumeMounts"].as_array().expect("mounts");
+    assert!(mounts.iter().all(|mount| mount["readOnly"] == true), "{mounts:?}");
+    let volumes = pod["volumes"].as_array().expect("volumes");
+    let read_only = |volume: &&Value| volume.get("secret").or(volume.get("projected")).is_some();
+    assert_eq!(
+        volumes.iter().filter(read_only).count(),
+        volumes.len(),
+        "{volumes:?}"
+    );
+}
+
+#[test]
 fn t21_the_install_guides_patch_survives_a_change_of_the_spec() {
     let mut live = deployment::build(&blueprint(&json!({})), None).body(None);
     let pod = live.pointer_mut("/spec/template/spec").expect("a pod");
