@@ -1,5 +1,5 @@
 //! Client sessions and the backend sessions that belong to them: the store (`store` over `memory` or `shared`), the opening,
-//! closing and addressing of hairpin requests (`opener`, `leg`, `hairpin`), the watching of sessions (`watchers`),
+//! closing and addressing of hairpin requests (`opener`, `leg`, `apart`, `hairpin`), the watching of sessions (`watchers`),
 //! the calls that may have to be sent once more (`kept`). The token
 //! of a client session itself is `auth::session`.
 
