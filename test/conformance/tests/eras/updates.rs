@@ -40,6 +40,11 @@ async fn hears(way: Front, server: Server) {
     updated(&client, "test://static-text").await;
     updated(&client, WATCHED).await;
     assert_eq!(next_update(&mut events).await, WATCHED);
+    // Whoever lost the stream for a while does not know what was missed.
+    client.call("test_break_streams", json!({})).await;
+    assert_eq!(next_update(&mut events).await, WATCHED);
+    updated(&client, WATCHED).await;
+    assert_eq!(next_update(&mut events).await, WATCHED);
     drop(events);
     if server.has_sessions_only() {
         let journal = gateway.seen_by("fixture").unwrap();
