@@ -45,9 +45,10 @@ pub(crate) const JUDGED: [Listing; 9] = [
     (names::GROUP, names::VERSION, "MCPAuthPolicy", "mcpauthpolicies"),
     (names::GATEWAY_API_GROUP, "v1", "Gateway", "gateways"),
     (names::GATEWAY_API_GROUP, "v1", "HTTPRoute", "httproutes"),
+    // `v1beta1` where that is not served yet.
     (
         names::GATEWAY_API_GROUP,
-        "v1beta1",
+        "v1",
         "ReferenceGrant",
         "referencegrants",
     ),
@@ -149,7 +150,18 @@ pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> 
     conditions.find(|condition| text(condition, "/type") == kind)
 }
 
+/// Lists a kind. Gateway API serves some kinds in their older version only, depending on its release.
 async fn list(client: &Client, listing: Listing) -> Listed {
+    let (group, version, kind, plural) = listing;
+    match list_version(client, listing).await {
+        Listed::NotServed if group == names::GATEWAY_API_GROUP && version == "v1" => {
+            list_version(client, (group, "v1beta1", kind, plural)).await
+        }
+        listed => listed,
+    }
+}
+
+async fn list_version(client: &Client, listing: Listing) -> Listed {
     match tokio::time::timeout(LIMIT, pages(client, listing)).await {
         Ok(Ok(objects)) => Listed::Found(objects),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Listed::NotServed,

@@ -8,7 +8,7 @@ use mcp_gateway_api::{
     config::{GatewayConfig, ServerEntry, ServerState, TokenUrlElicitation, VirtualServerEntry},
     object_key::ObjectKey,
     references::Switch,
-    registration::MCPServerRegistration,
+    registration::{MCPServerRegistration, Transport},
     resolution::Plan,
     world::World,
 };
@@ -224,6 +224,10 @@ fn entry(key: &ObjectKey, registration: &MCPServerRegistration, url: &str) -> Se
         call_timeout: spec
             .call_timeout_seconds
             .map_or_else(String::new, |seconds| format!("{seconds}s")),
+        transport: match spec.transport {
+            Transport::StreamableHttp => String::new(),
+            Transport::Sse => "sse".to_owned(),
+        },
         ..ServerEntry::default()
     }
 }
@@ -299,6 +303,17 @@ spec: {targetRef: {name: nowhere}}
                 .iter()
                 .any(|note| note.starts_with("apps/lost is left out: HTTPRoute apps/nowhere not found"))
         );
+    }
+
+    #[test]
+    fn a_server_of_the_older_transport_keeps_it() {
+        let manifests = MANIFESTS.replace("callTimeoutSeconds: 7", "transport: sse");
+        let objects: Vec<Value> = parse("-", &manifests)
+            .into_iter()
+            .map(|document| document.object.expect("an object"))
+            .collect();
+        let (config, _) = standalone(&world_of_files(&objects), None);
+        assert_eq!(config.servers[0].transport, "sse");
     }
 
     #[test]

@@ -184,7 +184,10 @@ pub(crate) fn of_condition(reason: &str, message: &str) -> Remedy {
     } else if reason == "DeploymentNotReady" {
         (
             "broker",
-            "kubectl describe pods -l app=mcp-gateway in the extension's namespace".to_owned(),
+            format!(
+                "kubectl describe pods -l {} in the extension's namespace",
+                broker_label()
+            ),
         )
     } else if reason == "RouteNotAccepted" || reason == "GatewayNotReady" {
         (
@@ -202,6 +205,12 @@ pub(crate) fn of_condition(reason: &str, message: &str) -> Remedy {
         message: message.to_owned(),
         fix,
     }
+}
+
+/// Selector of the broker's pods, for `kubectl -l`.
+pub(crate) fn broker_label() -> String {
+    let (label, value) = names::NAME_LABEL;
+    format!("{label}={value}")
 }
 
 /// The grant that lets `kind` of `from` refer to `target`, as one command.

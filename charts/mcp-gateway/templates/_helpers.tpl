@@ -26,11 +26,11 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end -}}
 
 {{- define "mcp-gateway.webhookImage" -}}
-{{ .Values.webhook.image.repository | default (printf "%s/webhook" (dir .Values.imageController.repository)) }}:{{ .Values.imageController.tag | default .Chart.AppVersion }}
+{{ .Values.webhook.image.repository | default (printf "%s/webhook" (dir .Values.imageController.repository)) }}:{{ coalesce .Values.webhook.image.tag .Values.imageController.tag .Chart.AppVersion }}
 {{- end -}}
 
 {{- define "mcp-gateway.cliImage" -}}
-{{ .Values.uninstall.image.repository | default (printf "%s/cli" (dir .Values.imageController.repository)) }}:{{ .Values.imageController.tag | default .Chart.AppVersion }}
+{{ .Values.uninstall.image.repository | default (printf "%s/cli" (dir .Values.imageController.repository)) }}:{{ coalesce .Values.uninstall.image.tag .Values.imageController.tag .Chart.AppVersion }}
 {{- end -}}
 
 {{- define "mcp-gateway.brokerImage" -}}

@@ -154,7 +154,8 @@ fn broker(evidence: &Evidence, extension: &MCPGatewayExtension) -> Vec<Finding> 
         return vec![Finding::bad(Verdict::Problem, "broker", object, (message, fix))];
     }
     if ready == 0 {
-        let fix = format!("kubectl describe pods -n {namespace} -l app=mcp-gateway says what keeps them");
+        let label = remedy::broker_label();
+        let fix = format!("kubectl describe pods -n {namespace} -l {label} says what keeps them");
         let message = format!("0 of {wanted} replicas are ready");
         return vec![Finding::bad(Verdict::Problem, "broker", object, (message, fix))];
     }

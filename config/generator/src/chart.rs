@@ -148,6 +148,12 @@ fn webhook_objects() -> Vec<Value> {
     );
     insert(
         &mut deployment,
+        "/spec/template/spec/containers/0",
+        "imagePullPolicy",
+        json!("TPL-WEBHOOK-PULL-POLICY"),
+    );
+    insert(
+        &mut deployment,
         "/spec/template/spec/containers/0/args",
         "-",
         json!("TPL-ADVISORY"),

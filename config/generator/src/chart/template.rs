@@ -26,6 +26,10 @@ const INLINE: &[(&str, &str)] = &[
     ),
     ("TPL-PULL-POLICY", "{{ .Values.imageController.pullPolicy }}"),
     (
+        "TPL-WEBHOOK-PULL-POLICY",
+        "{{ .Values.webhook.image.pullPolicy | default .Values.imageController.pullPolicy }}",
+    ),
+    (
         "TPL-OPERATOR-CERTS",
         r#"{{ if and .Values.webhook.enabled (eq .Values.webhook.certs "managed") }}managed{{ else }}external{{ end }}"#,
     ),

@@ -155,6 +155,37 @@ fn without_the_controller_there_is_only_the_instance() {
 }
 
 #[test]
+fn the_port_of_a_public_host_is_no_part_of_the_listeners_hostname() {
+    let values = ["gateway.create=true", "gateway.publicHost=mcp.example.com:8080"];
+    let release = render("mcp-gateway", "mcp-system", &values);
+    let gateway = release.one("Gateway", "mcp-gateway").unwrap();
+    assert_eq!(gateway["spec"]["listeners"][0]["hostname"], "mcp.example.com");
+}
+
+#[test]
+fn images_of_webhook_and_hook_can_have_their_own_tag_and_policy() {
+    let values = [
+        "webhook.image.tag=1.2.3",
+        "webhook.image.pullPolicy=Always",
+        "uninstall.image.tag=4.5.6",
+        "uninstall.image.pullPolicy=Never",
+    ];
+    let release = render("mcp-gateway", "mcp-system", &values);
+    let container = |kind: &str, name: &str, member: &str| {
+        let object = release.one(kind, name).unwrap();
+        let container = object.pointer("/spec/template/spec/containers/0").unwrap();
+        container[member].as_str().unwrap().to_owned()
+    };
+    let (webhook, hook) = ("mcp-gateway-webhook", "mcp-gateway-uninstall");
+    assert!(container("Deployment", webhook, "image").ends_with(":1.2.3"));
+    assert_eq!(container("Deployment", webhook, "imagePullPolicy"), "Always");
+    assert!(container("Job", hook, "image").ends_with(":4.5.6"));
+    assert_eq!(container("Job", hook, "imagePullPolicy"), "Never");
+    let operator = container("Deployment", "mcp-gateway-controller", "imagePullPolicy");
+    assert_eq!(operator, "IfNotPresent");
+}
+
+#[test]
 fn two_teams_and_a_controller_share_no_object_name() {
     let mut seen = std::collections::BTreeSet::new();
     let team_b: Vec<String> = TEAM_A
