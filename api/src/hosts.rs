@@ -118,8 +118,8 @@ fn service_name(gateway: &Gateway) -> String {
 }
 
 /// How the broker reaches the Gateway itself (operator.md 5.3): `explicit` verbatim; else the conventional Service;
-/// else a labelled one; else the Gateway's address. HTTPS listeners get the scheme in front. `in_use` is kept when
-/// nothing is conclusive.
+/// else a labelled one; else the Gateway's address. HTTPS listeners get the scheme in front. `in_use`, what is used for
+/// this Gateway now, is kept while there is neither, as when the Gateway is being made again.
 #[must_use]
 pub fn private_host(
     world: &World,
@@ -139,21 +139,13 @@ pub fn private_host(
             gateway.key.namespace, listener.port
         )
     };
-    let labelled_elsewhere = world
-        .services_of_gateway(&gateway.key)
-        .any(|service| service.live);
-    match gateway_service(world, gateway, listener.port) {
-        Some(service) => at_service(&service.key.name),
-        None if !labelled_elsewhere && in_use.is_none() && gateway.addresses.is_empty() => {
-            at_service(&service_name(gateway))
-        }
-        None => in_use.map(str::to_owned).unwrap_or_else(|| {
-            address(gateway).map_or_else(
-                || at_service(&service_name(gateway)),
-                |host| format!("{scheme}{host}:{}", listener.port),
-            )
-        }),
+    if let Some(service) = gateway_service(world, gateway, listener.port) {
+        return at_service(&service.key.name);
     }
+    address(gateway)
+        .map(|host| format!("{scheme}{host}:{}", listener.port))
+        .or_else(|| in_use.map(str::to_owned))
+        .unwrap_or_else(|| at_service(&service_name(gateway)))
 }
 
 fn address(gateway: &Gateway) -> Option<String> {
@@ -287,6 +279,25 @@ mod tests {
         let in_use = Some("gw-edge.infra.svc.cluster.local:8443");
         assert_eq!(
             private(&elsewhere, "istio", false, None, in_use),
+            "gw-edge.infra.svc.cluster.local:8443"
+        );
+    }
+
+    #[test]
+    fn t36_an_address_of_the_gateway_comes_before_the_value_in_use() {
+        let mut gateway = gateway_of_class("edge", false);
+        gateway.addresses = vec![crate::gateway::Address {
+            kind: Some("IPAddress".to_owned()),
+            value: "192.0.2.7".to_owned(),
+        }];
+        let listener = gateway.listener("mcp").expect("the listener");
+        let host = |world: &World| {
+            let in_use = Some("gw-former.infra.svc.cluster.local:8443");
+            private_host(world, (&gateway, listener), None, in_use, "cluster.local")
+        };
+        assert_eq!(host(&World::default()), "192.0.2.7:8443");
+        assert_eq!(
+            host(&world_with(&[("gw-edge", 8443)])),
             "gw-edge.infra.svc.cluster.local:8443"
         );
     }

@@ -1,5 +1,6 @@
 //! Leader election by one Lease (operator.md 11.1): 15 s lease, 10 s renew deadline, 2 s retries. The decision is a
-//! pure function; every write carries the resourceVersion that was read, so two replicas never both hold it.
+//! pure function; every write carries the resourceVersion that was read, so two replicas never both hold it. A lease
+//! has run out when it was not seen to change for its duration: clocks of two nodes are never compared.
 
 use std::{
     sync::{
@@ -39,6 +40,25 @@ pub(crate) struct Election {
     uninstalling: Arc<AtomicBool>,
 }
 
+/// The Lease as it was last seen to change, by our own clock.
+struct Seen {
+    version: Option<String>,
+    since: Instant,
+}
+
+impl Seen {
+    /// How long the Lease has been as it is now.
+    fn unchanged(&mut self, version: Option<String>) -> Duration {
+        if self.version != version {
+            *self = Self {
+                version,
+                since: Instant::now(),
+            };
+        }
+        self.since.elapsed()
+    }
+}
+
 /// What a candidate may do with the Lease as it is.
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
@@ -69,13 +89,19 @@ impl Election {
         self.set(true);
     }
 
-    /// Takes part until `stop`; then the lease stays with this replica until [`Election::release`].
+    /// Takes part until `stop`, which comes when no work is under way any more; then the lease stays with this replica
+    /// until [`Election::release`].
     pub(crate) async fn run(&self, stop: CancellationToken) {
         let mut renewed = Instant::now();
+        let mut seen = Seen {
+            version: None,
+            since: Instant::now(),
+        };
         loop {
-            match tokio::time::timeout(RETRY, self.attempt()).await {
+            let begun = Instant::now();
+            match tokio::time::timeout(RETRY, self.attempt(&mut seen)).await {
                 Ok(Ok(true)) => {
-                    renewed = Instant::now();
+                    renewed = begun;
                     self.set(true);
                 }
                 Ok(Ok(false)) => self.set(false),
@@ -112,14 +138,15 @@ impl Election {
         }
     }
 
-    async fn attempt(&self) -> Result<bool, kube::Error> {
+    async fn attempt(&self, seen: &mut Seen) -> Result<bool, kube::Error> {
         let current = self.api.get_opt(LEASE).await?;
+        let unchanged = seen.unchanged(current.as_ref().and_then(ResourceExt::resource_version));
         let leaving = current
             .as_ref()
             .is_some_and(|lease| lease.annotations().contains_key(UNINSTALLING));
         self.uninstalling.store(leaving, Ordering::Relaxed);
         let spec = current.as_ref().and_then(|lease| lease.spec.as_ref());
-        let Step::Write(spec) = decide(spec, &self.identity, Timestamp::now()) else {
+        let Step::Write(spec) = decide(spec, &self.identity, (Timestamp::now(), unchanged)) else {
             return Ok(false);
         };
         let was_ours = spec_holder(current.as_ref()) == Some(self.identity.as_str());
@@ -167,12 +194,13 @@ fn spec_holder(lease: Option<&Lease>) -> Option<&str> {
     lease?.spec.as_ref()?.holder_identity.as_deref()
 }
 
-fn decide(current: Option<&LeaseSpec>, identity: &str, now: Timestamp) -> Step {
+/// What to do with the Lease `current`, which has not changed for the given time.
+fn decide(current: Option<&LeaseSpec>, identity: &str, (now, unchanged): (Timestamp, Duration)) -> Step {
     let holder = current
         .and_then(|spec| spec.holder_identity.as_deref())
         .filter(|holder| !holder.is_empty());
     let is_ours = holder == Some(identity);
-    if holder.is_some() && !is_ours && !current.is_some_and(|spec| expired(spec, now)) {
+    if holder.is_some() && !is_ours && !current.is_some_and(|spec| ran_out(spec, unchanged)) {
         return Step::Wait;
     }
     let kept = current.filter(|_| is_ours);
@@ -193,7 +221,13 @@ fn decide(current: Option<&LeaseSpec>, identity: &str, now: Timestamp) -> Step {
     }))
 }
 
-/// True when the lease ran out.
+/// True when a holder that is alive would have renewed the lease.
+fn ran_out(spec: &LeaseSpec, unchanged: Duration) -> bool {
+    let seconds = spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS);
+    unchanged > Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
+}
+
+/// True when the lease ran out by the clock of whoever wrote it: good enough for one that is looked at once.
 pub(crate) fn expired(spec: &LeaseSpec, now: Timestamp) -> bool {
     let Some(renewed) = &spec.renew_time else {
         return true;
@@ -220,10 +254,35 @@ mod tests {
         Timestamp::from_second(second).expect("in range")
     }
 
+    /// `second` by our clock, with a Lease that has not changed for `unchanged` seconds.
+    fn after(second: i64, unchanged: u64) -> (Timestamp, Duration) {
+        (at(second), Duration::from_secs(unchanged))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn t62_a_lease_is_as_old_as_its_last_change_that_we_saw() {
+        let mut seen = Seen {
+            version: None,
+            since: Instant::now(),
+        };
+        let version = |text: &str| Some(text.to_owned());
+        tokio::time::advance(Duration::from_secs(100)).await;
+        assert_eq!(seen.unchanged(version("1")), Duration::ZERO);
+        tokio::time::advance(Duration::from_secs(14)).await;
+        assert_eq!(seen.unchanged(version("1")), Duration::from_secs(14));
+        assert_eq!(seen.unchanged(version("2")), Duration::ZERO);
+    }
+
     #[test]
     fn t62_a_held_lease_is_waited_for_until_it_runs_out() {
-        assert_eq!(decide(Some(&held("a", 100)), "b", at(114)), Step::Wait);
-        let Step::Write(taken) = decide(Some(&held("a", 100)), "b", at(116)) else {
+        assert_eq!(decide(Some(&held("a", 100)), "b", after(114, 14)), Step::Wait);
+        let ahead = after(9999, 14);
+        assert_eq!(
+            decide(Some(&held("a", 100)), "b", ahead),
+            Step::Wait,
+            "our clock is ahead"
+        );
+        let Step::Write(taken) = decide(Some(&held("a", 100)), "b", after(90, 16)) else {
             panic!("expired")
         };
         assert_eq!(taken.holder_identity.as_deref(), Some("b"));
@@ -232,14 +291,14 @@ mod tests {
 
     #[test]
     fn the_holder_renews_and_a_released_lease_is_taken_at_once() {
-        let Step::Write(renewed) = decide(Some(&held("a", 100)), "a", at(101)) else {
+        let Step::Write(renewed) = decide(Some(&held("a", 100)), "a", after(101, 1)) else {
             panic!("own")
         };
         assert_eq!(renewed.lease_transitions, Some(2));
         assert!(matches!(
-            decide(Some(&held("", 100)), "b", at(101)),
+            decide(Some(&held("", 100)), "b", after(101, 1)),
             Step::Write(_)
         ));
-        assert!(matches!(decide(None, "b", at(101)), Step::Write(_)));
+        assert!(matches!(decide(None, "b", after(101, 1)), Step::Write(_)));
     }
 }

@@ -193,11 +193,9 @@ impl Queue {
         !busy && !state.failures.keys().any(counts)
     }
 
-    /// Forgets everything that waits: this replica leads no more.
+    /// Forgets everything: this replica leads no more, and no run is under way.
     pub(crate) fn clear(&self) {
-        let mut state = self.lock();
-        state.due.clear();
-        state.failures.clear();
+        *self.lock() = State::default();
     }
 
     fn add_at(&self, items: impl IntoIterator<Item = WorkItem>, time: Instant) {
@@ -296,6 +294,16 @@ mod tests {
         let early = tokio::time::timeout(Duration::from_secs(5), queue.take()).await;
         assert!(early.is_err(), "never two runs of one item at once");
         queue.finish(&taken, Outcome::Done);
+        assert_eq!(queue.take().await.0, item("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_item_whose_run_was_broken_off_runs_again_after_a_new_start() {
+        let queue = Queue::default();
+        queue.add([item("a")]);
+        queue.take().await;
+        queue.clear();
+        queue.add([item("a")]);
         assert_eq!(queue.take().await.0, item("a"));
     }
 

@@ -100,7 +100,7 @@ fn image(live: &Value) -> Option<&str> {
 
 fn rolls(live: &Value) -> bool {
     let rollout = Rollout::of(Some(live));
-    rollout.wanted > 0 && !rollout.complete && !rollout.failed
+    rollout.wanted > 0 && !rollout.complete && !rollout.failed && !rollout.available
 }
 
 #[cfg(test)]
@@ -143,6 +143,20 @@ mod tests {
         assert_eq!((done.image.as_str(), done.wake), ("new", vec![extension(5)]));
         assert_eq!(turn(5, &all).image, "new");
         assert_eq!(turn(6, &all).image, "old");
+    }
+
+    #[test]
+    fn a_broker_that_lost_a_pod_after_its_rollout_takes_no_turn() {
+        let rollouts = Rollouts::default();
+        let mut all: Vec<_> = (0..6).map(|index| deployment(index, "new", 0)).collect();
+        for (_, live) in &mut all {
+            let mut rolled = live.as_ref().clone();
+            rolled["status"]["conditions"] =
+                json!([{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}]);
+            *live = Arc::new(rolled);
+        }
+        all.push(deployment(7, "old", 1));
+        assert_eq!(rollouts.turn(&extension(7), "new", &all).image, "new");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use mcp_gateway_api::object_key::ObjectKey;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,10 @@ use crate::{
 const WORKERS: usize = 8;
 /// How long running evaluations may take to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How long they may take when the lease is lost: another replica leads soon after.
+const HANDOVER: Duration = Duration::from_secs(3);
+/// How long the election may take to end: one attempt.
+const LAST_ATTEMPT: Duration = Duration::from_secs(5);
 /// How often the caches are looked at until they are synced.
 const SYNC_POLL: Duration = Duration::from_millis(50);
 
@@ -67,8 +71,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .unwrap_or_else(|| format!("operator-{:08x}", rand::random::<u32>()));
     let election = Arc::new(Election::new(&context, identity));
     let stop = CancellationToken::new();
-    let leads = candidate(&mut tasks, &options, &election, stop.clone());
-    let leader_elect = options.leader_elect;
+    let drained = CancellationToken::new();
+    let (leads, candidate) = candidate(&options, &election, drained.clone());
     let finished = Arc::clone(&context);
     let work = Work {
         context,
@@ -80,13 +84,18 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     stopped().await;
     tracing::info!("Stopping");
     stop.cancel();
+    let running = worker.abort_handle();
     if tokio::time::timeout(DRAIN, worker).await.is_err() {
-        tracing::warn!("Evaluations did not end in time");
+        tracing::warn!("Evaluations did not end in time and are broken off");
+        running.abort();
     }
     if environment.pod.is_some() {
         uninstall::leave(&finished).await;
     }
-    if leader_elect {
+    // The lease is renewed until here: nobody else works while something of ours is under way.
+    drained.cancel();
+    if let Some(candidate) = candidate {
+        drop(tokio::time::timeout(LAST_ATTEMPT, candidate).await);
         election.release().await;
     }
     Ok(())
@@ -154,19 +163,17 @@ async fn serve(tasks: &mut JoinSet<()>, options: &Options, context: &Context) ->
 
 /// Starts the election; without one this replica leads.
 fn candidate(
-    tasks: &mut JoinSet<()>,
     options: &Options,
     election: &Arc<Election>,
     stop: CancellationToken,
-) -> watch::Receiver<bool> {
+) -> (watch::Receiver<bool>, Option<JoinHandle<()>>) {
     let leads = election.leads();
     if !options.leader_elect {
         election.assume();
-        return leads;
+        return (leads, None);
     }
     let election = Arc::clone(election);
-    tasks.spawn(async move { election.run(stop).await });
-    leads
+    (leads, Some(tokio::spawn(async move { election.run(stop).await })))
 }
 
 /// The part that works while this replica leads.
@@ -248,7 +255,13 @@ impl Work {
                 }
             }
         }
-        while running.join_next().await.is_some() {}
+        let ended = async { while running.join_next().await.is_some() {} };
+        if self.stop.is_cancelled() {
+            ended.await;
+        } else if tokio::time::timeout(HANDOVER, ended).await.is_err() {
+            tracing::warn!("Evaluations did not end before the lease ran out and are broken off");
+            running.shutdown().await;
+        }
     }
 
     fn start(&self) {

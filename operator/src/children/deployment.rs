@@ -1,7 +1,7 @@
 //! Deployment `mcp-gateway` (operator.md 5.2): only the fields we own; `command` is merged with the live one, because
 //! server-side apply takes that list as one value.
 
-use mcp_gateway_api::names;
+use mcp_gateway_api::{names, object_key::ObjectKey};
 use serde_json::{Value, json};
 
 use super::{Child, command, common_labels, env};
@@ -40,6 +40,16 @@ pub(crate) fn build(blueprint: &Blueprint, live: Option<&Value>) -> Child {
     }});
     Child::owned(blueprint, Kind::Deployment, names::BROKER, spec)
         .annotation(names::OWNED_FLAGS_ANNOTATION, &merged.owned_flags)
+        .annotation(names::GATEWAY_ANNOTATION, &blueprint.gateway.to_string())
+}
+
+/// True when the live broker was made for this Gateway; one of an older version does not say for which, and counts.
+pub(crate) fn is_for(live: &Value, gateway: &ObjectKey) -> bool {
+    let annotations = live.pointer("/metadata/annotations");
+    let recorded = annotations.and_then(|annotations| annotations.get(names::GATEWAY_ANNOTATION));
+    recorded
+        .and_then(Value::as_str)
+        .is_none_or(|recorded| recorded == gateway.to_string())
 }
 
 /// The broker's container of a live Deployment, by name.

@@ -15,6 +15,8 @@ pub(crate) struct Rollout {
     pub(crate) complete: bool,
     /// The Deployment's progress deadline has passed.
     pub(crate) failed: bool,
+    /// The current template was rolled out completely once; pods that are not ready now were lost since.
+    pub(crate) available: bool,
 }
 
 impl Rollout {
@@ -37,17 +39,19 @@ impl Rollout {
                 && ready == wanted
                 && status("replicas") == wanted
                 && wanted > 0,
-            failed: seen && deadline_exceeded(deployment),
+            failed: seen && progress(deployment) == Some("ProgressDeadlineExceeded"),
+            available: seen && progress(deployment) == Some("NewReplicaSetAvailable"),
         }
     }
 }
 
-fn deadline_exceeded(deployment: &Value) -> bool {
-    let conditions = deployment.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().any(|condition| {
-        condition.get("type").and_then(Value::as_str) == Some("Progressing")
-            && condition.get("reason").and_then(Value::as_str) == Some("ProgressDeadlineExceeded")
-    })
+/// Reason of the Deployment's condition `Progressing`.
+fn progress(deployment: &Value) -> Option<&str> {
+    let conditions = deployment.pointer("/status/conditions")?.as_array()?;
+    let mut named = conditions
+        .iter()
+        .filter(|condition| condition.get("type").and_then(Value::as_str) == Some("Progressing"));
+    named.next()?.get("reason")?.as_str()
 }
 
 #[cfg(test)]
