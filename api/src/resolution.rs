@@ -287,12 +287,19 @@ fn unresolved_refs(route: &HttpRoute) -> Option<Problem> {
 }
 
 /// True when an accepted parent of `route` is on the listener port of the extension (operator.md 8.5).
-fn attached(world: &World, route: &HttpRoute, accepted: &Accepted) -> bool {
-    let (gateway, port) = (accepted.gateway(), accepted.listener().port);
+#[must_use]
+pub fn attached(world: &World, route: &HttpRoute, accepted: &Accepted) -> bool {
     route
         .accepted_parents()
-        .filter(|(key, _)| *key == gateway.key)
-        .any(|(_, parent)| on_port(world, route, &parent.parent_ref, gateway, port))
+        .any(|(_, parent)| attached_by(world, route, &parent.parent_ref, accepted))
+}
+
+/// True when the parentRef `parent` of `route` leads to the Gateway and listener port of the extension.
+#[must_use]
+pub fn attached_by(world: &World, route: &HttpRoute, parent: &ParentRef, accepted: &Accepted) -> bool {
+    let (gateway, port) = (accepted.gateway(), accepted.listener().port);
+    parent.gateway(&route.key.namespace).as_ref() == Some(&gateway.key)
+        && on_port(world, route, parent, gateway, port)
 }
 
 fn on_port(world: &World, route: &HttpRoute, parent: &ParentRef, gateway: &Gateway, port: i32) -> bool {
@@ -410,14 +417,16 @@ impl Taken<'_> {
 
     /// An older accepted route of another namespace on the same Gateway that has the hostname.
     fn foreign_route(&self, routed: &Routed<'_>, accepted: &Accepted) -> Option<&ObjectKey> {
+        let port = accepted.listener().port;
         let on_gateway = |route: &HttpRoute| {
             route.accepted_parents().any(|(gateway, parent)| {
                 gateway == accepted.gateway().key
+                    && parent.parent_ref.port.is_none_or(|named| named == port)
                     && parent.parent_ref.section_name.as_deref().is_none_or(|section| {
                         accepted
                             .gateway()
                             .listener(section)
-                            .is_some_and(|l| l.port == accepted.listener().port)
+                            .is_some_and(|listener| listener.port == port)
                     })
             })
         };

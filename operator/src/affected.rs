@@ -123,7 +123,6 @@ impl Items<'_> {
         };
         self.registration_and_extensions(&registration);
         let route = route_of(&registration);
-        self.found.insert(WorkItem::RouteStatus(route.clone()));
         let world = self.world;
         let gateways = |of: &ObjectKey| {
             world
@@ -150,9 +149,11 @@ impl Items<'_> {
         }
     }
 
+    /// The registration, our entry in its route, and the extensions that may serve it.
     fn registration_and_extensions(&mut self, registration: &MCPServerRegistration) {
         self.found
             .insert(WorkItem::Registration(ObjectKey::of(&registration.metadata)));
+        self.found.insert(WorkItem::RouteStatus(route_of(registration)));
         if let Some(route) = self.world.route(&route_of(registration)) {
             gateways_of(route)
                 .iter()
@@ -166,6 +167,7 @@ impl Items<'_> {
             for registration in world.registrations_of(&route.key) {
                 self.found
                     .insert(WorkItem::Registration(ObjectKey::of(&registration.metadata)));
+                self.found.insert(WorkItem::RouteStatus(route.key.clone()));
             }
         }
     }
@@ -181,6 +183,8 @@ impl Items<'_> {
     /// Everything whose reference goes into the namespace of a grant, whichever entry matches.
     fn by_grant(&mut self, namespace: &str) {
         let world = self.world;
+        // Routes of other namespaces that lead to the broker here.
+        self.extensions_in(namespace);
         for extension in world
             .extensions()
             .filter(|extension| gateway_of(extension).namespace == namespace)
@@ -322,11 +326,7 @@ impl Items<'_> {
     /// The extension by annotation, and whoever would write a filter of that name.
     fn by_envoy_filter(&mut self, key: &ObjectKey, object: Option<&Value>) {
         let world = self.world;
-        let annotations = object.and_then(|object| object.pointer("/metadata/annotations"));
-        let named = annotations
-            .and_then(|annotations| annotations.get(names::EXTENSION_ANNOTATION))
-            .and_then(Value::as_str)
-            .and_then(ObjectKey::parse);
+        let named = object.and_then(extension_of);
         self.found.extend(named.map(WorkItem::Extension));
         for extension in world.extensions() {
             let gateway = gateway_of(extension);
@@ -337,6 +337,12 @@ impl Items<'_> {
             }
         }
     }
+}
+
+/// The extension that an EnvoyFilter says it belongs to.
+pub(crate) fn extension_of(filter: &Value) -> Option<ObjectKey> {
+    let annotations = filter.pointer("/metadata/annotations")?;
+    ObjectKey::parse(annotations.get(names::EXTENSION_ANNOTATION)?.as_str()?)
 }
 
 fn names_secret(extension: &MCPGatewayExtension, name: &str) -> bool {

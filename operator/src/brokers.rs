@@ -1,10 +1,7 @@
 //! What is known about the brokers of one namespace: which document they are to serve and what each ready replica said
 //! when it was asked (operator.md 8.11). Plain state; asking is `reconcile/brokers.rs`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use mcp_gateway_api::{
     broker_status::{BrokerStatus, ServerItems, ServerStatus},
@@ -12,20 +9,47 @@ use mcp_gateway_api::{
 };
 use tokio::time::Instant;
 
+use crate::queue::WorkItem;
+
 /// Unanswered questions after which a replica counts as not serving.
 pub(crate) const MAX_FAILURES: u32 = 3;
 /// How long after a new document a replica may still report the former one without losing a verdict.
 const PROPAGATION: Duration = Duration::from_secs(60);
+
+/// What a document holds, by object with the generation that it was made from, so that no verdict names a generation
+/// that no broker runs (T46).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// Registrations.
+    pub(crate) served: BTreeMap<ObjectKey, i64>,
+    /// Virtual servers.
+    pub(crate) virtual_servers: BTreeMap<ObjectKey, i64>,
+    /// Policies.
+    pub(crate) policies: BTreeMap<ObjectKey, i64>,
+    /// What is left out, or kept with a former value, and why.
+    pub(crate) problems: BTreeMap<WorkItem, String>,
+}
+
+impl Contents {
+    /// Everything whose status is judged from the document.
+    pub(crate) fn concerned(&self) -> impl Iterator<Item = WorkItem> {
+        let registrations = self.served.keys().cloned().map(WorkItem::Registration);
+        let virtual_servers = self.virtual_servers.keys().cloned().map(WorkItem::VirtualServer);
+        let policies = self.policies.keys().cloned().map(WorkItem::AuthPolicy);
+        let problems = self.problems.keys().cloned();
+        registrations
+            .chain(virtual_servers)
+            .chain(policies)
+            .chain(problems)
+    }
+}
 
 /// The document of an accepted extension, as written.
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
     pub(crate) extension: ObjectKey,
     pub(crate) hash: String,
-    pub(crate) served: BTreeSet<ObjectKey>,
-    /// Policies in it, with the generation that it holds.
-    pub(crate) policies: BTreeMap<ObjectKey, i64>,
-    pub(crate) problems: BTreeMap<ObjectKey, String>,
+    pub(crate) contents: Contents,
     pub(crate) since: Instant,
     /// This process changed the document, and not every broker has reported it yet.
     pub(crate) under_way: bool,
@@ -50,6 +74,8 @@ pub(crate) struct Namespace {
     pub(crate) written: Option<Written>,
     /// The brokers were asked at least once since this replica leads.
     pub(crate) asked: bool,
+    /// When they were last asked, some replica had had its time to take the document and had not.
+    pub(crate) overdue: bool,
     /// Ready replicas by address.
     pub(crate) replicas: BTreeMap<String, Replica>,
 }
@@ -74,9 +100,8 @@ impl Namespace {
             && former.hash == written.hash
             && former.extension == written.extension
         {
-            let changed = former.problems != written.problems || former.served != written.served;
-            (former.problems, former.served) = (written.problems, written.served);
-            former.policies = written.policies;
+            let changed = former.contents != written.contents;
+            former.contents = written.contents;
             return changed;
         }
         self.written = Some(written);
@@ -121,6 +146,24 @@ impl Namespace {
         !self.replicas.is_empty() && self.current() == self.replicas.len()
     }
 
+    /// True while some replica may still be about to report the current document.
+    pub(crate) fn is_settling(&self) -> bool {
+        let recent = self
+            .written
+            .as_ref()
+            .is_some_and(|written| written.since.elapsed() < PROPAGATION);
+        self.documents().iter().any(|answer| match answer {
+            Answer::Pending | Answer::Stale(_) => true,
+            Answer::Silent(_) => recent,
+            Answer::Current(_) => false,
+        })
+    }
+
+    /// True when some replica does not report the current document and is not expected to soon.
+    pub(crate) fn is_overdue(&self) -> bool {
+        !self.replicas.is_empty() && !self.all_current() && !self.is_settling()
+    }
+
     /// How long the document took to every broker, once: when all report it for the first time.
     pub(crate) fn propagated(&mut self) -> Option<Duration> {
         let all = self.all_current();
@@ -156,4 +199,62 @@ impl Namespace {
 
 fn server<'a>(status: &'a BrokerStatus, name: &str) -> Option<&'a ServerStatus> {
     status.servers.iter().find(|server| server.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(hash: &str) -> Written {
+        Written {
+            extension: ObjectKey::new("gw", "ext"),
+            hash: hash.to_owned(),
+            contents: Contents::default(),
+            since: Instant::now(),
+            under_way: false,
+        }
+    }
+
+    fn namespace(replica: Replica) -> Namespace {
+        Namespace {
+            written: Some(written("new")),
+            replicas: BTreeMap::from([("192.0.2.1".to_owned(), replica)]),
+            ..Namespace::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn brokers_that_do_not_take_a_document_are_waited_for_a_minute_only() {
+        let silent = Replica {
+            failures: MAX_FAILURES,
+            ..Replica::default()
+        };
+        let stale = Replica {
+            status: Some(BrokerStatus::default()),
+            ..Replica::default()
+        };
+        for replica in [silent, stale] {
+            let observed = namespace(replica);
+            assert!(observed.is_settling() && !observed.is_overdue());
+            tokio::time::advance(PROPAGATION).await;
+            assert!(!observed.is_settling() && observed.is_overdue());
+        }
+        tokio::time::advance(PROPAGATION).await;
+        assert!(
+            namespace(Replica::default()).is_settling(),
+            "it was not asked yet"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn t46_a_new_generation_in_equal_bytes_is_a_change() {
+        let mut observed = namespace(Replica::default());
+        assert!(!observed.set_written(written("new")));
+        let mut next = written("new");
+        let server = ObjectKey::new("team", "weather");
+        next.contents.served.insert(server.clone(), 2);
+        assert!(observed.set_written(next));
+        let held = observed.written.map(|written| written.contents.served);
+        assert_eq!(held, Some(BTreeMap::from([(server, 2)])));
+    }
 }

@@ -17,7 +17,11 @@ use mcp_gateway_api::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{affected::affected, kinds::Kind, queue::WorkItem};
+use crate::{
+    affected::{affected, extension_of},
+    kinds::Kind,
+    queue::WorkItem,
+};
 
 /// What is known about a kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -174,6 +178,7 @@ impl Cache {
             .chain(keys(Kind::Gateway).map(WorkItem::ListenerStatus))
             .chain(keys(Kind::HttpRoute).map(WorkItem::RouteStatus))
             .chain(keys(Kind::Extension).map(|extension| WorkItem::Brokers(extension.namespace)))
+            .chain(inner.orphaned().map(WorkItem::Extension))
             .collect()
     }
 
@@ -193,6 +198,17 @@ impl Cache {
 }
 
 impl Inner {
+    /// Extensions that are gone and whose EnvoyFilters are still there, by annotation: deleted while nobody looked.
+    fn orphaned(&self) -> impl Iterator<Item = ObjectKey> {
+        let known = self.objects.get(&Kind::Extension);
+        let filters = self.objects.get(&Kind::EnvoyFilter).into_iter().flatten();
+        let listed = self.served.get(&Kind::Extension) == Some(&Served::Synced);
+        filters
+            .filter(move |_| listed)
+            .filter_map(|(_, filter)| extension_of(filter))
+            .filter(move |extension| known.is_none_or(|known| !known.contains_key(extension)))
+    }
+
     /// Takes the object in. One that differs in nothing that matters does not touch the world, so that no verdict is
     /// computed again for our own status writes.
     fn store(&mut self, kind: Kind, key: &ObjectKey, mut object: Value, notable: bool) {
@@ -355,6 +371,7 @@ mod tests {
 
     use super::*;
     use crate::fixtures::Objects;
+    use mcp_gateway_api::names;
 
     #[test]
     fn t63_an_object_from_before_the_schema_tightened_is_named_by_its_field_and_disturbs_nobody() {
@@ -390,6 +407,23 @@ mod tests {
         assert!(world.registration(&ObjectKey::new("apps", "good")).is_some());
         assert!(world.extension(&ObjectKey::new("team", "ext")).is_some());
         assert!(world.registration(&ObjectKey::new("apps", "bad")).is_none());
+    }
+
+    #[test]
+    fn a_filter_whose_extension_went_while_nobody_looked_is_found() {
+        let filter =
+            |extension: &str| json!({"metadata": {"annotations": {names::EXTENSION_ANNOTATION: extension}}});
+        let objects = Objects::default()
+            .gateway_and_extension()
+            .put(Kind::EnvoyFilter, "infra/left", &filter("gone/ext"))
+            .put(Kind::EnvoyFilter, "infra/ours", &filter("team/ext"));
+        let gone = WorkItem::Extension(ObjectKey::new("gone", "ext"));
+        assert!(
+            !objects.0.everything().contains(&gone),
+            "extensions are not listed yet"
+        );
+        let items = objects.listed(Kind::Extension).0.everything();
+        assert!(items.contains(&gone), "{items:?}");
     }
 
     #[test]

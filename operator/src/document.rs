@@ -8,52 +8,38 @@ use mcp_gateway_api::{
     acceptance::Accepted,
     conditions::ExtensionReason,
     config::{
-        CONFIG_MAX_BYTES, ConfigError, Credential, GatewayConfig, RenderedConfig, ServerEntry, ServerState,
-        TokenUrlElicitation, VirtualServerEntry, render,
+        AuthPolicyEntry, CONFIG_MAX_BYTES, ConfigError, Credential, GatewayConfig, RenderedConfig,
+        ServerEntry, ServerState, TokenUrlElicitation, VirtualServerEntry, render,
     },
     extension::{Authorization, DataPath, MCPGatewayExtension},
-    names,
     object_key::{Age, ObjectKey, is_live},
     registration::{MCPServerRegistration, Transport},
     resolution::Backend,
+    virtual_server::MCPVirtualServer,
 };
 
 use crate::{
+    brokers::Contents,
     policies::PolicyInputs,
+    queue::WorkItem,
     secrets::{Demand, MAX_SERVER_CA, Readings, SecretProblem, certificates_for, value_for},
     snapshot::Snapshot,
 };
 
+mod oversize;
 mod policies;
+mod public_hosts;
 
 /// The document and what it could not hold.
 pub(crate) struct Document {
     /// The bytes and their hash.
     pub(crate) rendered: RenderedConfig,
-    /// Registrations in the document, by server name.
-    pub(crate) served: BTreeSet<ObjectKey>,
-    /// Policies in the document, with the generation that it holds.
-    pub(crate) policies: BTreeMap<ObjectKey, i64>,
-    /// Registrations that are left out, or kept with a former value, and why.
-    pub(crate) problems: BTreeMap<ObjectKey, String>,
+    /// What is in it, and what is not and why.
+    pub(crate) contents: Contents,
+    /// It is the former one, because the one that is wanted would be too large: what makes it so.
+    pub(crate) oversize: Option<String>,
     /// True when something could not be read now: evaluate again soon.
     pub(crate) inconclusive: bool,
-}
-
-/// A document that could not be made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DocumentError {
-    /// The serializer failed.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Policies and virtual servers alone are too large.
-    #[error(
-        "config too large: {bytes} of {CONFIG_MAX_BYTES} without any server; shorten virtual servers or policies"
-    )]
-    TooLarge {
-        /// Size of the document.
-        bytes: usize,
-    },
 }
 
 /// What a document is made from.
@@ -101,42 +87,50 @@ pub(crate) fn secrets_of(snapshot: &Snapshot, extension: &ObjectKey) -> BTreeSet
 }
 
 /// Renders the document.
-pub(crate) fn document(sources: &Sources<'_>) -> Result<Document, DocumentError> {
+pub(crate) fn document(sources: &Sources<'_>) -> Result<Document, ConfigError> {
     let mut servers = Servers::default();
     for (registration, backend) in served(sources) {
         servers.take(sources, registration, backend);
     }
     let (auth_policies, unreadable) = policies::entries(sources);
     servers.inconclusive |= unreadable;
-    let policies = auth_policies
-        .iter()
-        .filter_map(|entry| Some((ObjectKey::parse(&entry.name)?, entry.generation)))
-        .collect();
     let mut config = GatewayConfig {
         hash: String::new(),
         servers: Vec::new(),
         virtual_servers: virtual_servers(sources.snapshot),
         gateway_ca_cert_pem: sources.ca_bundle.to_owned(),
-        public_hosts: public_hosts(sources),
+        public_hosts: public_hosts::of(sources),
         allowed_origins: sorted(&sources.extension.spec.allowed_origins),
         auth_policies,
         auth_required: sources.extension.spec.authorization == Authorization::Required,
     };
-    let (rendered, fitting) = fit(&mut config, &servers.entries)?;
+    let (rendered, fitting) = match fit(&mut config, &servers.entries)? {
+        Fit::Within(rendered, fitting) => (rendered, fitting),
+        Fit::Beyond(bytes) => return oversize::document(sources, &config, servers, bytes),
+    };
     for (key, _) in servers.entries.iter().skip(fitting) {
-        servers.problems.insert(key.clone(), too_large(&servers.entries));
+        let left_out = WorkItem::Registration(key.clone());
+        servers.problems.insert(left_out, too_large(&servers.entries));
     }
-    let served = servers
-        .entries
-        .iter()
-        .take(fitting)
-        .map(|(key, _)| key.clone())
-        .collect();
+    let served = servers.entries.iter().take(fitting);
+    let served = served.map(|(key, _)| (key.clone(), generation_of(sources.snapshot, key)));
+    let contents = Contents {
+        served: served.collect(),
+        virtual_servers: live_virtual_servers(sources.snapshot)
+            .map(|server| {
+                (
+                    ObjectKey::of(&server.metadata),
+                    server.metadata.generation.unwrap_or_default(),
+                )
+            })
+            .collect(),
+        policies: generations(&config.auth_policies),
+        problems: servers.problems,
+    };
     Ok(Document {
         rendered,
-        served,
-        policies,
-        problems: servers.problems,
+        contents,
+        oversize: None,
         inconclusive: servers.inconclusive,
     })
 }
@@ -146,6 +140,22 @@ fn too_large(entries: &[(ObjectKey, ServerEntry)]) -> String {
     format!(
         "config too large: {count} servers do not fit into {CONFIG_MAX_BYTES} bytes; older registrations are served first"
     )
+}
+
+/// Generation of a registration as it is now.
+fn generation_of(snapshot: &Snapshot, registration: &ObjectKey) -> i64 {
+    let found = snapshot.world.registration(registration);
+    found
+        .and_then(|found| found.metadata.generation)
+        .unwrap_or_default()
+}
+
+/// The policies of a document with the generation that it holds.
+fn generations(entries: &[AuthPolicyEntry]) -> BTreeMap<ObjectKey, i64> {
+    let named = entries
+        .iter()
+        .filter_map(|entry| Some((ObjectKey::parse(&entry.name)?, entry.generation)));
+    named.collect()
 }
 
 /// The registrations that the extension serves, oldest first.
@@ -163,7 +173,7 @@ fn served<'a>(sources: &Sources<'a>) -> Vec<(&'a MCPServerRegistration, &'a Back
 #[derive(Default)]
 struct Servers {
     entries: Vec<(ObjectKey, ServerEntry)>,
-    problems: BTreeMap<ObjectKey, String>,
+    problems: BTreeMap<WorkItem, String>,
     inconclusive: bool,
 }
 
@@ -181,10 +191,18 @@ impl Servers {
                     self.entries.push((key.clone(), former.clone()));
                 }
                 self.inconclusive |= problem.inconclusive;
-                self.problems.insert(key, problem.message);
+                self.problems.insert(WorkItem::Registration(key), problem.message);
             }
         }
     }
+}
+
+/// True when the extension passes on to the server what its `forwardHeaders` name (operator.md 1.2).
+pub(crate) fn may_forward(extension: &MCPGatewayExtension, registration: &MCPServerRegistration) -> bool {
+    let namespace = registration.metadata.namespace.as_deref().unwrap_or_default();
+    let trusted = &extension.spec.forward_headers_from;
+    extension.metadata.namespace.as_deref() == Some(namespace)
+        || trusted.iter().any(|trusted| trusted == namespace)
 }
 
 fn entry(
@@ -194,12 +212,6 @@ fn entry(
 ) -> Result<ServerEntry, SecretProblem> {
     let spec = &registration.spec;
     let key = ObjectKey::of(&registration.metadata);
-    let may_forward = key.namespace == sources.accepted.extension().namespace
-        || sources
-            .extension
-            .spec
-            .forward_headers_from
-            .contains(&key.namespace);
     Ok(ServerEntry {
         name: key.to_string(),
         url: backend.url.clone(),
@@ -222,7 +234,7 @@ fn entry(
         category: spec.category.clone(),
         hint: spec.hint.clone().unwrap_or_default(),
         tags: spec.tags.clone(),
-        forward_headers: if may_forward {
+        forward_headers: if may_forward(sources.extension, registration) {
             sorted(&spec.forward_headers)
         } else {
             Vec::new()
@@ -302,54 +314,30 @@ fn beside(registration: &MCPServerRegistration, name: &str) -> ObjectKey {
 }
 
 fn virtual_servers(snapshot: &Snapshot) -> Vec<VirtualServerEntry> {
-    let live = snapshot
-        .world
-        .virtual_servers()
-        .filter(|server| is_live(&server.metadata));
-    live.map(|server| VirtualServerEntry {
+    let entry = |server: &MCPVirtualServer| VirtualServerEntry {
         name: ObjectKey::of(&server.metadata).to_string(),
         tools: deduplicated(&server.spec.tools),
         prompts: server.spec.prompts.as_deref().map(deduplicated),
         resources: server.spec.resources.as_deref().map(deduplicated),
-    })
-    .collect()
-}
-
-/// The public host and the exact hostnames of every accepted route on the listener that leads to our Service.
-fn public_hosts(sources: &Sources<'_>) -> Vec<String> {
-    let accepted = sources.accepted;
-    let broker = ObjectKey::new(accepted.extension().namespace.as_str(), names::BROKER);
-    let gateway = accepted.gateway();
-    let on_listener = |section: Option<&str>| {
-        section.is_none_or(|section| {
-            gateway
-                .listener(section)
-                .is_some_and(|listener| listener.port == accepted.listener().port)
-        })
     };
-    let custom = sources.snapshot.world.routes().filter(|route| {
-        let attached = route.accepted_parents().any(|(key, parent)| {
-            key == gateway.key && on_listener(parent.parent_ref.section_name.as_deref())
-        });
-        let mut backends = route.rules.iter().flat_map(|rule| &rule.backend_refs);
-        attached && backends.any(|backend| backend.service(&route.key.namespace).as_ref() == Some(&broker))
-    });
-    let hostnames = custom.flat_map(|route| {
-        route
-            .hostnames
-            .iter()
-            .filter(|host| !host.starts_with("*."))
-            .cloned()
-    });
-    let hosts: BTreeSet<String> = hostnames.chain([accepted.public_host().to_owned()]).collect();
-    hosts.into_iter().collect()
+    live_virtual_servers(snapshot).map(entry).collect()
 }
 
-/// Puts the oldest servers that fit into `config` and renders it; the number says how many they are.
-fn fit(
-    config: &mut GatewayConfig,
-    entries: &[(ObjectKey, ServerEntry)],
-) -> Result<(RenderedConfig, usize), DocumentError> {
+fn live_virtual_servers(snapshot: &Snapshot) -> impl Iterator<Item = &MCPVirtualServer> {
+    let all = snapshot.world.virtual_servers().map(AsRef::as_ref);
+    all.filter(|server: &&MCPVirtualServer| is_live(&server.metadata))
+}
+
+/// What came of the limit.
+enum Fit {
+    /// The document, and how many servers are in it.
+    Within(RenderedConfig, usize),
+    /// It is too large without any server: its bytes.
+    Beyond(usize),
+}
+
+/// Puts the oldest servers that fit into `config` and renders it.
+fn fit(config: &mut GatewayConfig, entries: &[(ObjectKey, ServerEntry)]) -> Result<Fit, ConfigError> {
     let mut with = |count: usize| {
         config.servers = entries
             .iter()
@@ -360,13 +348,11 @@ fn fit(
     };
     let all = with(entries.len())?;
     if all.yaml.len() <= CONFIG_MAX_BYTES {
-        return Ok((all, entries.len()));
+        return Ok(Fit::Within(all, entries.len()));
     }
     let none = with(0)?;
     if none.yaml.len() > CONFIG_MAX_BYTES {
-        return Err(DocumentError::TooLarge {
-            bytes: none.yaml.len(),
-        });
+        return Ok(Fit::Beyond(none.yaml.len()));
     }
     let (mut fitting, mut best, mut above) = (0, none, entries.len());
     while above - fitting > 1 {
@@ -378,7 +364,7 @@ fn fit(
             above = middle;
         }
     }
-    Ok((best, fitting))
+    Ok(Fit::Within(best, fitting))
 }
 
 fn sorted(list: &[String]) -> Vec<String> {

@@ -143,6 +143,7 @@ fn warning(wanted: &Wanted, lost: bool) -> Option<&'static str> {
         "SecretInvalid" => Some("SecretInvalid"),
         "PrefixConflict" => Some("Conflict"),
         _ if wanted.message.contains("is not controlled by") => Some("ForeignObject"),
+        _ if wanted.message.contains(" was refused: ") => Some("ApplyRejected"),
         _ if wanted.message.starts_with("conflict") => Some("Conflict"),
         _ if wanted.message.starts_with("config too large") => Some("ConfigTooLarge"),
         _ if wanted.message.starts_with("invalid") => Some("Invalid"),
@@ -183,5 +184,8 @@ mod tests {
         assert_eq!(event(Some(&up), &lost), Some("Conflict"));
         assert_eq!(event(Some(&lost), &up), Some("Recovered"));
         assert_eq!(event(Some(&up), &starting), Some("NotReady"));
+        let refused = "Service team/mcp-gateway was refused: spec.ports: Required value";
+        let refused = ready(false, "InvalidMCPGatewayExtension", refused);
+        assert_eq!(event(Some(&up), &refused), Some("ApplyRejected"));
     }
 }

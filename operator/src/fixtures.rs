@@ -1,9 +1,42 @@
 //! Objects for unit tests, from minimal JSON put through the real cache.
 
+use std::{sync::Arc, time::Duration};
+
 use mcp_gateway_api::object_key::ObjectKey;
 use serde_json::{Value, json};
 
-use crate::{cache::Cache, kinds::Kind};
+use crate::{
+    blueprint::Settings,
+    cache::Cache,
+    context::{Context, Parts},
+    events::Events,
+    kinds::Kind,
+    metrics::Metrics,
+    queue::Queue,
+};
+
+/// What a reconcile gets, over `objects` and a scripted API server.
+pub(crate) fn context(client: kube::Client, objects: Objects) -> Context {
+    // An error means that a provider is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Context::new(Parts {
+        events: Events::new(client.clone(), None),
+        client,
+        cache: Arc::new(objects.0),
+        queue: Arc::new(Queue::default()),
+        metrics: Arc::new(Metrics::new()),
+        settings: Arc::new(Settings {
+            broker_image: "broker".to_owned(),
+            broker_log_level: None,
+            cluster_domain: "cluster.local".to_owned(),
+            namespace: "mcp-system".to_owned(),
+            webhook_configuration_owner: None,
+            operator_condition: None,
+        }),
+        http: reqwest::Client::new(),
+        status_interval: Duration::from_secs(30),
+    })
+}
 
 /// A cache that is filled object by object.
 #[derive(Default)]

@@ -47,7 +47,7 @@ pub(crate) enum ReconcileError {
     },
     /// The config document could not be made.
     #[error(transparent)]
-    Document(#[from] crate::document::DocumentError),
+    Document(#[from] mcp_gateway_api::config::ConfigError),
     /// A Secret that decides could not be read.
     #[error("secret {0} cannot be read now")]
     SecretUnknown(String),
@@ -79,6 +79,9 @@ impl ReconcileError {
             Self::Status { source, .. } | Self::Request { source, .. } => {
                 matches!(source.as_ref(), kube::Error::Api(status) if status.code == code)
             }
+            Self::Apply(crate::apply::ApplyError::Request { source, .. }) => {
+                matches!(source.as_ref(), kube::Error::Api(status) if status.code == code)
+            }
             _ => false,
         }
     }
@@ -101,6 +104,7 @@ pub(crate) async fn run(context: Arc<Context>, item: &WorkItem) -> Outcome {
         WorkItem::Upgradeable => upgradeable::reconcile(&context).await,
     };
     let (outcome, label) = match &result {
+        Ok(Outcome::Failed) => (Outcome::Failed, "error"),
         Ok(outcome) => (*outcome, "ok"),
         Err(error) => {
             tracing::warn!(kind = item.kind(), name = %item.name(), %error, "Evaluation failed and is repeated");

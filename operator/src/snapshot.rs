@@ -6,7 +6,7 @@ use mcp_gateway_api::{
     acceptance::{Accepted, Judgement},
     object_key::ObjectKey,
     resolution::{Plan, Resolution},
-    world::World,
+    world::{World, route_of},
 };
 
 use crate::queue::WorkItem;
@@ -58,6 +58,7 @@ impl Snapshot {
                         .chain(then)
                         .flat_map(|resolution| &resolution.served_by);
                     items.extend(serving.cloned().map(WorkItem::Extension));
+                    items.insert(WorkItem::RouteStatus(route_of(registration)));
                     items.insert(WorkItem::Registration(key));
                 }
             }

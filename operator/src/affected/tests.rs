@@ -65,6 +65,24 @@ fn t16_a_service_re_evaluates_the_registrations_behind_whose_routes_it_is() {
 }
 
 #[test]
+fn our_entries_in_routes_follow_the_extension_and_its_gateway() {
+    let status = WorkItem::RouteStatus(ObjectKey::new("apps", "one"));
+    for (kind, key) in [
+        (Kind::Extension, "team/ext"),
+        (Kind::Gateway, "infra/gw"),
+        (Kind::ReferenceGrant, "apps/any"),
+        (Kind::Service, "apps/one"),
+    ] {
+        assert!(on(kind, key).contains(&status), "{kind:?}");
+    }
+}
+
+#[test]
+fn t11_a_grant_re_evaluates_the_extension_whose_broker_foreign_routes_lead_to() {
+    assert!(on(Kind::ReferenceGrant, "team/any").contains(&extension()));
+}
+
+#[test]
 fn t30_a_secret_re_evaluates_whoever_names_it() {
     let items = on(Kind::Secret, "apps/token");
     assert!(

@@ -44,6 +44,10 @@ fn names(document: &Document) -> Vec<String> {
         .collect()
 }
 
+fn registration(name: &str) -> WorkItem {
+    WorkItem::Registration(ObjectKey::new("apps", name))
+}
+
 fn with_credential() -> Objects {
     let spec = json!({"credentialRef": {"name": "token", "key": "token"}});
     Objects::default()
@@ -88,10 +92,10 @@ fn t42_a_secret_that_cannot_be_read_keeps_the_former_entry_and_an_absent_one_rem
     let unreadable = made(&objects, &token(Reading::Unknown), Some(&former));
     assert_eq!(unreadable.rendered.yaml, good.rendered.yaml);
     assert!(unreadable.inconclusive);
-    assert!(unreadable.problems.contains_key(&ObjectKey::new("apps", "one")));
+    assert!(unreadable.contents.problems.contains_key(&registration("one")));
     let absent = made(&objects, &token(Reading::Absent), Some(&former));
     assert!(names(&absent).is_empty() && !absent.inconclusive);
-    assert!(absent.problems[&ObjectKey::new("apps", "one")].contains("not found"));
+    assert!(absent.contents.problems[&registration("one")].contains("not found"));
 }
 
 #[test]
@@ -117,8 +121,8 @@ fn t41_a_document_beyond_the_limit_serves_the_oldest_and_names_the_rest() {
     let served = names(&document);
     assert!(served.len() > 15 && served.len() < 30, "{}", served.len());
     assert_eq!(served.first().map(String::as_str), Some("apps/s00"));
-    assert_eq!(document.problems.len() + served.len(), 30);
-    assert!(document.problems[&ObjectKey::new("apps", "s29")].starts_with("config too large"));
+    assert_eq!(document.contents.problems.len() + served.len(), 30);
+    assert!(document.contents.problems[&registration("s29")].starts_with("config too large"));
     assert_eq!(
         config(&document).auth_policies.len(),
         1,
@@ -218,7 +222,7 @@ fn a_call_timeout_is_written_and_sse_needs_the_direct_path() {
     let document = made(&timed, &Readings::new(), None);
     assert_eq!(config(&document).servers[0].call_timeout, "30s");
     assert_eq!(names(&document), ["apps/one"]);
-    assert!(document.problems[&ObjectKey::new("apps", "old")].contains("dataPath Direct"));
+    assert!(document.contents.problems[&registration("old")].contains("dataPath Direct"));
     let direct = json!({"spec": {"dataPath": "Direct",
         "targetRef": {"name": "gw", "namespace": "infra", "sectionName": "mcp"}}});
     let document = made(
@@ -247,4 +251,119 @@ fn client_credentials_are_forwarded_only_where_the_extension_allows_it() {
         config(&made(&allowed, &Readings::new(), None)).servers[0].forward_headers,
         ["authorization"]
     );
+}
+
+/// A virtual server of about 2 MB.
+fn huge() -> Value {
+    let resources: Vec<String> = (0..1024)
+        .map(|number| format!("file:///{number}/{}", "x".repeat(2000)))
+        .collect();
+    json!({"tools": ["a"], "resources": resources})
+}
+
+#[test]
+fn a_virtual_server_that_is_too_large_changes_nothing_and_gets_the_message() {
+    let objects = Objects::default()
+        .gateway_and_extension()
+        .server("apps/one", 1, &json!({}))
+        .put_at(
+            Kind::VirtualServer,
+            "apps/small",
+            2,
+            &json!({"spec": {"tools": ["a"]}}),
+        );
+    let good = made(&objects, &Readings::new(), None);
+    let former = config(&good);
+    let objects = objects
+        .put_at(Kind::VirtualServer, "apps/huge", 9, &json!({"spec": huge()}))
+        .server("apps/two", 3, &json!({}));
+    let kept = made(&objects, &Readings::new(), Some(&former));
+    assert_eq!(kept.rendered.yaml, good.rendered.yaml);
+    let contents = &kept.contents;
+    assert_eq!(
+        contents.served,
+        BTreeMap::from([(ObjectKey::new("apps", "one"), 1)])
+    );
+    let held = |name: &str| contents.virtual_servers[&ObjectKey::new("apps", name)];
+    assert_eq!(held("small"), 1);
+    assert_ne!(held("huge"), 1, "no broker holds it");
+    let problem = |item: &WorkItem| contents.problems.get(item).map_or("", String::as_str);
+    let youngest = WorkItem::VirtualServer(ObjectKey::new("apps", "huge"));
+    assert!(
+        problem(&youngest).starts_with("config too large: 2"),
+        "{:?}",
+        contents.problems
+    );
+    assert!(problem(&youngest).contains("of 900000 bytes"));
+    assert!(problem(&registration("two")).ends_with("shorten or delete MCPVirtualServer apps/huge"));
+    assert_eq!(contents.problems.len(), 2);
+    assert!(kept.oversize.is_some());
+}
+
+#[test]
+fn a_document_that_was_never_small_enough_is_empty_and_closed() {
+    let objects = Objects::default().gateway_and_extension().put(
+        Kind::VirtualServer,
+        "apps/huge",
+        &json!({"spec": huge()}),
+    );
+    let empty = config(&made(&objects, &Readings::new(), None));
+    assert!(empty.auth_required && empty.servers.is_empty() && empty.virtual_servers.is_empty());
+}
+
+/// An accepted HTTPRoute on the Gateway that leads to the extension's broker.
+fn to_broker(host: &str, parent: &Value) -> Value {
+    json!({
+        "spec": {"hostnames": [host], "rules": [{"backendRefs": [
+            {"name": "mcp-gateway", "namespace": "team", "port": 8080}]}]},
+        "status": {"parents": [{"controllerName": "istio.io/gateway-controller", "parentRef": parent,
+            "conditions": [{"type": "Accepted", "status": "True"}]}]},
+    })
+}
+
+#[test]
+fn a_foreign_namespace_adds_public_hosts_only_with_a_grant() {
+    let parent = json!({"name": "gw", "namespace": "infra", "sectionName": "mcp"});
+    let objects = Objects::default()
+        .gateway_and_extension()
+        .put(
+            Kind::HttpRoute,
+            "team/own",
+            &to_broker("own.example.com", &parent),
+        )
+        .put(
+            Kind::HttpRoute,
+            "evil/theirs",
+            &to_broker("evil.example.com", &parent),
+        );
+    let hosts = |objects: &Objects| config(&made(objects, &Readings::new(), None)).public_hosts;
+    assert_eq!(hosts(&objects), ["mcp.example.com", "own.example.com"]);
+    let grant = json!({"spec": {
+        "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "evil"}],
+        "to": [{"group": "", "kind": "Service", "name": "mcp-gateway"}],
+    }});
+    let granted = objects.put(Kind::ReferenceGrant, "team/allow", &grant);
+    assert_eq!(
+        hosts(&granted),
+        ["evil.example.com", "mcp.example.com", "own.example.com"]
+    );
+}
+
+#[test]
+fn a_custom_route_on_another_port_adds_no_public_host() {
+    let parent = |port: i64| json!({"name": "gw", "namespace": "infra", "port": port});
+    let objects = Objects::default()
+        .gateway_and_extension()
+        .put(
+            Kind::HttpRoute,
+            "team/here",
+            &to_broker("here.example.com", &parent(8080)),
+        )
+        .put(
+            Kind::HttpRoute,
+            "team/there",
+            &to_broker("there.example.com", &parent(9090)),
+        );
+    let hosts = config(&made(&objects, &Readings::new(), None)).public_hosts;
+    assert_eq!(hosts, ["here.example.com", "mcp.example.com"]);
 }

@@ -18,7 +18,7 @@ use crate::{
     context::Context,
     kinds::Kind,
     policies::{self, PolicyInputs, Refusal},
-    queue::Outcome,
+    queue::{Outcome, WorkItem},
     reconcile::{
         ReconcileError,
         status::{StatusWish, write},
@@ -227,7 +227,12 @@ impl Moment<'_> {
         let own = ObjectKey::of(&self.policy.metadata);
         let observed = self.brokers.get(&extension.namespace);
         let written = observed.and_then(|observed| observed.written.as_ref());
-        let holds = written.is_some_and(|written| written.policies.get(&own) == Some(&self.generation()));
+        let contents = written.map(|written| &written.contents);
+        let problem = contents.and_then(|held| held.problems.get(&WorkItem::AuthPolicy(own.clone())));
+        if let Some(problem) = problem {
+            return Some(problem.clone());
+        }
+        let holds = contents.is_some_and(|held| held.policies.get(&own) == Some(&self.generation()));
         let (current, total) =
             observed.map_or((0, 0), |observed| (observed.current(), observed.replicas.len()));
         match (holds, total) {

@@ -16,19 +16,19 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    brokers::{Namespace, Replica},
+    brokers::{MAX_FAILURES, Namespace, Replica},
     context::Context,
     kinds::Kind,
     queue::{Outcome, WorkItem},
     reconcile::ReconcileError,
 };
 
-pub(crate) use crate::brokers::Written;
-
 /// Deadline of one question.
 const DEADLINE: Duration = Duration::from_secs(3);
 /// Largest answer in bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// Most questions about the items of single servers that one broker gets at once.
+const PARALLEL: usize = 8;
 /// Wait while brokers do not report the current document.
 const FAST: Duration = Duration::from_secs(1);
 /// Wait while a server is not ready, after the first half minute.
@@ -45,7 +45,7 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str) -> Result<Outc
     let with_policies = former
         .written
         .as_ref()
-        .is_some_and(|written| !written.policies.is_empty());
+        .is_some_and(|written| !written.contents.policies.is_empty());
     let with_items = with_policies || context.snapshot().world.virtual_servers().next().is_some();
     let endpoints = ready_endpoints(context, namespace);
     let asked = endpoints.into_iter().map(|(address, pod)| {
@@ -63,9 +63,12 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str) -> Result<Outc
         let Some(observed) = brokers.get_mut(namespace) else {
             return Ok(Outcome::Done);
         };
-        let changed = observed.replicas != replicas || !observed.asked;
-        observed.asked = true;
+        let first = !std::mem::replace(&mut observed.asked, true);
+        let answered = observed.replicas != replicas;
         observed.replicas = replicas;
+        let overdue = observed.is_overdue();
+        let late = std::mem::replace(&mut observed.overdue, overdue) != overdue;
+        let changed = first || answered || late;
         if let Some(took) = observed.propagated() {
             context.metrics.propagated(took);
         }
@@ -84,7 +87,7 @@ fn again(observed: &Namespace, interval: Duration) -> Outcome {
         .is_some_and(|written| written.since.elapsed() < FAST_FOR);
     if observed.replicas.is_empty() {
         Outcome::After(interval)
-    } else if !observed.all_current() || (recent && observed.some_server_unready()) {
+    } else if observed.is_settling() || (recent && observed.some_server_unready()) {
         Outcome::After(FAST)
     } else if observed.some_server_unready() {
         Outcome::After(MEDIUM.min(interval))
@@ -100,12 +103,8 @@ fn announce(context: &Context, namespace: &str) {
         .get(namespace)
         .and_then(|observed| observed.written.clone());
     if let Some(written) = written {
-        let registrations = written.served.into_iter().chain(written.problems.into_keys());
-        context.queue.add(registrations.map(WorkItem::Registration));
+        context.queue.add(written.contents.concerned());
         context.queue.add([WorkItem::Extension(written.extension)]);
-        context
-            .queue
-            .add(written.policies.into_keys().map(WorkItem::AuthPolicy));
     }
     let world = context.cache.world();
     let servers = world
@@ -127,7 +126,7 @@ async fn ask(
         Ok(mut status) => {
             forget_times(&mut status);
             let items = if with_items {
-                items(context, &base, &status).await
+                items(context, &base, (&status, &known.items)).await
             } else {
                 BTreeMap::new()
             };
@@ -142,22 +141,33 @@ async fn ask(
             tracing::debug!(address, pod, %error, "Broker did not answer");
             Replica {
                 pod,
-                failures: known.failures.saturating_add(1).min(1000),
+                // A count that went on would be news at every question.
+                failures: known.failures.saturating_add(1).min(MAX_FAILURES),
                 ..known
             }
         }
     }
 }
 
-async fn items(context: &Context, base: &str, status: &BrokerStatus) -> BTreeMap<String, ServerItems> {
+/// The items of every ready server; those of one that cannot be asked now stay as they are known.
+async fn items(
+    context: &Context,
+    base: &str,
+    (status, known): (&BrokerStatus, &BTreeMap<String, ServerItems>),
+) -> BTreeMap<String, ServerItems> {
+    let ready: Vec<&ServerStatus> = status.servers.iter().filter(|server| server.ready).collect();
     let mut items = BTreeMap::new();
-    for server in status.servers.iter().filter(|server| server.ready) {
-        let url = format!("{base}/status/{}", server.name);
-        if let Ok(ServerStatus {
-            items: Some(found), ..
-        }) = get(context, &url).await
-        {
-            items.insert(server.name.clone(), found);
+    for some in ready.chunks(PARALLEL) {
+        let reads = some.iter().map(|server| {
+            let url = format!("{base}/status/{}", server.name);
+            async move { get::<ServerStatus>(context, &url).await }
+        });
+        for (server, answer) in some.iter().zip(join_all(reads).await) {
+            let found = match answer {
+                Ok(answer) => answer.items,
+                Err(_) => known.get(&server.name).cloned(),
+            };
+            items.extend(found.map(|found| (server.name.clone(), found)));
         }
     }
     items

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mcp_gateway_api::object_key::{ObjectKey, is_live};
+use mcp_gateway_api::{
+    object_key::{ObjectKey, is_live},
+    world::gateway_of,
+};
 
 use crate::{context::Context, kinds::Kind, queue::Outcome, reconcile::ReconcileError};
 
@@ -17,8 +20,6 @@ pub(crate) mod validate;
 
 use validate::Verdict;
 
-/// When something that no watch reports has to be looked at again.
-const SOON: Duration = Duration::from_secs(1);
 /// When a Secret that could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -30,14 +31,13 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
     let snapshot = context.snapshot();
     let Some(extension) = snapshot.world.extension(key).map(Arc::clone) else {
         if let Some(error) = context.cache.decode_error(Kind::Extension, key) {
-            status::write_undecodable(context, key, &error).await?;
-            return Ok(Outcome::Done);
+            return undecodable(context, key, &error).await;
         }
         finalize::sweep(context, key).await?;
         return Ok(Outcome::Done);
     };
     if !is_live(&extension.metadata) {
-        return finalize::finalize(context, &extension).await;
+        return finalize::finalize(context, key, Some(gateway_of(&extension))).await;
     }
     let fetched = fetch::fetch(context, snapshot, extension).await;
     match validate::validate(fetched, &context.settings)? {
@@ -60,18 +60,26 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
     }
 }
 
+/// An extension that cannot be read: the status says why, unless it is being deleted, which needs nothing of its spec.
+async fn undecodable(context: &Context, key: &ObjectKey, error: &str) -> Result<Outcome, ReconcileError> {
+    let object = context.cache.get(Kind::Extension, key);
+    if object.is_some_and(|object| object.pointer("/metadata/deletionTimestamp").is_some()) {
+        return finalize::finalize(context, key, None).await;
+    }
+    status::write_undecodable(context, key, error).await?;
+    Ok(Outcome::Done)
+}
+
 async fn accepted(context: &Context, validated: validate::Validated) -> Result<Outcome, ReconcileError> {
     finalize::hold(context, &validated).await?;
     let resources = build::build(&validated, context);
     let applied = carry_out::carry_out(context, &validated, resources).await?;
     let again = if validated.inconclusive() {
         Outcome::After(RETRY)
-    } else if applied.is_blocked() {
-        Outcome::After(SOON)
-    } else if validated.awaits_turn() {
+    } else if validated.awaits_turn() && applied.blocked.is_none() {
         Outcome::After(TURN)
     } else {
-        Outcome::Done
+        applied.retry()
     };
     status::write_accepted(context, &validated, &applied).await?;
     Ok(again)

@@ -16,8 +16,9 @@ use serde_json::json;
 use crate::{
     brokers::{Answer, Namespace},
     context::Context,
+    document::may_forward,
     kinds::Kind,
-    queue::Outcome,
+    queue::{Outcome, WorkItem},
     reconcile::{
         ReconcileError,
         status::{StatusWish, condition, conditions_of, write},
@@ -40,22 +41,17 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
         .and_then(serde_json::Value::as_i64)
         .unwrap_or_default();
     let verdict = match snapshot.world.registration(key) {
-        None => {
-            let error = context
-                .cache
-                .decode_error(Kind::Registration, key)
-                .unwrap_or_default();
-            Some(Verdict::failed(
-                RegistrationReason::NotReady,
-                format!("invalid: {error}; correct the object"),
-            ))
-        }
+        None => Some(unreadable(context, key)),
         Some(registration) if !is_live(&registration.metadata) => return Ok(Outcome::Done),
         Some(registration) => {
             let brokers = context.brokers();
             let through_envoy = |extension: &ObjectKey| {
                 let found = snapshot.world.extension(extension);
                 found.is_some_and(|found| found.spec.data_path == DataPath::ExtProc)
+            };
+            let forwards = |extension: &ObjectKey| {
+                let found = snapshot.world.extension(extension);
+                found.is_some_and(|found| may_forward(found, registration))
             };
             let was_ready = condition(&former, ConditionType::Ready).is_some_and(|former| {
                 former.status == "True" && former.observed_generation == Some(generation)
@@ -66,6 +62,7 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
                     resolution,
                     brokers: &brokers,
                     through_envoy: &through_envoy,
+                    forwards: &forwards,
                     was_ready,
                 })
             })
@@ -83,6 +80,16 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
     )
     .await?;
     Ok(Outcome::Done)
+}
+
+/// The verdict on an object that cannot be decoded.
+fn unreadable(context: &Context, key: &ObjectKey) -> Verdict {
+    let error = context.cache.decode_error(Kind::Registration, key);
+    let error = error.unwrap_or_default();
+    Verdict::failed(
+        RegistrationReason::NotReady,
+        format!("invalid: {error}; correct the object"),
+    )
 }
 
 /// The verdict while an extension that would serve the registration is itself not ready.
@@ -106,6 +113,8 @@ struct Facts<'a> {
     brokers: &'a BTreeMap<String, Namespace>,
     /// Extensions whose Envoy carries the calls.
     through_envoy: &'a dyn Fn(&ObjectKey) -> bool,
+    /// Extensions that pass on what `forwardHeaders` names.
+    forwards: &'a dyn Fn(&ObjectKey) -> bool,
     /// `Ready` is True for the current generation.
     was_ready: bool,
 }
@@ -236,10 +245,16 @@ fn at_extension(facts: &Facts<'_>, extension: &ObjectKey) -> Option<Verdict> {
         .written
         .as_ref()
         .filter(|written| written.extension == *extension)?;
-    if let Some(problem) = written.problems.get(&key) {
+    if let Some(problem) = written
+        .contents
+        .problems
+        .get(&WorkItem::Registration(key.clone()))
+    {
         return not_ready(problem.clone());
     }
-    if !observed.asked {
+    // The document with this generation is still to come; it queues this again.
+    let holds = written.contents.served.get(&key).copied() == facts.registration.metadata.generation;
+    if !observed.asked || !holds {
         return None;
     }
     if observed.replicas.is_empty() {
@@ -266,6 +281,13 @@ fn at_extension(facts: &Facts<'_>, extension: &ObjectKey) -> Option<Verdict> {
     );
     if let Some(conflict) = &tally.conflict {
         message = format!("{message}; {conflict}");
+    }
+    if !facts.registration.spec.forward_headers.is_empty() && !(facts.forwards)(extension) {
+        let namespace = &key.namespace;
+        message = format!(
+            "{message}; warning: forwardHeaders has no effect: {extension} does not list namespace {namespace} in \
+             spec.forwardHeadersFrom"
+        );
     }
     Some(Verdict {
         ready: true,

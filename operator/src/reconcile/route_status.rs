@@ -3,10 +3,14 @@
 
 use kube::api::{Patch, PatchParams};
 use mcp_gateway_api::{
+    acceptance::Accepted,
     conditions::{ConditionType, ForeignReason},
     names,
     object_key::ObjectKey,
+    resolution::attached_by,
+    route::ParentRef,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{context::Context, kinds::Kind, queue::Outcome, reconcile::ReconcileError, snapshot::Snapshot};
@@ -19,7 +23,15 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
         return Ok(Outcome::Done);
     };
     let snapshot = context.snapshot();
-    let in_use = in_use(&snapshot, key);
+    let serving = serving(&snapshot, key);
+    let in_use = |parent: &Value| {
+        let parent = ParentRef::deserialize(parent).ok();
+        let seen = snapshot.world.route(key).zip(parent);
+        seen.is_some_and(|(route, parent)| {
+            let mut serving = serving.iter();
+            serving.any(|accepted| attached_by(&snapshot.world, route, &parent, accepted))
+        })
+    };
     let Some(parents) = wanted(&route, in_use) else {
         return Ok(Outcome::Done);
     };
@@ -50,18 +62,20 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
     }
 }
 
-/// True while some live registration of the route is served by an extension.
-fn in_use(snapshot: &Snapshot, key: &ObjectKey) -> bool {
-    snapshot.world.registrations_of(key).any(|registration| {
-        let registration = ObjectKey::of(&registration.metadata);
-        snapshot
-            .resolution(&registration)
-            .is_some_and(|resolution| !resolution.served_by.is_empty())
-    })
+/// The extensions that serve some live registration of the route.
+fn serving<'a>(snapshot: &'a Snapshot, key: &ObjectKey) -> Vec<&'a Accepted> {
+    let registrations = snapshot.world.registrations_of(key);
+    let resolutions =
+        registrations.filter_map(|registration| snapshot.resolution(&ObjectKey::of(&registration.metadata)));
+    resolutions
+        .flat_map(|resolution| &resolution.served_by)
+        .filter_map(|extension| snapshot.accepted(extension))
+        .collect()
 }
 
-/// The list to write, or nothing when it is right already or full.
-fn wanted(route: &Value, in_use: bool) -> Option<Vec<Value>> {
+/// The list to write, or nothing when it is right already or full; `in_use` says by which parentRefs an extension serves
+/// the route.
+fn wanted(route: &Value, in_use: impl Fn(&Value) -> bool) -> Option<Vec<Value>> {
     let former = route
         .pointer("/status/parents")
         .and_then(Value::as_array)
@@ -80,18 +94,20 @@ fn wanted(route: &Value, in_use: bool) -> Option<Vec<Value>> {
         .filter(|entry| says_accepted(entry))
         .cloned()
         .collect();
-    if in_use {
-        for foreign in accepted {
-            let parent_ref = foreign.get("parentRef").cloned().unwrap_or_default();
-            let mut earlier = former.iter().chain(&parents).filter(|entry| is_ours(entry));
-            let known = earlier.find(|entry| entry.get("parentRef") == Some(&parent_ref));
-            let since = known
-                .and_then(|entry| entry.pointer("/conditions/0/lastTransitionTime"))
-                .cloned();
-            let entry = entry(&parent_ref, &generation, since);
-            if !parents.contains(&entry) {
-                parents.push(entry);
-            }
+    let mut matched: Vec<Value> = accepted
+        .iter()
+        .map(|foreign| foreign.get("parentRef").cloned().unwrap_or_default())
+        .collect();
+    matched.retain(in_use);
+    for parent_ref in matched {
+        let mut earlier = former.iter().chain(&parents).filter(|entry| is_ours(entry));
+        let known = earlier.find(|entry| entry.get("parentRef") == Some(&parent_ref));
+        let since = known
+            .and_then(|entry| entry.pointer("/conditions/0/lastTransitionTime"))
+            .cloned();
+        let entry = entry(&parent_ref, &generation, since);
+        if !parents.contains(&entry) {
+            parents.push(entry);
         }
     }
     (parents != former && parents.len() <= MAX_PARENTS).then_some(parents)
@@ -155,11 +171,11 @@ mod tests {
 
     #[test]
     fn t50_entries_of_others_are_carried_over_untouched() {
-        let parents = wanted(&route(&json!([foreign()])), true).expect("ours is added");
+        let parents = wanted(&route(&json!([foreign()])), |_| true).expect("ours is added");
         assert_eq!(parents[0], foreign());
         assert_eq!(parents[1]["controllerName"], names::CONTROLLER_NAME);
         assert_eq!(
-            wanted(&route(&json!(parents)), true),
+            wanted(&route(&json!(parents)), |_| true),
             None,
             "a second look writes nothing"
         );
@@ -167,8 +183,8 @@ mod tests {
 
     #[test]
     fn t51_our_entry_goes_with_the_last_registration_and_nothing_else() {
-        let parents = wanted(&route(&json!([foreign()])), true).expect("ours is added");
-        assert_eq!(wanted(&route(&json!(parents)), false), Some(vec![foreign()]));
+        let parents = wanted(&route(&json!([foreign()])), |_| true).expect("ours is added");
+        assert_eq!(wanted(&route(&json!(parents)), |_| false), Some(vec![foreign()]));
     }
 
     #[test]
@@ -176,16 +192,29 @@ mod tests {
         let mark = json!({"type": "Programmed", "status": "True", "reason": "InUseByMCPServerRegistration"});
         let mut marked = foreign();
         marked["conditions"] = json!([{"type": "Accepted", "status": "True"}, mark]);
-        assert_eq!(wanted(&route(&json!([marked])), false), Some(vec![foreign()]));
+        assert_eq!(wanted(&route(&json!([marked])), |_| false), Some(vec![foreign()]));
         let theirs = json!({"controllerName": "other", "parentRef": {"name": "gw"},
             "conditions": [{"type": "Programmed", "status": "True", "reason": "Programmed"}]});
         let alone = json!({"controllerName": "other", "parentRef": {"name": "gw"}, "conditions": [mark]});
-        assert_eq!(wanted(&route(&json!([theirs, alone])), false), None);
+        assert_eq!(wanted(&route(&json!([theirs, alone])), |_| false), None);
     }
 
     #[test]
     fn a_full_list_is_left_alone() {
         let full: Vec<Value> = (0..32).map(|_| foreign()).collect();
-        assert_eq!(wanted(&route(&json!(full)), true), None);
+        assert_eq!(wanted(&route(&json!(full)), |_| true), None);
+    }
+
+    #[test]
+    fn a_gateway_without_an_extension_that_serves_the_route_gets_no_entry() {
+        let mut elsewhere = foreign();
+        elsewhere["parentRef"] = json!({"name": "elsewhere"});
+        let serving = |parent: &Value| parent["name"] == "gw";
+        let both = route(&json!([foreign(), elsewhere]));
+        let parents = wanted(&both, serving).expect("ours is added");
+        assert_eq!(parents.len(), 3);
+        assert_eq!(parents[2]["parentRef"], json!({"name": "gw"}));
+        let moved = wanted(&route(&json!(parents)), |_| false);
+        assert_eq!(moved, Some(vec![foreign(), elsewhere]));
     }
 }

@@ -14,10 +14,10 @@ use crate::{
     brokers::{Answer, Namespace},
     context::Context,
     kinds::Kind,
-    queue::Outcome,
+    queue::{Outcome, WorkItem},
     reconcile::{
         ReconcileError,
-        status::{StatusWish, write},
+        status::{StatusWish, condition, conditions_of, write},
     },
     uninstall::{holds_finalizer, release},
 };
@@ -43,12 +43,20 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
     else {
         return Ok(Outcome::Done);
     };
-    let accepted: Vec<ObjectKey> = snapshot
+    let accepted: Vec<Candidate> = snapshot
         .plan
         .accepted()
-        .map(|accepted| accepted.extension().clone())
+        .map(|accepted| Candidate {
+            key: accepted.extension().clone(),
+            is_ready: is_ready(context, Kind::Extension, accepted.extension(), None),
+        })
         .collect();
-    let wish = judge(server, &accepted, &context.brokers());
+    let facts = Facts {
+        server,
+        accepted: &accepted,
+        was_ready: is_ready(context, Kind::VirtualServer, key, server.metadata.generation),
+    };
+    let wish = facts.judge(&context.brokers());
     if let Some(wish) = wish {
         write(context, Kind::VirtualServer, key, wish).await?;
     }
@@ -69,48 +77,126 @@ async fn write_undecodable(context: &Context, key: &ObjectKey, error: &str) -> R
     write(context, Kind::VirtualServer, key, wish).await.map(drop)
 }
 
-/// The status; nothing while the brokers of an accepted extension are not known.
-fn judge(
-    server: &MCPVirtualServer,
-    accepted: &[ObjectKey],
-    brokers: &BTreeMap<String, Namespace>,
-) -> Option<StatusWish> {
-    let generation = server.metadata.generation.unwrap_or_default();
-    if accepted.is_empty() {
-        let message = "no valid mcpgatewayextensions; create one".to_owned();
-        let conditions = vec![ready(generation, Some(message), 0)];
-        return Some(StatusWish {
-            conditions,
-            members: BTreeMap::new(),
-        });
-    }
-    let find = |key: &'_ ObjectKey| {
-        brokers
-            .get(&key.namespace)
-            .filter(|observed| observed.asked && observed.written.is_some())
+/// True when `Ready` of the object says True, about this generation if one is given.
+fn is_ready(context: &Context, kind: Kind, key: &ObjectKey, generation: Option<i64>) -> bool {
+    let Some(object) = context.cache.get(kind, key) else {
+        return false;
     };
-    let observed: Vec<(&ObjectKey, &Namespace)> = accepted
-        .iter()
-        .map(|key| find(key).map(|found| (key, found)))
-        .collect::<Option<_>>()?;
-    let (tools, prompts) = published(&observed);
-    let unknown: BTreeSet<&str> = missing(&server.spec.tools, &tools)
-        .chain(missing(
-            server.spec.prompts.as_deref().unwrap_or_default(),
-            &prompts,
-        ))
-        .collect();
-    let listed: BTreeSet<&String> = server.spec.tools.iter().collect();
-    let resolved = listed.iter().filter(|name| tools.contains(name.as_str())).count();
-    let conditions = vec![
-        ready(generation, not_served(&observed), observed.len()),
-        resolution(generation, unknown),
-    ];
-    let resolved = json!(i32::try_from(resolved).unwrap_or(i32::MAX));
-    Some(StatusWish {
-        conditions,
-        members: [("resolvedTools", resolved)].into(),
+    condition(&conditions_of(&object), ConditionType::Ready).is_some_and(|ready| {
+        let observed = generation.is_none() || ready.observed_generation == generation;
+        ready.status == "True" && observed
     })
+}
+
+/// An accepted extension.
+struct Candidate {
+    key: ObjectKey,
+    /// Its `Ready` is True: what its brokers serve counts, and is waited for while it is not known.
+    is_ready: bool,
+}
+
+/// An extension whose brokers were asked.
+type Observed<'a> = (&'a ObjectKey, &'a Namespace);
+
+/// What a verdict is made from, beside the brokers.
+struct Facts<'a> {
+    server: &'a MCPVirtualServer,
+    accepted: &'a [Candidate],
+    /// `Ready` is True for the current generation.
+    was_ready: bool,
+}
+
+impl Facts<'_> {
+    /// The status; nothing while the brokers of a ready extension are not known. An extension that is not ready itself
+    /// is nobody's obstacle.
+    fn judge(&self, brokers: &BTreeMap<String, Namespace>) -> Option<StatusWish> {
+        let Some(first) = self.accepted.first() else {
+            return Some(self.refused("no valid mcpgatewayextensions; create one".to_owned()));
+        };
+        let mut observed = Vec::new();
+        for Candidate { key, is_ready } in self.accepted {
+            let found = brokers.get(&key.namespace);
+            match found.filter(|found| found.asked && found.belongs_to(key)) {
+                Some(found) => observed.push((key, found)),
+                None if *is_ready => return None,
+                None => {}
+            }
+        }
+        if observed.is_empty() {
+            let extension = &first.key;
+            return Some(self.refused(format!(
+                "not served yet: MCPGatewayExtension {extension} is not ready"
+            )));
+        }
+        let (tools, prompts) = published(&observed);
+        let spec = &self.server.spec;
+        let unknown = missing(&spec.tools, &tools)
+            .chain(missing(spec.prompts.as_deref().unwrap_or_default(), &prompts))
+            .collect();
+        let listed: BTreeSet<&String> = spec.tools.iter().collect();
+        let resolved = listed.iter().filter(|name| tools.contains(name.as_str())).count();
+        let resolved = json!(i32::try_from(resolved).unwrap_or(i32::MAX));
+        let generation = self.generation();
+        Some(StatusWish {
+            conditions: vec![self.ready(&observed), resolution(generation, unknown)],
+            members: [("resolvedTools", resolved)].into(),
+        })
+    }
+
+    fn generation(&self) -> i64 {
+        self.server.metadata.generation.unwrap_or_default()
+    }
+
+    fn refused(&self, message: String) -> StatusWish {
+        StatusWish {
+            conditions: vec![ready(self.generation(), Some(message), 0)],
+            members: BTreeMap::new(),
+        }
+    }
+
+    /// `Ready`: every extension that publishes a listed tool holds it; when none does, one extension is enough.
+    fn ready(&self, observed: &[Observed<'_>]) -> Wanted {
+        let publishing: Vec<Observed<'_>> = observed
+            .iter()
+            .copied()
+            .filter(|one| {
+                let (tools, _) = published(&[*one]);
+                let mut listed = self.server.spec.tools.iter();
+                listed.any(|tool| tools.contains(tool.as_str()))
+            })
+            .collect();
+        let (problem, gateways) = if publishing.is_empty() {
+            let problems: Option<Vec<String>> = observed.iter().map(|one| self.not_served(*one)).collect();
+            (problems.and_then(|all| all.into_iter().next()), 1)
+        } else {
+            let problem = publishing.iter().find_map(|one| self.not_served(*one));
+            (problem, publishing.len())
+        };
+        ready(self.generation(), problem, gateways)
+    }
+
+    /// What is missing until every ready replica of an extension holds this generation. One that has the former document
+    /// for a moment, or joins, does not take away a Ready that was there.
+    fn not_served(&self, (extension, observed): Observed<'_>) -> Option<String> {
+        let own = ObjectKey::of(&self.server.metadata);
+        let contents = observed.written.as_ref().map(|written| &written.contents)?;
+        if let Some(problem) = contents.problems.get(&WorkItem::VirtualServer(own.clone())) {
+            return Some(problem.clone());
+        }
+        let answers = observed.documents();
+        let total = answers.len();
+        if total == 0 {
+            return Some(format!("0 replicas ready of {extension}"));
+        }
+        let holds = contents.virtual_servers.get(&own) == Some(&self.generation());
+        let behind = answers.iter().filter(|answer| match answer {
+            Answer::Current(_) => !holds,
+            Answer::Stale(_) | Answer::Pending => !self.was_ready,
+            Answer::Silent(_) => true,
+        });
+        let behind = behind.count();
+        (behind > 0).then(|| format!("not served yet by {behind}/{total} replicas of {extension}"))
+    }
 }
 
 fn ready(generation: i64, problem: Option<String>, gateways: usize) -> Wanted {
@@ -152,24 +238,8 @@ fn resolution(generation: i64, unknown: BTreeSet<&str>) -> Wanted {
     }
 }
 
-/// The first extension whose brokers do not all report the current document.
-fn not_served(observed: &[(&ObjectKey, &Namespace)]) -> Option<String> {
-    observed.iter().find_map(|(extension, observed)| {
-        let answers = observed.documents();
-        let behind = answers
-            .iter()
-            .filter(|answer| matches!(answer, Answer::Silent(_) | Answer::Pending | Answer::Stale(_)))
-            .count();
-        let total = answers.len();
-        if total == 0 {
-            return Some(format!("0 replicas ready of {extension}"));
-        }
-        (behind > 0).then(|| format!("not served yet by {behind}/{total} replicas of {extension}"))
-    })
-}
-
-/// Published tool and prompt names of all extensions.
-fn published<'a>(observed: &[(&'a ObjectKey, &'a Namespace)]) -> (BTreeSet<&'a str>, BTreeSet<&'a str>) {
+/// Published tool and prompt names of these extensions.
+fn published<'a>(observed: &[Observed<'a>]) -> (BTreeSet<&'a str>, BTreeSet<&'a str>) {
     let items = observed
         .iter()
         .flat_map(|(_, observed)| observed.replicas.values())
@@ -195,3 +265,6 @@ fn missing<'a>(listed: &'a [String], published: &'a BTreeSet<&str>) -> impl Iter
         .map(String::as_str)
         .filter(|name| !published.contains(name))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Fourth call: the children are brought to their wanted state, in the order of operator.md 5; the EnvoyFilter comes
 //! last, once a replica is ready, so that a filter that fails closed never precedes its server.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kube::api::PostParams;
 use mcp_gateway_api::{names, object_key::ObjectKey};
@@ -11,14 +11,18 @@ use super::{build::ResourceSet, fetch::beside, readiness::Rollout, validate::Val
 use crate::{
     apply::{ApplyError, Intent, Resource, remove, settle},
     blueprint::Blueprint,
+    brokers::Written,
     cache::Served,
     children::{Child, envoy_filter},
     context::Context,
     kinds::Kind,
-    queue::WorkItem,
-    reconcile::{ReconcileError, brokers::Written},
+    queue::{Outcome, WorkItem},
+    reconcile::ReconcileError,
     standing::{is_controlled_by, is_filter_of},
 };
+
+/// When children of a predecessor are looked at again.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What came of it. Only [`carry_out`] makes it, and only from it can a status be made.
 pub(crate) struct Applied {
@@ -32,8 +36,14 @@ pub(crate) struct Applied {
 }
 
 impl Applied {
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.is_some()
+    /// When to look again at what keeps a child from its wanted state: children of a predecessor go without a word, a
+    /// foreign object is watched, and what the API server refuses is tried again less and less often (operator.md 6.6).
+    pub(super) fn retry(&self) -> Outcome {
+        match self.blocked {
+            Some(ApplyError::Predecessor { .. }) => Outcome::After(SOON),
+            Some(ApplyError::Refused { .. } | ApplyError::Request { .. }) => Outcome::Failed,
+            Some(ApplyError::Foreign { .. }) | None => Outcome::Done,
+        }
     }
 }
 
@@ -97,9 +107,7 @@ fn written(context: &Context, validated: &Validated) {
     let written = Written {
         extension: key.clone(),
         hash: validated.config.hash.clone(),
-        served: validated.served.clone(),
-        policies: validated.policies.clone(),
-        problems: validated.problems.clone(),
+        contents: validated.contents.clone(),
         since: tokio::time::Instant::now(),
         under_way: validated.is_new_document,
     };
@@ -111,12 +119,8 @@ fn written(context: &Context, validated: &Validated) {
             .set_written(written)
     };
     if changed {
-        let served = validated.served.iter().chain(validated.problems.keys()).cloned();
-        context.queue.add(served.map(WorkItem::Registration));
+        context.queue.add(validated.contents.concerned());
         context.queue.add([WorkItem::Brokers(key.namespace.clone())]);
-        context
-            .queue
-            .add(validated.policies.keys().cloned().map(WorkItem::AuthPolicy));
     }
 }
 
@@ -221,29 +225,68 @@ impl Run<'_> {
     }
 }
 
-/// Deletes the EnvoyFilters that carry the labels of `extension`, wherever they lie, but for `keep`; returns where
-/// some were.
+/// Deletes the EnvoyFilters that carry the labels of `extension`, wherever they lie, but for `keep`. One that cannot be
+/// deleted does not keep the others.
 pub(super) async fn remove_filters(
     context: &Context,
     extension: &ObjectKey,
     keep: Option<&ObjectKey>,
-) -> Result<Vec<ObjectKey>, ReconcileError> {
+) -> Result<(), ReconcileError> {
     let filters = context.cache.list(Kind::EnvoyFilter, |key, filter| {
         Some(key) != keep && is_filter_of(filter, extension)
     });
-    let mut removed = Vec::new();
+    let mut failure = Ok(());
     for (key, filter) in filters {
-        remove(context, Kind::EnvoyFilter, &key, |live| {
+        let removed = remove(context, Kind::EnvoyFilter, &key, |live| {
             is_filter_of(live, extension)
-        })
-        .await?;
+        });
+        if let Err(error) = removed.await {
+            failure = Err(error.into());
+            continue;
+        }
         let gateway = filter
             .pointer("/metadata/annotations")
             .and_then(|annotations| annotations.get(names::GATEWAY_ANNOTATION))
             .and_then(Value::as_str)
             .and_then(ObjectKey::parse);
         context.queue.add(gateway.map(WorkItem::ListenerStatus));
-        removed.push(key);
     }
-    Ok(removed)
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_way_decides_when_it_is_looked_at_again() {
+        let (kind, key) = (Kind::Service.name(), ObjectKey::new("team", names::BROKER));
+        let retry = |blocked: Option<ApplyError>| {
+            Applied {
+                blocked,
+                rollout: Rollout::default(),
+                deployment: None,
+                filter_served: true,
+            }
+            .retry()
+        };
+        let (foreign, predecessor) = (key.clone(), key.clone());
+        assert_eq!(
+            retry(Some(ApplyError::Foreign { kind, key: foreign })),
+            Outcome::Done
+        );
+        let owner = "team/old".to_owned();
+        let predecessor = ApplyError::Predecessor {
+            kind,
+            key: predecessor,
+            owner,
+        };
+        assert_eq!(retry(Some(predecessor)), Outcome::After(SOON));
+        let message = "spec.ports: Required value".to_owned();
+        assert_eq!(
+            retry(Some(ApplyError::Refused { kind, key, message })),
+            Outcome::Failed
+        );
+        assert_eq!(retry(None), Outcome::Done);
+    }
 }

@@ -3,13 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use mcp_gateway_api::{
-    attachment,
-    config::{GatewayConfig, parse},
-    extension::MCPGatewayExtension,
-    names,
-    object_key::ObjectKey,
-};
+use mcp_gateway_api::{attachment, extension::MCPGatewayExtension, names, object_key::ObjectKey};
 use rand::RngCore;
 use serde_json::Value;
 
@@ -20,7 +14,7 @@ use crate::{
     kinds::Kind,
     policies,
     queue::WorkItem,
-    secrets::{Reading, Readings, read_all, read_config_maps},
+    secrets::{Readings, read_all, read_config_maps},
     snapshot::Snapshot,
 };
 
@@ -32,8 +26,6 @@ pub(crate) struct Fetched {
     pub(super) secrets: Readings,
     /// ConfigMaps that policies name.
     pub(super) config_maps: Readings,
-    /// The config document as it is now, when it can be read.
-    pub(super) former: Option<GatewayConfig>,
     /// The broker's Deployment as last seen.
     pub(super) deployment: Option<Arc<Value>>,
     /// What the broker may run now.
@@ -59,13 +51,6 @@ pub(crate) async fn fetch(
         ),
         read_config_maps(context, config_maps),
     );
-    let former = match secrets.get(&beside(&key, names::CONFIG_SECRET)) {
-        Some(Reading::Present(content)) => content
-            .value(names::CONFIG_KEY)
-            .and_then(|yaml| std::str::from_utf8(yaml).ok())
-            .and_then(|yaml| parse(yaml).ok()),
-        _ => None,
-    };
     let mut random = [0; 32];
     rand::rng().fill_bytes(&mut random);
     let generates = extension
@@ -76,7 +61,6 @@ pub(crate) async fn fetch(
     Fetched {
         broker_image: broker_image(context, &key),
         deployment: context.cache.get(Kind::Deployment, &beside(&key, names::BROKER)),
-        former,
         secrets,
         config_maps,
         snapshot,

@@ -3,7 +3,8 @@
 
 use std::sync::atomic::Ordering;
 
-use mcp_gateway_api::{extension::MCPGatewayExtension, object_key::ObjectKey, world::gateway_of};
+use kube::runtime::events::EventType;
+use mcp_gateway_api::object_key::ObjectKey;
 
 use super::{carry_out::remove_filters, teardown::forget_brokers, validate::Validated};
 use crate::{
@@ -28,31 +29,120 @@ pub(crate) async fn hold(context: &Context, validated: &Validated) -> Result<(),
     }
 }
 
-/// Ends an extension that is being deleted: EnvoyFilter, listener condition, claims, then the finalizer.
+/// Answers by which an object of others says that it stays: they end the deletion of an extension all the same.
+const REFUSALS: [u16; 3] = [403, 404, 422];
+
+/// Ends an extension that is being deleted: EnvoyFilter, listener condition, claims, then the finalizer. `gateway` is
+/// absent when the extension cannot be read; the conditions in listeners then follow the filters.
 pub(crate) async fn finalize(
     context: &Context,
-    extension: &MCPGatewayExtension,
+    key: &ObjectKey,
+    gateway: Option<ObjectKey>,
 ) -> Result<Outcome, ReconcileError> {
-    let key = ObjectKey::of(&extension.metadata);
     let object = context
         .cache
-        .get(Kind::Extension, &key)
+        .get(Kind::Extension, key)
         .filter(|object| holds_finalizer(object));
     let Some(object) = object else {
         return Ok(Outcome::Done);
     };
-    sweep(context, &key).await?;
-    context
-        .queue
-        .add([WorkItem::ListenerStatus(gateway_of(extension)), WorkItem::Claims]);
-    release(context, Kind::Extension, &key, &object).await?;
+    match sweep(context, key).await {
+        Err(error) if REFUSALS.iter().any(|code| error.is_answer(*code)) => {
+            tracing::warn!(name = %key, %error, "EnvoyFilter is left behind");
+            let note = format!("left behind, delete it by hand: {error}");
+            let subject = (Kind::Extension, object.as_ref());
+            context
+                .events
+                .publish(subject, EventType::Warning, "CleanupIncomplete", &note)
+                .await;
+        }
+        other => other?,
+    }
+    context.queue.add(gateway.map(WorkItem::ListenerStatus));
+    context.queue.add([WorkItem::Claims]);
+    release(context, Kind::Extension, key, &object).await?;
     tracing::info!(name = %key, "Extension released");
     Ok(Outcome::Done)
 }
 
 /// Removes what an extension left outside its namespace.
 pub(crate) async fn sweep(context: &Context, key: &ObjectKey) -> Result<(), ReconcileError> {
-    remove_filters(context, key, None).await?;
     forget_brokers(context, key);
-    Ok(())
+    remove_filters(context, key, None).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::{
+        Json, Router,
+        http::{Method, StatusCode, Uri},
+    };
+    use mcp_gateway_api::names;
+    use serde_json::{Value, json};
+
+    use crate::{
+        fixtures::{Objects, context},
+        kinds::Kind,
+        queue::Outcome,
+        reconcile::extension::reconcile,
+    };
+
+    type Writes = Arc<Mutex<Vec<String>>>;
+
+    /// An API server on which `filter` may not be deleted; it notes every write.
+    fn refusing(filter: Value, writes: &Writes) -> kube::Client {
+        let writes = Arc::clone(writes);
+        let answer = move |method: Method, uri: Uri| {
+            let path = uri.path().to_owned();
+            if method != Method::GET {
+                let mut writes = writes.lock().expect("not poisoned");
+                writes.push(format!("{method} {path}"));
+            }
+            let refusal = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "reason": "Forbidden", "code": 403, "message": "it is not yours"});
+            let other = json!({"apiVersion": "v1", "kind": "Any", "metadata": {"name": "any"}});
+            let answer = match (method.as_str(), path.contains("/envoyfilters/")) {
+                ("GET", true) => (StatusCode::OK, filter.clone()),
+                ("DELETE", true) => (StatusCode::FORBIDDEN, refusal),
+                _ => (StatusCode::OK, other),
+            };
+            async move { (answer.0, Json(answer.1)) }
+        };
+        kube::Client::new(Router::new().fallback(answer), "default")
+    }
+
+    #[tokio::test]
+    async fn t54_an_unreadable_extension_whose_filter_stays_can_be_deleted_and_says_so() {
+        let labels = json!({
+            names::MANAGED_BY_LABEL.0: names::MANAGED_BY_LABEL.1,
+            names::EXTENSION_NAME_LABEL: "ext",
+            names::EXTENSION_NAMESPACE_LABEL: "team",
+        });
+        let filter = json!({"metadata": {"labels": labels}});
+        let leaving = json!({
+            "metadata": {"deletionTimestamp": "2026-01-01T00:01:00Z", "finalizers": [names::FINALIZER]},
+            "spec": {"targetRef": {"name": "gw"}},
+        });
+        let objects = Objects::default()
+            .put(Kind::EnvoyFilter, "infra/filter", &filter)
+            .put(Kind::Extension, "team/ext", &leaving);
+        let key = super::ObjectKey::new("team", "ext");
+        assert!(objects.0.decode_error(Kind::Extension, &key).is_some());
+        let stored = objects.0.list(Kind::EnvoyFilter, |_, _| true);
+        let live = stored.first().map(|(_, filter)| filter.as_ref().clone());
+        let writes = Writes::default();
+        let context = context(refusing(live.expect("stored"), &writes), objects);
+        let outcome = reconcile(&context, &key).await.expect("a refusal ends it");
+        assert_eq!(outcome, Outcome::Done);
+        let writes = writes.lock().expect("not poisoned");
+        let is = |method: &str, part: &str| {
+            let mut all = writes.iter();
+            all.any(|write| write.starts_with(method) && write.contains(part))
+        };
+        assert!(is("DELETE", "/envoyfilters/filter"), "{writes:?}");
+        assert!(is("POST", "/events"), "{writes:?}");
+        assert!(is("PATCH", "/mcpgatewayextensions/ext"), "{writes:?}");
+    }
 }

@@ -68,6 +68,7 @@ pub(crate) async fn write_accepted(
         failure,
         pod_problem,
         warnings: warnings(validated, applied),
+        former_document: validated.oversize.is_some(),
     };
     let former = context
         .cache
@@ -133,7 +134,7 @@ async fn write_failure(
     write_conditions(context, &key, conditions).await
 }
 
-/// Writes the conditions; registrations that wait for the extension show them too.
+/// Writes the conditions; registrations and virtual servers that wait for the extension show them too.
 async fn write_conditions(
     context: &Context,
     key: &ObjectKey,
@@ -150,6 +151,9 @@ async fn write_conditions(
             .served_by(key)
             .map(|(registration, _)| registration.clone());
         context.queue.add(served.map(WorkItem::Registration));
+        let virtual_servers = snapshot.world.virtual_servers();
+        let virtual_servers = virtual_servers.map(|server| ObjectKey::of(&server.metadata));
+        context.queue.add(virtual_servers.map(WorkItem::VirtualServer));
     }
     Ok(())
 }
@@ -166,6 +170,8 @@ struct Facts<'a> {
     failure: Option<Failure>,
     pod_problem: Option<String>,
     warnings: Vec<String>,
+    /// The document is one that stays because the one that this generation asks for would be too large.
+    former_document: bool,
 }
 
 impl Facts<'_> {
@@ -191,6 +197,7 @@ fn ready(facts: &Facts<'_>, former: &[Condition]) -> Wanted {
             let message = format!("{ready}/{wanted} replicas ready: {problem}");
             return not_ready((ExtensionReason::DeploymentNotReady, message), facts.generation);
         }
+        Some(former) if facts.former_document => former.observed_generation.unwrap_or(facts.generation),
         _ if facts.complete() => facts.generation,
         Some(former) => former.observed_generation.unwrap_or(facts.generation),
         None => {
@@ -323,7 +330,7 @@ fn explicit_false(conditions: &[ForeignCondition], kinds: &[&str]) -> Option<Str
 
 /// What does not block but is said.
 fn warnings(validated: &Validated, applied: &Applied) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = validated.oversize.iter().cloned().collect();
     if let Some(scope) = validated.accepted.gateway().unknown_scope() {
         warnings.push(format!(
             "annotation {} has the unknown value {scope:?} and counts as Gateway",

@@ -53,7 +53,7 @@ pub(crate) async fn leave_old_targets(context: &Context, paused: &Paused) -> Res
     let gateway = mcp_gateway_api::world::gateway_of(&paused.extension);
     let name = names::envoy_filter_name(&key.namespace);
     let here = ObjectKey::new(gateway.namespace, name);
-    remove_filters(context, &key, Some(&here)).await.map(drop)
+    remove_filters(context, &key, Some(&here)).await
 }
 
 /// The brokers of the namespace answer for this extension no more.
@@ -82,7 +82,7 @@ async fn empty_config(context: &Context, key: &ObjectKey, uid: &str) -> Result<(
     let Some(live) = api.get_opt(&secret.name).await.map_err(&request)?.map(raw) else {
         return Ok(());
     };
-    let document = STANDARD.encode(empty().map_err(crate::document::DocumentError::from)?.yaml);
+    let document = STANDARD.encode(empty()?.yaml);
     let current = live
         .pointer("/data")
         .and_then(|data| data.get(names::CONFIG_KEY))

@@ -1,13 +1,13 @@
 //! Second call: rows 1–11 of operator.md 2.1, and the blueprint of the children. Pure. A [`Validated`] can only be
 //! made here, so nothing is built for an extension that was not accepted.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use hmac::{Hmac, Mac};
 use mcp_gateway_api::{
     acceptance::{Accepted, Finding},
     conditions::ExtensionReason,
-    config::RenderedConfig,
+    config::{GatewayConfig, RenderedConfig, parse},
     extension::MCPGatewayExtension,
     hosts, names,
     object_key::ObjectKey,
@@ -17,9 +17,10 @@ use sha2::Sha256;
 use super::fetch::{Fetched, beside};
 use crate::{
     blueprint::{Blueprint, Settings, SigningKey},
+    brokers::Contents,
     children::{
         command::{MAX_BODY_FLAG, PRIVATE_HOST_FLAG},
-        deployment::live_tokens,
+        deployment::{is_for, live_tokens},
         env::{self, STORE_KEY},
         signing_key, trusted_headers,
     },
@@ -45,9 +46,9 @@ pub(crate) struct Validated {
     pub(super) blueprint: Arc<Blueprint>,
     pub(super) accepted: Accepted,
     pub(super) config: RenderedConfig,
-    pub(super) served: BTreeSet<ObjectKey>,
-    pub(super) policies: std::collections::BTreeMap<ObjectKey, i64>,
-    pub(super) problems: std::collections::BTreeMap<ObjectKey, String>,
+    pub(super) contents: Contents,
+    /// The former document stays, because the one that is wanted would be too large: what makes it so.
+    pub(super) oversize: Option<String>,
     pub(super) trusted_pair: Vec<NewHalf>,
     /// The document differs from the one that is stored.
     pub(super) is_new_document: bool,
@@ -111,6 +112,7 @@ pub(crate) fn validate(fetched: Fetched, settings: &Arc<Settings>) -> Result<Ver
         }
     };
     let signing_key = signing_key(&fetched)?;
+    let former = former(&fetched)?;
     let document = document(&Sources {
         snapshot: &fetched.snapshot,
         extension: &fetched.extension,
@@ -121,26 +123,23 @@ pub(crate) fn validate(fetched: Fetched, settings: &Arc<Settings>) -> Result<Ver
             config_maps: &fetched.config_maps,
         },
         ca_bundle: inputs.ca_bundle,
-        former: fetched.former.as_ref(),
+        former: former.as_ref(),
     })?;
     let hash = env_hash(&fetched, &signing_key, &inputs);
     let blueprint = blueprint(&fetched, &accepted, settings, (&document, hash));
-    let former = fetched.former.as_ref();
     let is_new_document = former.is_none_or(|former| former.hash != document.rendered.hash);
     let Document {
         rendered,
-        served,
-        policies,
-        problems,
+        contents,
+        oversize,
         inconclusive,
     } = document;
     Ok(Verdict::Accepted(Box::new(Validated {
         blueprint: Arc::new(blueprint),
         accepted,
         config: rendered,
-        served,
-        policies,
-        problems,
+        contents,
+        oversize,
         trusted_pair: inputs.trusted.new_halves,
         is_new_document,
         inconclusive,
@@ -297,6 +296,20 @@ fn signing_key(fetched: &Fetched) -> Result<SigningKey, ReconcileError> {
     }
 }
 
+/// The document as it is now. Entries stay in it while their inputs cannot be read, so nothing is written when it cannot
+/// be read itself (T42).
+fn former(fetched: &Fetched) -> Result<Option<GatewayConfig>, ReconcileError> {
+    let key = beside(&fetched.key, names::CONFIG_SECRET);
+    match fetched.secrets.get(&key) {
+        Some(Reading::Present(content)) => {
+            let yaml = content.value(names::CONFIG_KEY).map(std::str::from_utf8);
+            Ok(yaml.and_then(Result::ok).and_then(|yaml| parse(yaml).ok()))
+        }
+        Some(Reading::Absent) => Ok(None),
+        Some(Reading::Unknown) | None => Err(ReconcileError::SecretUnknown(key.to_string())),
+    }
+}
+
 /// Changes when a value that the broker reads from its env changes, and tells nothing about it (T30, T31).
 fn env_hash(fetched: &Fetched, key: &SigningKey, inputs: &Inputs<'_>) -> String {
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.expose()) else {
@@ -346,6 +359,10 @@ fn blueprint(
         .as_deref()
         .and_then(|live| live_tokens(live, "command"))
         .unwrap_or_default();
+    let same_gateway = fetched
+        .deployment
+        .as_deref()
+        .is_some_and(|live| is_for(live, &gateway.key));
     let bound_port = hosts::gateway_service(world, gateway, listener.port)
         .and_then(|service| service.port(Some(listener.port)))
         .and_then(mcp_gateway_api::service::ServicePort::numeric_target)
@@ -361,7 +378,7 @@ fn blueprint(
             world,
             (gateway, listener),
             spec.private_host.as_deref(),
-            value_of(&command, PRIVATE_HOST_FLAG),
+            value_of(&command, PRIVATE_HOST_FLAG).filter(|_| same_gateway),
             &settings.cluster_domain,
         ),
         revision: revision_of(&gateway.labels)

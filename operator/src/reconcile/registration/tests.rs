@@ -1,11 +1,9 @@
-use std::collections::BTreeSet;
-
 use mcp_gateway_api::{broker_status::BrokerStatus, resolution::Backend};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::*;
-use crate::brokers::{Replica, Written};
+use crate::brokers::{Contents, Replica, Written};
 
 fn extension() -> ObjectKey {
     ObjectKey::new("gw", "ext")
@@ -14,7 +12,7 @@ fn extension() -> ObjectKey {
 fn registration(state: &str) -> MCPServerRegistration {
     serde_json::from_value(json!({
         "apiVersion": "mcp.kuadrant.io/v1alpha1", "kind": "MCPServerRegistration",
-        "metadata": {"name": "weather", "namespace": "team"},
+        "metadata": {"name": "weather", "namespace": "team", "generation": 2},
         "spec": {"targetRef": {"name": "route"}, "state": state},
     }))
     .expect("a registration")
@@ -51,9 +49,10 @@ fn observed(replicas: Vec<Replica>) -> BTreeMap<String, Namespace> {
     let written = Written {
         extension: extension(),
         hash: "new".to_owned(),
-        served: BTreeSet::new(),
-        policies: BTreeMap::new(),
-        problems: BTreeMap::new(),
+        contents: Contents {
+            served: BTreeMap::from([(ObjectKey::new("team", "weather"), 2)]),
+            ..Contents::default()
+        },
         since: Instant::now(),
         under_way: false,
     };
@@ -67,6 +66,7 @@ fn observed(replicas: Vec<Replica>) -> BTreeMap<String, Namespace> {
             written: Some(written),
             asked: true,
             replicas,
+            ..Namespace::default()
         },
     )])
 }
@@ -79,6 +79,7 @@ fn verdict(replicas: Vec<Replica>, was_ready: bool) -> Option<Verdict> {
         resolution: &resolution,
         brokers: &brokers,
         through_envoy: &|_| true,
+        forwards: &|_| false,
         was_ready,
     })
 }
@@ -136,6 +137,7 @@ fn nothing_is_said_before_the_document_is_known() {
         resolution: &resolution,
         brokers: &brokers,
         through_envoy: &|_| true,
+        forwards: &|_| false,
         was_ready: true,
     };
     assert_eq!(judge(&facts), None);
@@ -150,6 +152,7 @@ fn t52_a_disabled_server_has_no_tools() {
         resolution: &resolution,
         brokers: &brokers,
         through_envoy: &|_| true,
+        forwards: &|_| false,
         was_ready: true,
     };
     let verdict = judge(&facts).expect("known");
@@ -173,6 +176,7 @@ fn an_https_server_behind_envoy_is_ready_with_a_hint() {
             resolution: &resolution,
             brokers: &brokers,
             through_envoy: &|_| through_envoy,
+            forwards: &|_| false,
             was_ready: false,
         };
         judge(&facts).expect("known").message
@@ -184,4 +188,45 @@ fn an_https_server_behind_envoy_is_ready_with_a_hint() {
         !message(false).contains("warning"),
         "the broker itself speaks TLS"
     );
+}
+
+#[test]
+fn t46_a_generation_that_no_document_holds_yet_gets_no_verdict() {
+    let brokers = observed(vec![replica("a", "new", true)]);
+    let resolution = served();
+    let judged = |generation: i64| {
+        let mut registration = registration("Enabled");
+        registration.metadata.generation = Some(generation);
+        judge(&Facts {
+            registration: &registration,
+            resolution: &resolution,
+            brokers: &brokers,
+            through_envoy: &|_| true,
+            forwards: &|_| true,
+            was_ready: false,
+        })
+    };
+    assert!(judged(2).is_some_and(|verdict| verdict.ready));
+    assert_eq!(judged(3), None, "the brokers serve generation 2");
+}
+
+#[test]
+fn headers_that_are_not_passed_on_are_said() {
+    let brokers = observed(vec![replica("a", "new", true)]);
+    let resolution = served();
+    let mut registration = registration("Enabled");
+    registration.spec.forward_headers = vec!["authorization".to_owned()];
+    let message = |forwards: bool| {
+        let facts = Facts {
+            registration: &registration,
+            resolution: &resolution,
+            brokers: &brokers,
+            through_envoy: &|_| true,
+            forwards: &|_| forwards,
+            was_ready: false,
+        };
+        judge(&facts).expect("known").message
+    };
+    assert!(message(false).ends_with("gw/ext does not list namespace team in spec.forwardHeadersFrom"));
+    assert!(!message(true).contains("warning"));
 }

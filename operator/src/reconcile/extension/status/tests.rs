@@ -10,6 +10,7 @@ fn rolled(ready: i64, complete: bool) -> Rollout {
         ready,
         complete,
         failed: false,
+        available: false,
     }
 }
 
@@ -23,6 +24,7 @@ fn facts<'a>(rollout: &'a Rollout, current: usize) -> Facts<'a> {
         failure: None,
         pod_problem: None,
         warnings: Vec::new(),
+        former_document: false,
     }
 }
 
@@ -67,4 +69,15 @@ fn a_failure_of_a_former_row_wins() {
     facts.failure = Some((ExtensionReason::EnvoyFilterUnavailable, "install it".to_owned()));
     let wanted = ready(&facts, &was_ready(3));
     assert_eq!((wanted.status, wanted.reason), (false, "EnvoyFilterUnavailable"));
+}
+
+#[test]
+fn t46_a_former_document_keeps_the_generation_that_it_was_made_for() {
+    let rollout = rolled(1, true);
+    let facts = Facts {
+        former_document: true,
+        ..facts(&rollout, 1)
+    };
+    let wanted = ready(&facts, &was_ready(2));
+    assert_eq!((wanted.status, wanted.observed_generation), (true, 2));
 }
