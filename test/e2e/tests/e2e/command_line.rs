@@ -71,6 +71,12 @@ async fn tools_are_listed_described_and_called_with_nothing_but_the_kubeconfig()
         status.contains("cli/ext") && status.contains("http://mcp.cli.example:8080/mcp"),
         "{status}"
     );
+    let spoken = kubectl("get mcpsr one -n cli-servers -o jsonpath={.status.era}/{.status.protocolVersion}")?;
+    let servers = printed(&["status", "-n", "cli-servers"])?;
+    ensure!(
+        spoken.trim() == "modern/2026-07-28" && servers.contains("2026-07-28"),
+        "{spoken}: {servers}"
+    );
     let exported = printed(&["export", "--to", "standalone", "--extension", "cli/ext"])?;
     ensure!(
         exported.contains("name: cli-servers/one") && exported.contains("prefix: one_"),
