@@ -17,6 +17,7 @@ pub(crate) mod readiness;
 pub(crate) mod status;
 pub(crate) mod teardown;
 pub(crate) mod validate;
+mod way_back;
 
 use validate::Verdict;
 
@@ -76,6 +77,8 @@ async fn accepted(context: &Context, validated: validate::Validated) -> Result<O
     let applied = carry_out::carry_out(context, &validated, resources).await?;
     let again = if validated.inconclusive() {
         Outcome::After(RETRY)
+    } else if let (Some(wait), None) = (applied.wait, &applied.blocked) {
+        Outcome::After(wait)
     } else if validated.awaits_turn() && applied.blocked.is_none() {
         Outcome::After(TURN)
     } else {

@@ -8,6 +8,7 @@
 
 mod cluster;
 mod kubectl;
+mod load;
 mod mcp;
 mod site;
 
@@ -15,5 +16,6 @@ pub use cluster::{Cluster, OPERATOR_NAMESPACE};
 pub use kubectl::{
     Written, apply, delete, delete_dry, dry_run, get, kubectl, kubectl_with, refused, write_dry,
 };
+pub use load::Load;
 pub use mcp::{Answer, McpClient};
-pub use site::{PUBLIC_PORT, Site, next_second};
+pub use site::{PUBLIC_PORT, Site, next_second, publish_host};

@@ -125,24 +125,41 @@ impl McpClient {
         Ok(answer.message["result"].clone())
     }
 
-    /// Sends one message as it is.
+    /// Ends the session at the gateway (`DELETE`); this client goes on to name it.
     ///
     /// # Errors
-    /// When no HTTP answer comes.
-    pub async fn send(&self, message: &Value) -> anyhow::Result<Answer> {
+    /// When the gateway refuses that.
+    pub async fn end(&self) -> anyhow::Result<()> {
+        let response = self.request_to(reqwest::Method::DELETE).send().await?;
+        ensure!(response.status().is_success(), "DELETE: {}", response.status());
+        Ok(())
+    }
+
+    fn request_to(&self, method: reqwest::Method) -> reqwest::RequestBuilder {
         let mut request = self
             .http
-            .post(&self.url)
-            .header("host", format!("{}:{}", self.host, crate::PUBLIC_PORT))
-            .header("accept", "application/json, text/event-stream")
-            .json(message);
+            .request(method, &self.url)
+            .header("host", format!("{}:{}", self.host, crate::PUBLIC_PORT));
         if let Some(session) = &self.session {
             request = request.header("mcp-session-id", session);
         }
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        let response = request.send().await?;
+        request
+    }
+
+    /// Sends one message as it is.
+    ///
+    /// # Errors
+    /// When no HTTP answer comes.
+    pub async fn send(&self, message: &Value) -> anyhow::Result<Answer> {
+        let response = self
+            .request_to(reqwest::Method::POST)
+            .header("accept", "application/json, text/event-stream")
+            .json(message)
+            .send()
+            .await?;
         let status = response.status().as_u16();
         let text = |name: &str| {
             let value = response.headers().get(name);

@@ -213,38 +213,57 @@ impl Site {
     /// # Errors
     /// When the Gateway has no address within a minute, or the name is not known within seconds.
     pub async fn url(&self) -> anyhow::Result<String> {
-        let (service, host) = (self.address().await?, self.host());
-        let resolved = async || {
-            let found = tokio::net::lookup_host((service.as_str(), PUBLIC_PORT)).await;
-            let found = found.map_err(|error| error.to_string())?.next();
-            found
-                .map(|address| address.ip())
-                .ok_or_else(|| "no address".to_owned())
-        };
-        let address = eventually(Duration::from_secs(30), "the Gateway's pod", resolved).await?;
-        let kit = std::env::var("MCPGW_KIT_DIR").context("not in the kit's sandbox")?;
-        let folder = std::path::Path::new(&kit).join("hosts.d");
-        std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join(&self.name), format!("{address} {host}\n"))?;
-        let known = async || {
-            let found = tokio::net::lookup_host((host.as_str(), PUBLIC_PORT)).await;
-            found.map(drop).map_err(|error| error.to_string())
-        };
-        eventually(Duration::from_secs(10), "the name of the endpoint", known).await?;
+        let host = self.host();
+        publish_host(&host, &self.gateway()).await?;
         Ok(format!("http://{host}:{PUBLIC_PORT}/mcp"))
     }
 
-    async fn address(&self) -> anyhow::Result<String> {
-        let line = format!("gateway gw -n {}-gw", self.name);
-        let address = eventually(Duration::from_secs(60), "the Gateway's address", async || {
-            let gateway = get(&line).map_err(|error| format!("{error:#}"))?;
-            let address = gateway["status"]["addresses"][0]["value"]
-                .as_str()
-                .map(str::to_owned);
-            address.ok_or_else(|| gateway["status"]["conditions"].to_string())
-        });
-        Ok(address.await?)
+    fn gateway(&self) -> String {
+        format!("gw -n {}-gw", self.name)
     }
+
+    async fn address(&self) -> anyhow::Result<String> {
+        address_of(&self.gateway()).await
+    }
+}
+
+/// Lets `host` lead to a Gateway (`gw -n team-gw`), as DNS does for users: the sandbox knows it from now on.
+///
+/// # Errors
+/// When the Gateway has no address within a minute, or the name is not known within seconds.
+pub async fn publish_host(host: &str, gateway: &str) -> anyhow::Result<()> {
+    let service = address_of(gateway).await?;
+    let resolved = async || {
+        let found = tokio::net::lookup_host((service.as_str(), PUBLIC_PORT)).await;
+        let found = found.map_err(|error| error.to_string())?.next();
+        found
+            .map(|address| address.ip())
+            .ok_or_else(|| "no address".to_owned())
+    };
+    let address = eventually(Duration::from_secs(30), "the Gateway's pod", resolved).await?;
+    let kit = std::env::var("MCPGW_KIT_DIR").context("not in the kit's sandbox")?;
+    let folder = std::path::Path::new(&kit).join("hosts.d");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join(host), format!("{address} {host}\n"))?;
+    let known = async || {
+        let found = tokio::net::lookup_host((host, PUBLIC_PORT)).await;
+        let found = found.map_err(|error| error.to_string())?.next();
+        let known = found.is_some_and(|found| found.ip() == address);
+        known.then_some(()).ok_or_else(|| format!("{found:?}"))
+    };
+    Ok(eventually(Duration::from_secs(10), "the name of the endpoint", known).await?)
+}
+
+async fn address_of(gateway: &str) -> anyhow::Result<String> {
+    let line = format!("gateway {gateway}");
+    let address = eventually(Duration::from_secs(60), "the Gateway's address", async || {
+        let gateway = get(&line).map_err(|error| format!("{error:#}"))?;
+        let address = gateway["status"]["addresses"][0]["value"]
+            .as_str()
+            .map(str::to_owned);
+        address.ok_or_else(|| gateway["status"]["conditions"].to_string())
+    });
+    Ok(address.await?)
 }
 
 fn conditions(what: &str) -> Value {

@@ -3,11 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use mcp_gateway_api::{names, object_key::ObjectKey};
 use serde_json::Value;
 
-use super::{build::ResourceSet, fetch::beside, readiness::Rollout, validate::Validated};
+use super::{build::ResourceSet, fetch::beside, readiness::Rollout, validate::Validated, way_back};
 use crate::{
     apply::{ApplyError, Intent, Resource, remove, settle},
     blueprint::Blueprint,
@@ -33,6 +34,8 @@ pub(crate) struct Applied {
     pub(super) deployment: Option<Arc<Value>>,
     /// False when Envoy carries the calls and the cluster has no EnvoyFilter.
     pub(super) filter_served: bool,
+    /// The Deployment is left as it is for so long, until Envoy has taken up the EnvoyFilter.
+    pub(super) wait: Option<Duration>,
 }
 
 impl Applied {
@@ -86,13 +89,19 @@ pub(crate) async fn carry_out(
     }
     run.intent(&network_policy).await?;
     run.resource(&service).await?;
-    run.resource(&deployment).await?;
+    let wait = run.way_back();
+    if wait.is_none() {
+        run.resource(&deployment).await?;
+    }
     run.intent(&route).await?;
     run.intent(&tokens_route).await?;
     let deployment = run.deployment_now();
-    let rollout = Rollout::of(deployment.as_deref());
+    let mut rollout = Rollout::of(deployment.as_deref());
+    // What is put off is not complete.
+    rollout.complete &= wait.is_none();
     let filter_served = run.filter(&envoy_filter, &rollout).await?;
     Ok(Applied {
+        wait,
         blocked: run.blocked,
         rollout,
         deployment,
@@ -198,6 +207,21 @@ impl Run<'_> {
         self.deployment
             .clone()
             .or_else(|| self.context.cache.get(Kind::Deployment, &key))
+    }
+
+    /// How long brokers that forward calls themselves go on with it, because Envoy is about to learn how.
+    fn way_back(&self) -> Option<Duration> {
+        let cache = &self.context.cache;
+        if !self.blueprint.needs_envoy_filter() || cache.served(Kind::EnvoyFilter) == Served::Missing {
+            return None;
+        }
+        let deployment = self.deployment_now();
+        // Without a ready broker the filter does not come, and nobody is served anyway.
+        if Rollout::of(deployment.as_deref()).ready == 0 {
+            return None;
+        }
+        let filter = cache.get(Kind::EnvoyFilter, &envoy_filter::key(self.blueprint));
+        way_back::wait(deployment.as_deref(), filter.as_deref(), Timestamp::now())
     }
 
     /// The EnvoyFilter. It comes once a replica is ready; with `dataPath: Direct` it goes once the brokers have rolled,

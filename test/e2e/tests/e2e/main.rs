@@ -18,6 +18,7 @@ mod admission_serving;
 mod authorization;
 mod clients;
 mod command_line;
+mod direct;
 mod guides;
 mod healing;
 mod isolation;

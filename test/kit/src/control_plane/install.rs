@@ -22,7 +22,9 @@ pub(crate) const GATEWAY_CLASSES: [&str; 2] = ["istio", "openshift-default"];
 /// Stores everything and waits until the kinds are served.
 pub(crate) async fn everything(client: &kube::Client, binaries: &Binaries) -> Result<(), ControlPlaneError> {
     let mut crds = read(&binaries.gateway_api_crds)?;
-    crds.extend(read(&binaries.istio_crds)?);
+    if with_istio_kinds() {
+        crds.extend(read(&binaries.istio_crds)?);
+    }
     stream::iter(crds)
         .map(|crd| create(client, crd))
         .buffer_unordered(PARALLEL)
@@ -53,6 +55,11 @@ pub(crate) async fn everything(client: &kube::Client, binaries: &Binaries) -> Re
         .await?;
     }
     Ok(())
+}
+
+/// `MCPGW_KIT_ISTIO_CRDS=0` leaves Istio's kinds out: a cluster whose Gateway API implementation is another one.
+fn with_istio_kinds() -> bool {
+    std::env::var("MCPGW_KIT_ISTIO_CRDS").map_or(true, |value| value != "0")
 }
 
 fn read(path: &Path) -> Result<Vec<Value>, ControlPlaneError> {

@@ -4,14 +4,13 @@
 use std::{env, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, ensure};
-use mcp_gateway_e2e::{Site, apply, get, kubectl, kubectl_with, refused, write_dry};
+use mcp_gateway_e2e::{Load, Site, apply, get, kubectl, kubectl_with, refused, write_dry};
 use mcp_gateway_kit::{Image, Kit, eventually};
 use serde_json::{Value, json};
 
 use crate::{
     CLUSTER,
     cluster::{brokers, clear, note, prepare, program},
-    load::Load,
     olm::{Bundle, NAMESPACE, certificate::Pair, condition},
     schemas,
 };

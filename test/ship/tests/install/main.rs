@@ -9,7 +9,6 @@ mod cases;
 mod cluster;
 mod helm;
 mod isolated;
-mod load;
 mod olm;
 mod schemas;
 mod stored;
