@@ -19,6 +19,7 @@ pub mod relay;
 pub mod repair;
 pub mod rounds;
 pub mod running;
+pub mod slots;
 pub mod stateless;
 pub mod status;
 pub mod streams;

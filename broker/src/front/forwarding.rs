@@ -7,13 +7,15 @@ use super::outgoing::{Outgoing, header_map, outgoing};
 use super::passing::Passing;
 use super::repair::{Replacement, replacement};
 use super::rounds;
+use super::slots::{Running, Slots};
 use crate::decision::repair::FailedReply;
 use crate::decision::{Edits, Facts, Forward, Head, resume};
 use crate::pipeline::batch::MAX_ANSWER;
 use crate::pipeline::decide::Settled;
 use crate::pipeline::facts::Pipeline;
 use crate::protocol::header;
-use crate::protocol::message::{self, Message, MessageError};
+use crate::protocol::message::{self, Message, MessageError, MessageKind};
+use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::sessions::hairpin::as_client;
 use crate::sessions::lease::Lease;
 use crate::sessions::way::Direct;
@@ -35,6 +37,8 @@ pub struct Forwarding {
     pub pipeline: Arc<Pipeline>,
     /// Reaches the servers.
     pub direct: Arc<Direct>,
+    /// Running calls.
+    pub slots: Arc<Slots>,
 }
 
 /// A message of a client.
@@ -73,18 +77,54 @@ impl Forwarding {
         let decided = self.pipeline.message((head, incoming.read), &mut facts, started);
         match decided.await {
             Settled::Broker(_) => here(state, head, (incoming.read, incoming.body)).await,
-            Settled::Forward(forward) if rounds::is_held(&forward) => {
-                self.held(state, (incoming, &mut facts), (*forward, headers))
-                    .await
-            }
-            Settled::Forward(forward) => {
-                let request = (headers, incoming.body);
-                let sent = self.sent(head, &forward, (Method::POST, request)).await;
-                self.replied(state, (incoming, &mut facts), (*forward, sent))
-                    .await
-            }
+            Settled::Forward(forward) => match self.slot(incoming, &facts, &forward) {
+                Ok(running) => {
+                    let call = (incoming, &mut facts);
+                    let reply = self.carried_out(state, call, (*forward, headers)).await;
+                    match running {
+                        Some(running) => running.until_over(reply),
+                        None => reply,
+                    }
+                }
+                Err(refusal) => refuse(
+                    &refusal,
+                    incoming.read.as_ref().ok().and_then(|message| message.id),
+                ),
+            },
             settled => answered(settled),
         }
+    }
+
+    /// The place of a request among the running ones; nothing else has one.
+    fn slot(
+        &self,
+        incoming: Incoming<'_>,
+        facts: &Facts,
+        forward: &Forward,
+    ) -> Result<Option<Running>, Refusal> {
+        let request = |message: &Message<'_>| message.kind == MessageKind::Request;
+        if !incoming.read.as_ref().is_ok_and(request) {
+            return Ok(None);
+        }
+        let session = facts.claims.as_ref().map(|claims| claims.jti);
+        let running = self.slots.take(session, &forward.server.name);
+        running
+            .map(Some)
+            .ok_or_else(|| Refusal::new(429, INTERNAL, "busy", "calls").retry_after(1))
+    }
+
+    async fn carried_out(
+        &self,
+        state: &Arc<FrontState>,
+        call: (Incoming<'_>, &mut Facts),
+        (forward, headers): (Forward, HeaderMap),
+    ) -> Response {
+        if rounds::is_held(&forward) {
+            return self.held(state, call, (forward, headers)).await;
+        }
+        let request = (headers, call.0.body);
+        let sent = self.sent(call.0.head, &forward, (Method::POST, request)).await;
+        self.replied(state, call, (forward, sent)).await
     }
 
     /// Forwards a call whose client the server may have to be asked through; a bad reply is handled as any other.

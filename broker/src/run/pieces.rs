@@ -122,6 +122,7 @@ impl Pieces {
             Way::Direct(direct) => Some(Forwarding {
                 pipeline: Arc::clone(pipeline),
                 direct: Arc::clone(direct),
+                slots: Arc::default(),
             }),
         };
         Arc::new(FrontState {
