@@ -2,6 +2,7 @@
 //! its file (`watch`). Invariant: only a [`model::Snapshot`] leaves this layer, and it is immutable.
 
 mod access;
+pub mod ca_bundle;
 pub mod document;
 mod ide;
 mod local;
@@ -9,6 +10,7 @@ pub mod model;
 mod resources;
 mod server;
 pub mod sources;
+pub mod trouble;
 pub mod watch;
 
 #[cfg(test)]

@@ -1,18 +1,19 @@
 //! `mcpgw tools|prompts|resources`: what the gateway publishes to a caller, one item in full, and using it.
 
+mod printing;
+
 use std::io::{self, Write};
 
 use rmcp::model::{CallToolRequestParams, GetPromptRequestParams, ReadResourceRequestParams};
 use serde_json::{Map, Value, json};
 
+use printing::{content, contents, messages, table};
+
 use crate::{
     endpoint::Target,
-    output::{self, Format, OutputError, Tone},
+    output::{self, Format, OutputError},
     session::{Session, SessionError},
 };
-
-/// Longest description in a table, characters.
-const SHORT: usize = 80;
 
 /// What to do with tools.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -106,19 +107,8 @@ impl Tools {
     /// [`ItemsError`]; that is exit code 2.
     pub async fn run(&self, out: &mut impl Write) -> Result<u8, ItemsError> {
         match self {
-            Self::List(common) => {
-                let tools = common.ask(async |session| list_tools(session).await).await?;
-                common.print(out, &tools, |out, value| {
-                    table(out, value, &["name", "title", "description"])
-                })
-            }
-            Self::Describe(named) => {
-                let tools = named
-                    .common
-                    .ask(async |session| list_tools(session).await)
-                    .await?;
-                named.print(out, &tools, "tool")
-            }
+            Self::List(common) => common.list(out, &common.ask(list_tools).await?),
+            Self::Describe(named) => named.print(out, &named.common.ask(list_tools).await?, "tool"),
             Self::Call(using) => {
                 let arguments = using.object()?;
                 let parameters = CallToolRequestParams::new(using.name.clone()).with_arguments(arguments);
@@ -160,19 +150,8 @@ impl Prompts {
     /// [`ItemsError`]; that is exit code 2.
     pub async fn run(&self, out: &mut impl Write) -> Result<u8, ItemsError> {
         match self {
-            Self::List(common) => {
-                let prompts = common.ask(async |session| list_prompts(session).await).await?;
-                common.print(out, &prompts, |out, value| {
-                    table(out, value, &["name", "title", "description"])
-                })
-            }
-            Self::Describe(named) => {
-                let prompts = named
-                    .common
-                    .ask(async |session| list_prompts(session).await)
-                    .await?;
-                named.print(out, &prompts, "prompt")
-            }
+            Self::List(common) => common.list(out, &common.ask(list_prompts).await?),
+            Self::Describe(named) => named.print(out, &named.common.ask(list_prompts).await?, "prompt"),
             Self::Get(using) => {
                 let mut parameters = GetPromptRequestParams::new(using.name.clone());
                 parameters.arguments = Some(using.object()?);
@@ -259,6 +238,13 @@ impl Common {
         Ok(answer?)
     }
 
+    /// Prints what has a name, a title and a description.
+    fn list(&self, out: &mut impl Write, all: &Value) -> Result<u8, ItemsError> {
+        self.print(out, all, |out, all| {
+            table(out, all, &["name", "title", "description"])
+        })
+    }
+
     fn print<W: Write>(
         &self,
         out: &mut W,
@@ -316,72 +302,6 @@ impl Using {
     }
 }
 
-fn table(out: &mut impl Write, all: &Value, columns: &[&str]) -> io::Result<()> {
-    let all = all.as_array().map(Vec::as_slice).unwrap_or_default();
-    if all.is_empty() {
-        return writeln!(out, "none");
-    }
-    let head: Vec<String> = columns.iter().map(|column| column.to_uppercase()).collect();
-    let head: Vec<&str> = head.iter().map(String::as_str).collect();
-    let cell = |item: &Value, column: &str| {
-        let text = item.get(column).and_then(Value::as_str).unwrap_or_default();
-        (shortened(text), Tone::Plain)
-    };
-    let rows = all
-        .iter()
-        .map(|item| columns.iter().map(|column| cell(item, column)).collect())
-        .collect();
-    output::table(out, &head, rows)
-}
-
-/// The first line, cut.
-fn shortened(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    if line.chars().nth(SHORT).is_none() {
-        return line.to_owned();
-    }
-    line.chars().take(SHORT).chain(['…']).collect()
-}
-
-/// The content of a tool's result. Structured content is the same once more, unless nothing else is there.
-fn content(out: &mut impl Write, result: &Value) -> io::Result<()> {
-    let blocks = result.get("content").and_then(Value::as_array);
-    let blocks = blocks.map(Vec::as_slice).unwrap_or_default();
-    for block in blocks {
-        self::block(out, block)?;
-    }
-    match result.get("structuredContent") {
-        Some(structured) if blocks.is_empty() => writeln!(out, "{structured:#}"),
-        _ => Ok(()),
-    }
-}
-
-fn messages(out: &mut impl Write, result: &Value) -> io::Result<()> {
-    let messages = result.get("messages").and_then(Value::as_array);
-    for message in messages.into_iter().flatten() {
-        let role = message.get("role").and_then(Value::as_str).unwrap_or_default();
-        write!(out, "{role}: ")?;
-        block(out, message.get("content").unwrap_or(&Value::Null))?;
-    }
-    Ok(())
-}
-
-fn contents(out: &mut impl Write, result: &Value) -> io::Result<()> {
-    let contents = result.get("contents").and_then(Value::as_array);
-    for content in contents.into_iter().flatten() {
-        block(out, content)?;
-    }
-    Ok(())
-}
-
-/// Text as it is, anything else as JSON.
-fn block(out: &mut impl Write, block: &Value) -> io::Result<()> {
-    match block.get("text").and_then(Value::as_str) {
-        Some(text) => writeln!(out, "{text}"),
-        None => writeln!(out, "{block:#}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -419,42 +339,10 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_printed_once() {
-        let printed = |result: &Value| {
-            let mut out = Vec::new();
-            content(&mut out, result).unwrap();
-            String::from_utf8(out).unwrap()
-        };
-        let both = json!({"content": [{"type": "text", "text": "42"}], "structuredContent": {"result": 42}});
-        assert_eq!(printed(&both), "42\n");
-        let structured = json!({"content": [], "structuredContent": {"result": 42}});
-        assert!(printed(&structured).contains("\"result\": 42"));
-    }
-
-    #[test]
     fn what_is_no_argument_is_said() {
         let error = using(&["a"], None).object().unwrap_err();
         assert_eq!(error.to_string(), "a: an argument is written name=value");
         let error = using(&[], Some("[1]")).object().unwrap_err();
         assert_eq!(error.to_string(), "--json must be one JSON object");
-    }
-
-    #[test]
-    fn a_list_is_a_table_without_lines_and_with_short_descriptions() {
-        let mut out = Vec::new();
-        let long = format!("{}\nsecond line", "x".repeat(100));
-        let tools = json!([{"name": "one_add", "description": "Adds"}, {"name": "b", "description": long}]);
-        table(&mut out, &tools, &["name", "description"]).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(
-            lines[0].split_whitespace().collect::<Vec<_>>(),
-            ["NAME", "DESCRIPTION"]
-        );
-        assert_eq!(
-            lines[1].split_whitespace().collect::<Vec<_>>(),
-            ["one_add", "Adds"]
-        );
-        assert!(lines[2].ends_with('…') && lines.len() == 3, "{text}");
     }
 }

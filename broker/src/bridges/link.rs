@@ -19,6 +19,9 @@ pub(super) struct Link {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
+    /// There is no such program.
+    #[error("start {0}: no such program in PATH or beside the gateway; install it, or give its path")]
+    Missing(String),
     /// The program cannot be started.
     #[error("start {program}: {kind}")]
     Start {

@@ -68,10 +68,10 @@ impl Bridge {
         let stop = self.stop.child_token();
         match (self.config.transport, &self.config.command) {
             (Transport::Sse, _) => {
-                let bundles = [self.bundle.as_str(), self.config.ca_pem.as_str()];
+                let bundles = [self.bundle.as_str(), self.config.ca.pem()];
                 sse::open(&self.config.url, (&bundles, self.addresses), headers, stop).await
             }
-            (_, Some(command)) => stdio::open(&self.config.name, command, &self.starts, (stop, &self.tasks)),
+            (_, Some(command)) => stdio::open(&self.config, command, &self.starts, (stop, &self.tasks)),
             (_, None) => Err(LinkError::Stream("nothing to start".to_owned())),
         }
     }
@@ -112,9 +112,14 @@ impl Bridge {
             Ok(link) => link,
             Err(error) => {
                 tracing::warn!(component = "front", server = self.config.name, %error, "Server not started");
+                // What made the last one fail says more than that it is waited.
+                if !matches!(error, LinkError::Backoff) {
+                    self.config.trouble.set(error.to_string());
+                }
                 return StatusCode::SERVICE_UNAVAILABLE.into_response();
             }
         };
+        self.config.trouble.clear();
         let (session, id) = (Session::start(link), Uuid::new_v4().to_string());
         // Nobody learns the id of a session whose opening fails, or is not waited for.
         let unopened = session.ended().drop_guard();

@@ -2,12 +2,13 @@
 //! a few harmless variables, lives in a process group of its own, and ends with its session or the gateway.
 
 use super::link::{Link, LinkError, QUEUE};
-use crate::config::model::ChildCommand;
+use crate::config::model::{ChildCommand, ServerConfig};
+use crate::config::trouble::Trouble;
 use futures::StreamExt as _;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWriteExt as _};
@@ -70,7 +71,7 @@ impl Starts {
 
 /// Starts a child for one session. Its task is put into `tasks`, which is waited for when the gateway ends.
 pub(super) fn open(
-    name: &str,
+    server: &ServerConfig,
     command: &ChildCommand,
     starts: &Starts,
     (end, tasks): (CancellationToken, &TaskTracker),
@@ -89,10 +90,10 @@ pub(super) fn open(
         tokio::spawn(read(stdout, to, end.clone()));
     }
     if let Some(stderr) = child.stderr.take() {
-        tokio::spawn(log(name.to_owned(), stderr));
+        tokio::spawn(log(server.name.clone(), stderr));
     }
     tasks.spawn(watch(
-        name.to_owned(),
+        (server.name.clone(), server.trouble.clone()),
         child,
         (end.clone(), permit),
         starts.clone(),
@@ -131,7 +132,14 @@ pub(super) async fn keep_running(name: String, command: Arc<ChildCommand>, end: 
                         output.unwrap_or_else(|| Box::new(tokio::io::empty())),
                     ));
                 }
-                watch(name.clone(), child, (end.clone(), permit), Starts::default()).await;
+                let nobody = Trouble::default();
+                watch(
+                    (name.clone(), nobody),
+                    child,
+                    (end.clone(), permit),
+                    Starts::default(),
+                )
+                .await;
             }
             Err(error) => {
                 drop(permit);
@@ -165,9 +173,12 @@ fn start(command: &ChildCommand, input: Stdio) -> Result<Child, LinkError> {
     if let Some(folder) = &command.folder {
         process.current_dir(folder);
     }
-    process.spawn().map_err(|error| LinkError::Start {
-        program: command.program.clone(),
-        kind: error.kind(),
+    process.spawn().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => LinkError::Missing(command.program.clone()),
+        kind => LinkError::Start {
+            program: command.program.clone(),
+            kind,
+        },
     })
 }
 
@@ -242,9 +253,14 @@ async fn log(name: String, output: impl AsyncRead + Unpin) {
     }
 }
 
+/// What the status of the server says of a process that ended.
+fn ended(status: ExitStatus) -> String {
+    format!("its process ended with {status}; what it wrote is in the log at --log-level=debug")
+}
+
 /// Waits for the end of a child, or ends it: its input is closed, then it is asked, then killed.
 async fn watch(
-    name: String,
+    (name, trouble): (String, Trouble),
     mut child: Child,
     (end, permit): (CancellationToken, SemaphorePermit<'static>),
     starts: Starts,
@@ -259,12 +275,20 @@ async fn watch(
         Some(status) => {
             end.cancel();
             starts.ended(started.elapsed());
+            trouble.set(ended(status));
             tracing::info!(component = "front", server = name, %status, "Server process ended");
         }
         None => {
             starts.was_ended(started.elapsed());
             for (wait, signal) in [(GRACE, Signal::TERM), (TERMINATION, Signal::KILL)] {
-                if timeout(wait, child.wait()).await.is_ok() {
+                if let Ok(left) = timeout(wait, child.wait()).await {
+                    // Its output may have ended before it did; after a signal it is us who ended it.
+                    let by_itself = left
+                        .ok()
+                        .filter(|status| signal == Signal::TERM && !status.success());
+                    if let Some(status) = by_itself {
+                        trouble.set(ended(status));
+                    }
                     break;
                 }
                 let _ = group.map(|group| kill_process_group(group, signal));

@@ -29,7 +29,9 @@ pub enum DocumentError {
     #[error("config is not valid YAML: look at the indentation, the quotes and the brackets before {}", place(*.0))]
     Yaml(Option<(u64, u64)>),
     /// The top level, or `servers`, has the wrong type.
-    #[error("config member {0} has the wrong type")]
+    #[error(
+        "config member {0} has the wrong type; servers and virtualServers are lists, mcpServers is an object"
+    )]
     Shape(&'static str),
 }
 

@@ -1,5 +1,7 @@
 //! The validated config. Values are parsed once here; later layers trust them.
 
+use super::ca_bundle::CaBundle;
+use super::trouble::Trouble;
 use crate::secret::Secret;
 use http::HeaderMap;
 use mcp_gateway_api::authorization::Policies;
@@ -64,8 +66,8 @@ pub struct ServerConfig {
     pub enabled: bool,
     /// `Authorization` of the broker's own connection.
     pub credential: Secret,
-    /// PEM added to the roots for this server.
-    pub ca_pem: String,
+    /// Added to the roots for this server.
+    pub ca: CaBundle,
     /// Lists are fetched per caller.
     pub user_specific_list: bool,
     /// Per-user token page; empty text means the built-in page.
@@ -92,6 +94,8 @@ pub struct ServerConfig {
     pub headers: HeaderMap,
     /// `url` is the gateway's own end of a bridge, which may be on this machine.
     pub bridged: bool,
+    /// Why a bridged server cannot be reached.
+    pub trouble: Trouble,
 }
 
 /// `servers[].transport`.
@@ -146,7 +150,7 @@ impl ServerConfig {
             || self.hostname != other.hostname
             || self.prefix != other.prefix
             || self.credential != other.credential
-            || self.ca_pem != other.ca_pem
+            || self.ca != other.ca
             || self.enabled != other.enabled
             || self.user_specific_list != other.user_specific_list
             || self.protocol != other.protocol

@@ -3,6 +3,7 @@
 use super::document::Dialect;
 use super::local;
 use super::model::{ChildCommand, Protocol, ServerConfig, Transport};
+use super::trouble::Trouble;
 use crate::protocol::host;
 use crate::secret::Secret;
 use http::{HeaderMap, HeaderValue};
@@ -89,7 +90,7 @@ pub(super) fn validated(
         prefix,
         enabled: entry.state == ServerState::Enabled && extra.enabled.unwrap_or(!extra.disabled),
         credential,
-        ca_pem: entry.ca_cert,
+        ca: entry.ca_cert.into(),
         user_specific_list: entry.user_specific_list,
         token_url_elicitation: entry.token_url_elicitation.map(|page| page.url),
         forward_headers: entry
@@ -107,6 +108,7 @@ pub(super) fn validated(
         command: reach.command,
         headers: reach.headers,
         bridged: false,
+        trouble: Trouble::default(),
         name: entry.name,
     })
 }

@@ -7,6 +7,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -59,6 +60,7 @@ pub async fn run(files: Vec<PathBuf>, dialect: Dialect, updates: mpsc::Sender<Up
         }
     })
     .ok();
+    let mut hangup = signal(SignalKind::hangup()).ok();
     let mut watched = Vec::new();
     let mut last = None;
     loop {
@@ -73,6 +75,7 @@ pub async fn run(files: Vec<PathBuf>, dialect: Dialect, updates: mpsc::Sender<Up
         }
         tokio::select! {
             () = settled(&mut events) => {}
+            () = told(&mut hangup) => tracing::info!(component = "config", "SIGHUP: the config is read again"),
             () = updates.closed() => return,
         }
     }
@@ -88,6 +91,14 @@ fn concerns(config: &Path, event: &notify::Event) -> bool {
         names.contains(&name) || name.is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
     };
     !event.kind.is_access() && (event.paths.is_empty() || event.paths.iter().any(named))
+}
+
+/// SIGHUP, which daemons take as "read your files again".
+async fn told(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for an event or the poll interval, then for quiet.

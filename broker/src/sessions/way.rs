@@ -3,6 +3,7 @@
 
 use super::hairpin::Hairpin;
 use crate::auth::hairpin::Purpose;
+use crate::config::ca_bundle::CaBundle;
 use crate::config::model::ServerConfig;
 use crate::protocol::header;
 use crate::transport::address::AddressPolicy;
@@ -141,11 +142,11 @@ pub struct Direct {
     trusted: ArcSwap<Trusted>,
 }
 
-/// Clients by the PEM bundle of the server, under one set of bundles for all.
+/// Clients by the bundle of the server, under one set of bundles for all.
 #[derive(Default)]
 struct Trusted {
     bundles: [String; 2],
-    clients: ArcSwap<HashMap<String, Client>>,
+    clients: ArcSwap<HashMap<CaBundle, Client>>,
 }
 
 impl Direct {
@@ -161,7 +162,7 @@ impl Direct {
         let client = server_client(&bundles, self.addresses)?;
         self.trusted.store(Arc::new(Trusted {
             bundles: bundles.map(str::to_owned),
-            clients: ArcSwap::from_pointee(HashMap::from([(String::new(), client)])),
+            clients: ArcSwap::from_pointee(HashMap::from([(CaBundle::default(), client)])),
         }));
         Ok(())
     }
@@ -175,11 +176,11 @@ impl Direct {
             return Err(ExchangeError::Connect("address not allowed"));
         }
         let trusted = self.trusted.load();
-        if let Some(client) = trusted.clients.load().get(&server.ca_pem) {
+        if let Some(client) = trusted.clients.load().get(&server.ca) {
             return Ok(client.clone());
         }
         let [file, config] = &trusted.bundles;
-        let client = server_client(&[file, config, &server.ca_pem], self.addresses)
+        let client = server_client(&[file, config, server.ca.pem()], self.addresses)
             .map_err(|_| ExchangeError::Connect("CA bundle is not valid"))?;
         trusted.clients.rcu(|known| {
             let mut next = if known.len() < MAX_CLIENTS {
@@ -187,7 +188,7 @@ impl Direct {
             } else {
                 HashMap::new()
             };
-            next.insert(server.ca_pem.clone(), client.clone());
+            next.insert(server.ca.clone(), client.clone());
             next
         });
         Ok(client)

@@ -121,8 +121,11 @@ pub fn connect_error(error: &reqwest::Error) -> ExchangeError {
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         let text = inner.to_string();
-        if inner.downcast_ref::<rustls::Error>().is_some() || text.contains("certificate") {
-            return ExchangeError::Connect("TLS handshake failed");
+        if let Some(cause) = tls_failure(inner) {
+            return ExchangeError::Connect(cause);
+        }
+        if text.contains("certificate") {
+            return ExchangeError::Connect("certificate is not valid");
         }
         if text.contains("address not allowed") {
             return ExchangeError::Connect("address not allowed");
@@ -138,6 +141,32 @@ pub fn connect_error(error: &reqwest::Error) -> ExchangeError {
         cause = inner.source();
     }
     ExchangeError::Connect("no connection")
+}
+
+/// What is wrong with a server's TLS, and who can mend it.
+fn tls_failure(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    use rustls::{CertificateError, Error};
+    let mut error = error;
+    let error = loop {
+        if let Some(found) = error.downcast_ref::<Error>() {
+            break found;
+        }
+        // An error of I/O may wrap another one, which is not its source.
+        error = error.downcast_ref::<std::io::Error>()?.get_ref()?;
+    };
+    let Error::InvalidCertificate(reason) = error else {
+        return Some("TLS handshake failed; does the port speak TLS?");
+    };
+    Some(match reason {
+        CertificateError::UnknownIssuer => {
+            "certificate of an unknown authority; give the authority as the server's caCert (registration: caCertSecretRef)"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "certificate is for another name than the URL's"
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "certificate has expired",
+        _ => "certificate is not valid",
+    })
 }
 
 /// Reads the answer to the request with this raw `id`.

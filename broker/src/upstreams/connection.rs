@@ -116,7 +116,7 @@ impl Task {
     ) -> Self {
         let config = &publisher.config;
         let peer = if settings.addresses.allows_literal(config) {
-            server_client(&[&config.ca_pem, ca_bundle], settings.addresses)
+            server_client(&[config.ca.pem(), ca_bundle], settings.addresses)
                 .map(|client| Arc::new(Peer::new(client, Arc::clone(config))))
                 .map_err(|_| "CA bundle is not valid")
         } else {
@@ -238,7 +238,11 @@ impl Task {
 
     async fn connect(&mut self, peer: &Arc<Peer>) -> Result<Hello, String> {
         let id = &self.publisher.config.id;
-        let failed = |error| format!("failed to connect to upstream mcp {id}: {error}");
+        let trouble = &self.publisher.config.trouble;
+        let failed = |error: ExchangeError| {
+            let cause = trouble.text().unwrap_or_else(|| error.to_string());
+            format!("failed to connect to upstream mcp {id}: {cause}")
+        };
         let hello = in_time(self.hello(peer)).await.map_err(failed)?;
         if !version::is_known(&hello.version) {
             let shown: String = hello
