@@ -115,9 +115,14 @@ fn bootstrap(plan: &Plan<'_>) -> Value {
 
 impl Envoy {
     pub async fn start(plan: &Plan<'_>) -> Self {
+        Self::start_with(&bootstrap(plan), plan.listen).await
+    }
+
+    /// With a bootstrap of one's own, whose listener is on loopback at `port`.
+    pub async fn start_with(bootstrap: &Value, port: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("envoy.json");
-        std::fs::write(&file, bootstrap(plan).to_string()).unwrap();
+        std::fs::write(&file, bootstrap.to_string()).unwrap();
         let log = std::fs::File::create(folder.path().join("envoy.log")).unwrap();
         let child = Command::new(cached("MCPGW_ENVOY", "envoy", "envoy"))
             .args([
@@ -138,10 +143,7 @@ impl Envoy {
             _folder: folder,
         };
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
-        while tokio::net::TcpStream::connect(("127.0.0.1", plan.listen))
-            .await
-            .is_err()
-        {
+        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             let log = || std::fs::read_to_string(envoy._folder.path().join("envoy.log")).unwrap_or_default();
             assert!(
                 envoy.child.try_wait().unwrap().is_none(),

@@ -18,6 +18,7 @@ mod client;
 mod config;
 mod direct;
 mod envoy;
+mod envoy_file;
 mod faults;
 mod fixture;
 mod flow;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
+use tokio::io::AsyncBufReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::sync::broadcast;
 
@@ -35,9 +36,13 @@ fn command(file: &Path, port: u16) -> Command {
 
 impl Gateway {
     async fn start(file: &Path) -> Self {
+        Self::start_with_output(file, Stdio::null()).await
+    }
+
+    async fn start_with_output(file: &Path, output: Stdio) -> Self {
         mcp_gateway_broker::transport::client::install_crypto();
         let port = free_port();
-        let child = command(file, port).stdout(Stdio::null()).spawn().unwrap();
+        let child = command(file, port).stdout(output).spawn().unwrap();
         let gateway = Self { child, port };
         eventually("readiness", || async {
             let status = gateway.get("/readyz").await?;
@@ -237,6 +242,100 @@ async fn what_hinders_the_start_is_named_with_what_to_do() {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
+}
+
+/// A TLS server on loopback whose certificate nobody knows.
+fn stranger() -> u16 {
+    mcp_gateway_broker::transport::client::install_crypto();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let (config, listener) = (
+        Arc::new(config),
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap(),
+    );
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map(Result::unwrap) {
+            let mut connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            // The client hangs up.
+            drop(connection.complete_io(&mut stream));
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_mistake_of_a_file_is_named_in_the_status_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    let (closed, stranger) = (free_port(), stranger());
+    let text = format!(
+        "servers:\n\
+        - {{name: missing, command: no-such-program}}\n\
+        - {{name: dies, command: sh, args: [-c, 'exit 3']}}\n\
+        - {{name: closed, url: 'http://127.0.0.1:{closed}/mcp'}}\n\
+        - {{name: stranger, url: 'https://localhost:{stranger}/mcp'}}\n\
+        - {{name: first, prefix: p_, command: '${{GATEWAY_PROGRAM}}', args: [example-server]}}\n\
+        - {{name: second, prefix: p_, command: '${{GATEWAY_PROGRAM}}', args: [example-server]}}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let gateway = Gateway::start(&file).await;
+    for (server, expected) in [
+        ("missing", "start no-such-program: no such program in PATH"),
+        ("dies", "its process ended with exit status: 3"),
+        ("closed", "connection refused"),
+        (
+            "stranger",
+            "unknown authority; give the authority as the server's caCert",
+        ),
+        ("second", "names taken by first"),
+    ] {
+        eventually(server, || async {
+            let status = gateway.status().await;
+            let servers = status["servers"].as_array().unwrap();
+            let found = servers.iter().find(|entry| entry["name"] == server).unwrap();
+            found["message"]
+                .as_str()
+                .unwrap()
+                .contains(expected)
+                .then_some(())
+        })
+        .await;
+    }
+    gateway.interrupt().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sighup_reads_the_file_again_and_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    std::fs::write(
+        &file,
+        "servers:\n- {name: a, command: '${GATEWAY_PROGRAM}', args: [example-server]}\n",
+    )
+    .unwrap();
+    let mut gateway = Gateway::start_with_output(&file, Stdio::piped()).await;
+    let client = gateway.client(&["add", "greet"]).await;
+    signal("HUP", gateway.child.id().unwrap());
+    let output = gateway.child.stdout.take().unwrap();
+    let mut lines = tokio::io::BufReader::new(output).lines();
+    let told = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("SIGHUP") {
+                return;
+            }
+        }
+        panic!("it ended");
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), told)
+        .await
+        .unwrap();
+    assert_eq!(said(&client, "greet", json!({})).await, "Hello, world!");
+    gateway.interrupt().await;
 }
 
 /// A server of 2024-11-05: one client, which hears every answer on its stream.

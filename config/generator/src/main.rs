@@ -13,6 +13,7 @@ mod olm;
 mod rbac;
 mod reference;
 mod release;
+mod static_envoy;
 mod tree;
 mod webhook;
 
@@ -65,6 +66,7 @@ fn everything(root: &Path) -> anyhow::Result<tree::Files> {
     files.extend(manager::files()?);
     files.extend(webhook::files()?);
     files.extend(kustomize::files()?);
+    files.extend(static_envoy::files()?);
     files.extend(chart::files()?);
     files.extend(olm::files()?);
     let inputs = inputs::Inputs::read(root)?;
