@@ -63,15 +63,18 @@ e2e: build ## End-to-end tests on a real control plane and Envoy (TEST=name runs
 	$(KIT) doctor
 	$(KIT) build
 	$(MAKE) --no-print-directory e2e-cluster
+	$(MAKE) --no-print-directory e2e-direct
 	$(MAKE) --no-print-directory e2e-faults
 	$(MAKE) --no-print-directory e2e-install
 
 # The whole workspace, although one suite runs: with other features of the same crates much would be compiled again.
 IN_KIT = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run -- $(1)" \
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run -- $(1)" TEST="$(TEST)" $(CARGO) test --workspace --locked
-.PHONY: e2e-cluster e2e-faults e2e-install
+.PHONY: e2e-cluster e2e-direct e2e-faults e2e-install
 e2e-cluster: # one installation, many tests, then which permissions they needed
 	$(call IN_KIT,$(CURDIR)/test/e2e/suite.sh) --test e2e -- --nocapture $(TEST)
+e2e-direct: # a cluster that has no EnvoyFilter
+	MCPGW_KIT_ISTIO_CRDS=0 $(call IN_KIT) --test e2e -- --nocapture --ignored without_istios_kinds
 e2e-faults: # the operator behind a faulty API server
 	$(call IN_KIT) --test faults -- --nocapture --test-threads=1 $(TEST)
 e2e-install: # what Helm and OLM make of the packages
@@ -160,9 +163,22 @@ run: build ## Run the gateway without a cluster (CONFIG=config/samples/standalon
 run-controller: build ## Run the operator against the cluster of KUBECONFIG
 	./bin/mcp-gateway-operator --leader-elect=false --webhook-certs=external
 
+# Ports: KIND_HOST_PORT_HTTP (or GATEWAY_LOCAL_PORT_HTTP_MCP, which wins) for HTTP, KIND_HOST_PORT_HTTPS for HTTPS listeners.
 .PHONY: local-env-setup
-local-env-setup: # the name that this target had
+local-env-setup: ## A whole environment on this machine that stays up: `make demo KEEP=1`
 	$(MAKE) --no-print-directory demo KEEP=1
+
+.PHONY: dev-gateway-forward
+dev-gateway-forward: $(KIT) ## A port (GATEWAY_LOCAL_PORT_HTTP_MCP, 8888) of this machine for the Gateway of that environment, or of KUBECONFIG
+	test/demo/forward.sh $(KIT)
+
+.PHONY: inspect-gateway
+inspect-gateway: $(KIT) ## MCP Inspector with the gateway's URL, forwarded (MCP_URL= for another one)
+	test/demo/inspect.sh $(KIT)
+
+.PHONY: oauth-example-setup
+oauth-example-setup: build ## Put that environment behind config/example-access-control: a policy, keys and OAuth metadata
+	test/demo/oauth.sh $(KIT)
 
 ## -- shipping ------------------------------------------------------------------------------------------------------
 

@@ -87,7 +87,7 @@ step "Done: every step answered as it should"
 if [[ -n ${KEEP:-} ]]; then
   cat <<END
 It stays up. From another terminal:
-  endpoint    curl -X POST http://localhost:${GATEWAY_LOCAL_PORT_HTTP_MCP:-8888}/mcp -H 'Content-Type: application/json' -d '{"jsonrpc":"2.0","id":1,"method":"initialize"}'
+  endpoint    curl -X POST http://localhost:${GATEWAY_LOCAL_PORT_HTTP_MCP:-${KIND_HOST_PORT_HTTP:-8888}}/mcp -H 'Content-Type: application/json' -d '{"jsonrpc":"2.0","id":1,"method":"initialize"}'
   kubectl     export KUBECONFIG=$MCPGW_KIT_DIR/kubeconfig.host
   logs        $MCPGW_KIT_DIR/logs
 Stop it with Ctrl-C here, or: ${MCPGW_BIN_DIR:-target/debug}/kit down

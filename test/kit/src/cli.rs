@@ -44,6 +44,9 @@ enum Sub {
     Down(Place),
     /// Run COMMAND in a kept sandbox.
     Exec(Exec),
+    /// More ports of this machine for the Gateways of a kept sandbox, until SIGINT; the first is
+    /// `GATEWAY_LOCAL_PORT_HTTP_MCP`.
+    Forward(Place),
     /// Inside a sandbox: a Gateway, a server, a route, and an answer through Envoy.
     Selftest,
     #[command(hide = true)]
@@ -148,6 +151,11 @@ async fn asynchronous(command: Sub) -> anyhow::Result<ExitCode> {
             return Ok(sandbox::exec(&kept_dir(&exec.place)?, &exec.command)
                 .await?
                 .into());
+        }
+        Sub::Forward(place) => {
+            let dir = kept_dir(&place)?;
+            sandbox::find(&dir)?;
+            crate::forward::open_listeners(&StateDir::new(dir)).await?;
         }
         Sub::Selftest => selftest::run().await?,
         Sub::Inside(inside) => {

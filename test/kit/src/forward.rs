@@ -15,8 +15,10 @@ use crate::control_plane::{API_PORT, NODE_ADDRESS, write_kubeconfig};
 use crate::progress::say;
 use crate::state_dir::StateDir;
 
-/// Overrides the host's port for the first Gateway's first listener.
-const PORT_VARIABLE: &str = "GATEWAY_LOCAL_PORT_HTTP_MCP";
+/// Override the host's port for the first HTTP listener of the first Gateway; the first that is set counts.
+const PORT_VARIABLES: [&str; 2] = ["GATEWAY_LOCAL_PORT_HTTP_MCP", "KIND_HOST_PORT_HTTP"];
+/// The same for HTTPS listeners; unset, they come after the HTTP ones.
+const TLS_PORT_VARIABLE: &str = "KIND_HOST_PORT_HTTPS";
 const DEFAULT_PORT: u16 = 8888;
 /// How many ports after the wanted one are tried.
 const PORT_TRIES: u16 = 50;
@@ -30,6 +32,8 @@ pub(crate) struct Listener {
     /// Host name inside the sandbox.
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// It speaks HTTPS.
+    pub(crate) tls: bool,
 }
 
 /// Inside: connects each caller to the `host:port` that its first line names.
@@ -69,19 +73,27 @@ pub(crate) async fn open_doors(state: StateDir) -> std::io::Result<()> {
         format!("{NODE_ADDRESS}:{API_PORT}"),
     ));
     welcome(&state);
+    open_listeners(&state).await
+}
+
+/// Outside: one port for each Gateway listener as they come. Returns only when a port that was opened has no address.
+pub(crate) async fn open_listeners(state: &StateDir) -> std::io::Result<()> {
     let mut open: BTreeMap<Listener, u16> = BTreeMap::new();
     loop {
-        for listener in listeners(&state) {
+        for listener in listeners(state) {
             if open.contains_key(&listener) {
                 continue;
             }
-            let Some(socket) = bind(wanted_port(open.len())).await else {
+            let Some(socket) = bind(wanted_port(listener.tls, open.len())).await else {
                 continue;
             };
             let port = socket.local_addr()?.port();
             say(format!(
-                "kit: Gateway {}/{} port {} is at http://127.0.0.1:{port}",
-                listener.namespace, listener.gateway, listener.port
+                "kit: Gateway {}/{} port {} is at {}://127.0.0.1:{port}",
+                listener.namespace,
+                listener.gateway,
+                listener.port,
+                if listener.tls { "https" } else { "http" }
             ));
             let target = format!("{}:{}", listener.host, listener.port);
             tokio::spawn(door(socket, state.forward_socket(), target));
@@ -108,11 +120,12 @@ fn listeners(state: &StateDir) -> Vec<Listener> {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-fn wanted_port(open: usize) -> u16 {
-    let first = std::env::var(PORT_VARIABLE)
-        .ok()
-        .and_then(|port| port.parse().ok())
-        .unwrap_or(DEFAULT_PORT);
+fn wanted_port(tls: bool, open: usize) -> u16 {
+    let named = |variable: &str| std::env::var(variable).ok()?.parse().ok();
+    if let Some(port) = named(TLS_PORT_VARIABLE).filter(|_| tls) {
+        return port;
+    }
+    let first: u16 = PORT_VARIABLES.into_iter().find_map(named).unwrap_or(DEFAULT_PORT);
     first.saturating_add(u16::try_from(open).unwrap_or(PORT_TRIES))
 }
 

@@ -68,17 +68,20 @@ fn listeners(gateway: &Gateway) -> Vec<Listener> {
     }
     let (name, namespace) = (gateway.name_any(), gateway.namespace().unwrap_or_default());
     let host = format!("{}.{namespace}.svc.cluster.local", child_name(&name, class));
-    let ports = ports(gateway)
-        .into_iter()
-        .filter_map(|port| u16::try_from(port).ok());
-    ports
-        .map(|port| Listener {
+    let speaks_tls = |port: i32| {
+        let mut listeners = gateway.spec.listeners.iter();
+        listeners.any(|listener| listener.port == port && listener.protocol == "HTTPS")
+    };
+    let listener = |number: i32| {
+        Some(Listener {
             namespace: namespace.clone(),
             gateway: name.clone(),
             host: host.clone(),
-            port,
+            port: u16::try_from(number).ok()?,
+            tls: speaks_tls(number),
         })
-        .collect()
+    };
+    ports(gateway).into_iter().filter_map(listener).collect()
 }
 
 /// Applies the Gateway's children, once more after an error. Deletion is the garbage collector's business.
