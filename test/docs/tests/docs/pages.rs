@@ -39,6 +39,28 @@ fn the_reference_of_the_flags_is_that_of_the_code() {
 }
 
 #[test]
+fn the_reference_of_errors_is_that_of_the_code_and_knows_what_mends_each() {
+    assert_eq!(
+        mcp_gateway_docs::errors::unmatched(&root()).unwrap(),
+        [""; 0],
+        "refusals without a remedy, or remedies without a refusal"
+    );
+    let page = mcp_gateway_docs::errors::page(&root()).unwrap();
+    for known in ["`session not found`", "`Method not found: <method>`", "-32020"] {
+        assert!(page.contains(&known.replace('<', "&lt;")), "{known} in {page}");
+    }
+    fresh("docs/reference/errors.md", &page);
+}
+
+#[test]
+fn the_reference_of_limits_is_that_of_the_code() {
+    fresh(
+        "docs/reference/limits.md",
+        &mcp_gateway_docs::limits::page(&root()).unwrap(),
+    );
+}
+
+#[test]
 fn the_book_lists_every_page_once() {
     let summary = read(&root().join("docs/SUMMARY.md"));
     let link = Regex::new(r"\]\((?<link>[^)]+)\)").unwrap();
