@@ -287,6 +287,7 @@ mod tests {
         let (kind, key) = (Kind::Service.name(), ObjectKey::new("team", names::BROKER));
         let retry = |blocked: Option<ApplyError>| {
             Applied {
+                wait: None,
                 blocked,
                 rollout: Rollout::default(),
                 deployment: None,
