@@ -190,6 +190,7 @@ pub fn rules(policy: &MCPAuthPolicy) -> Vec<PolicyRule> {
             }
             .to_owned(),
             resource: rule.resource.name.clone(),
+            condition: rule.condition.clone().unwrap_or_default(),
         });
     rules.collect()
 }

@@ -268,6 +268,12 @@ pub struct PolicyRule {
     pub matches: Vec<RuleMatch>,
     /// What the rule is about.
     pub resource: RuleResource,
+    /// CEL over `claims`, `annotations` (of the tool or resource) and `arguments` (of the call) that must hold, too. An
+    /// error never allows and always denies. In lists a condition that names `arguments` counts as true in an Allow rule
+    /// and as false in a Deny rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub condition: Option<String>,
 }
 
 /// One condition on the caller.

@@ -7,11 +7,12 @@ use serde_json::{Map, Value};
 
 use crate::config::{AuthPolicyEntry, PolicyAction, PolicyTarget};
 
+pub mod condition;
 mod pattern;
 mod rules;
 
 use pattern::ResourcePattern;
-use rules::RuleSet;
+use rules::{Question, RuleSet};
 
 /// The claims of a verified token.
 pub type Claims = Map<String, Value>;
@@ -39,6 +40,8 @@ pub struct Item<'a> {
     pub server: &'a str,
     /// The server's own name or URI, without prefix.
     pub name: &'a str,
+    /// What the server says about a tool's behaviour, for conditions.
+    pub annotations: Option<&'a Map<String, Value>>,
 }
 
 /// Who asks, and by which virtual server.
@@ -48,6 +51,18 @@ pub struct Request<'a> {
     pub claims: Option<&'a Claims>,
     /// `<namespace>/<name>` of the virtual server in use.
     pub virtual_server: Option<&'a str>,
+    /// What is asked.
+    pub purpose: Purpose<'a>,
+}
+
+/// What a caller wants with an item.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Purpose<'a> {
+    /// To see it. Of rules whose condition names `arguments`, those that allow count and those that deny do not.
+    #[default]
+    List,
+    /// To use it with these arguments, as they came: JSON.
+    Call(&'a str),
 }
 
 /// The answer, with what decided it.
@@ -62,15 +77,17 @@ pub enum Outcome {
         /// Name of the rule, or `defaultAction`.
         rule: Arc<str>,
     },
-    /// It does not pass.
+    /// It does not pass, and the caller does not see it.
     Denied(Denial),
+    /// The caller sees it, and may not use it with these arguments.
+    Refused(Denial),
 }
 
 impl Outcome {
     /// True when the item may be listed and used.
     #[must_use]
     pub fn permits(&self) -> bool {
-        !matches!(self, Self::Denied(_))
+        !matches!(self, Self::Denied(_) | Self::Refused(_))
     }
 }
 
@@ -80,7 +97,7 @@ impl fmt::Display for Outcome {
         match self {
             Self::Open => Ok(()),
             Self::Allowed { policy, rule } => write!(f, "{policy} {rule}"),
-            Self::Denied(denial) => denial.fmt(f),
+            Self::Denied(denial) | Self::Refused(denial) => denial.fmt(f),
         }
     }
 }
@@ -174,9 +191,24 @@ impl Policies {
 
     /// Decides about one item (operator.md 10.4): an unaccepted policy denies what it concerns, then any matching Deny,
     /// then any matching Allow, else Allow only when every concerned policy says so. The work grows with the rules that
-    /// could name the item, not with all rules.
+    /// could name the item, not with all rules. Arguments are read only when a condition for the item names them.
     #[must_use]
     pub fn decide(&self, request: &Request<'_>, item: &Item<'_>) -> Outcome {
+        let listed = self.answer(request, Question::Listed, item);
+        let Purpose::Call(arguments) = request.purpose else {
+            return listed;
+        };
+        if !listed.permits() || !self.rules.name_arguments(item) {
+            return listed;
+        }
+        let arguments = condition::arguments(arguments);
+        match self.answer(request, Question::Called(arguments.as_ref()), item) {
+            Outcome::Denied(denial) => Outcome::Refused(denial),
+            other => other,
+        }
+    }
+
+    fn answer(&self, request: &Request<'_>, question: Question<'_>, item: &Item<'_>) -> Outcome {
         let concerned = || {
             self.policies
                 .iter()
@@ -194,7 +226,7 @@ impl Policies {
                 policy: Arc::clone(&invalid.name),
             });
         }
-        let decisive = self.rules.decisive(request.claims, item, |policy| {
+        let decisive = self.rules.decisive((request.claims, question), item, |policy| {
             self.policies
                 .get(policy)
                 .is_some_and(|policy| policy.concerns(request, item))

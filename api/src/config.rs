@@ -225,6 +225,9 @@ pub struct PolicyRule {
     pub kind: String,
     /// `<namespace>/<server>:<item>` with `*` (operator.md 10.2).
     pub resource: String,
+    /// CEL; empty: none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub condition: String,
 }
 
 /// `authPolicies[].rules[].matches[]`.

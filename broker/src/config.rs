@@ -7,6 +7,7 @@ pub mod document;
 mod ide;
 mod local;
 pub mod model;
+mod policies;
 mod resources;
 mod server;
 pub mod sources;

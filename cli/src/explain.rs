@@ -8,7 +8,8 @@ use mcp_gateway_api::{
     attachment::{self, Entrance},
     auth_policy::{Effect, MCPAuthPolicy, PolicyTargetKind, ResourceKind},
     authorization::{
-        Claims, Item, ItemKind, Outcome, Policies, Request, claim_matches, resource_name_covers,
+        Claims, Item, ItemKind, Outcome, Policies, Purpose, Request, claim_matches, condition,
+        resource_name_covers,
     },
     config::AuthPolicyEntry,
     extension::{Authorization, MCPGatewayExtension},
@@ -56,6 +57,12 @@ pub struct Explain {
     /// Resource, `<namespace>/<registration>:<URI>`.
     #[arg(long)]
     pub resource: Option<String>,
+    /// File with the arguments of the call as a JSON object, for conditions. Without it: may the caller see the item?
+    #[arg(long, value_name = "FILE")]
+    pub arguments: Option<String>,
+    /// File with the annotations of the tool or resource as a JSON object, for conditions. Without it there are none.
+    #[arg(long, value_name = "FILE")]
+    pub annotations: Option<String>,
     /// Gateway, `<namespace>/<name>`; needed when there are several with an extension.
     #[arg(long)]
     pub gateway: Option<String>,
@@ -82,9 +89,9 @@ pub enum ExplainError {
     /// A file.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The claims.
-    #[error("--as {0}: must hold one JSON object with the claims of a token")]
-    Claims(String),
+    /// A file of an option.
+    #[error("{0} {1}: must hold one JSON object")]
+    Object(&'static str, String),
     /// The item.
     #[error("{0:?} is no name of an item; use <namespace>/<registration>:<name>, without the prefix")]
     Item(String),
@@ -100,6 +107,17 @@ pub enum ExplainError {
     /// The output.
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),
+}
+
+/// What the files of the options hold.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// Claims of the caller's token.
+    pub claims: Option<Claims>,
+    /// Arguments of the call.
+    pub arguments: Option<Claims>,
+    /// Annotations of the item.
+    pub annotations: Option<Claims>,
 }
 
 /// The answer.
@@ -133,7 +151,12 @@ impl Explain {
         } else {
             self.world_of_files()?
         };
-        let explanation = self.explain(&world, self.claims()?.as_ref())?;
+        let given = Given {
+            claims: object("--as", self.claims.as_ref())?,
+            arguments: object("--arguments", self.arguments.as_ref())?,
+            annotations: object("--annotations", self.annotations.as_ref())?,
+        };
+        let explanation = self.explain(&world, &given)?;
         match self.output {
             Format::Text => self.text(out, &explanation)?,
             Format::Json => writeln!(out, "{:#}", as_json(&explanation))?,
@@ -153,19 +176,7 @@ impl Explain {
         Ok(world_of_files(&objects))
     }
 
-    fn claims(&self) -> Result<Option<Claims>, ExplainError> {
-        let Some(file) = &self.claims else { return Ok(None) };
-        let object = read(file)?
-            .into_iter()
-            .next()
-            .and_then(|document| document.object.ok());
-        match object {
-            Some(Value::Object(claims)) => Ok(Some(claims)),
-            _ => Err(ExplainError::Claims(file.clone())),
-        }
-    }
-
-    fn item(&self) -> Result<Item<'_>, ExplainError> {
+    fn item<'a>(&'a self, annotations: Option<&'a Claims>) -> Result<Item<'a>, ExplainError> {
         let (kind, name) = match (&self.tool, &self.prompt, &self.resource) {
             (Some(name), ..) => (ItemKind::Tool, name),
             (_, Some(name), _) => (ItemKind::Prompt, name),
@@ -187,6 +198,7 @@ impl Explain {
                 kind,
                 server,
                 name: item,
+                annotations,
             }),
             _ => Err(bad()),
         }
@@ -196,8 +208,9 @@ impl Explain {
     ///
     /// # Errors
     /// [`ExplainError`] when it is not clear what is meant.
-    pub fn explain(&self, world: &World, claims: Option<&Claims>) -> Result<Explanation, ExplainError> {
-        let item = self.item()?;
+    pub fn explain(&self, world: &World, given: &Given) -> Result<Explanation, ExplainError> {
+        let claims = given.claims.as_ref();
+        let item = self.item(given.annotations.as_ref())?;
         let extension = self.chosen(world)?;
         let key = ObjectKey::of(&extension.metadata);
         let gateway = gateway_of(extension);
@@ -225,14 +238,20 @@ impl Explain {
             .map(|policy| entry(world, policy, &entrance))
             .collect();
         let required = extension.spec.authorization == Authorization::Required;
+        let arguments = given
+            .arguments
+            .clone()
+            .map(|members| Value::Object(members).to_string());
         let request = Request {
             claims: caller,
             virtual_server: self.virtual_server.as_deref(),
+            purpose: arguments.as_deref().map_or(Purpose::List, Purpose::Call),
         };
         let outcome = Policies::new(&entries, required).decide(&request, &item);
         if claims.is_none() && verified {
             notes.push("a request without a token is answered with 401 before any rule is asked".to_owned());
         }
+        notes.extend(condition_notes(&policies, (&outcome, &item), given));
         Ok(Explanation {
             changes: advice::changes(world, &policies, (&outcome, &item, caller)),
             outcome,
@@ -316,6 +335,43 @@ impl Explain {
         }
         Ok(())
     }
+}
+
+/// The one JSON object of the file that an option names.
+fn object(option: &'static str, file: Option<&String>) -> Result<Option<Claims>, ExplainError> {
+    let Some(file) = file else { return Ok(None) };
+    let object = read(file)?
+        .into_iter()
+        .next()
+        .and_then(|document| document.object.ok());
+    match object {
+        Some(Value::Object(members)) => Ok(Some(members)),
+        _ => Err(ExplainError::Object(option, file.clone())),
+    }
+}
+
+/// What a condition of a rule for the item would have to know, and what its error means for the caller.
+fn condition_notes(
+    policies: &[&MCPAuthPolicy],
+    (outcome, item): (&Outcome, &Item<'_>),
+    given: &Given,
+) -> Vec<String> {
+    let rules = policies.iter().flat_map(|policy| &policy.spec.rules);
+    let named: Vec<_> = rules
+        .filter(|rule| resource_name_covers(&rule.resource.name, item.server, item.name))
+        .filter_map(|rule| condition::check(rule.condition.as_deref()?).ok())
+        .collect();
+    let mut notes = Vec::new();
+    if named.iter().any(|named| named.arguments) && given.arguments.is_none() {
+        notes.push("says whether it is listed; a call depends on its arguments, too: --arguments".to_owned());
+    }
+    if named.iter().any(|named| named.annotations) && given.annotations.is_none() {
+        notes.push("a condition looks at annotations, taken as empty: --annotations".to_owned());
+    }
+    if matches!(outcome, Outcome::Refused(_)) {
+        notes.push("it is listed; this call is answered with -32602 Denied by policy".to_owned());
+    }
+    notes
 }
 
 /// Policies that concern the item at this entrance, oldest first.

@@ -9,8 +9,9 @@ use super::{
 use crate::{
     auth_policy::{
         DefaultAction, JwtProvider, MCPAuthPolicy, PolicyTargetGroup, PolicyTargetKind, PolicyTargetRef,
+        ResourceKind,
     },
-    authorization::is_resource_name,
+    authorization::{condition, is_resource_name},
     object_key::{ObjectKey, is_live},
     world::{World, gateway_of},
 };
@@ -41,7 +42,26 @@ pub(super) fn judge(world: &World, new: &MCPAuthPolicy, facts: &Facts) -> Verdic
             "no JWT provider on its targets: matches never hold",
         ));
     }
+    warnings.extend(condition_warnings(new));
     Verdict { violations, warnings }
+}
+
+/// Conditions that name what is always empty.
+fn condition_warnings(new: &MCPAuthPolicy) -> impl Iterator<Item = Warning> {
+    indexed(&new.spec.rules).filter_map(|(index, rule)| {
+        let named = condition::check(rule.condition.as_deref()?).ok()?;
+        let without = match rule.resource.kind {
+            ResourceKind::Resource if named.arguments => "a resource is read without arguments",
+            ResourceKind::Prompt if named.annotations => "a prompt has no annotations",
+            _ => return None,
+        };
+        let what = format!("{without}: the variable is always empty");
+        Some(Warning::new(
+            "condition",
+            &format!("spec.rules[{index}].condition"),
+            what,
+        ))
+    })
 }
 
 fn invalid(rule: &'static str, field: String, message: impl Into<String>) -> Violation {
@@ -124,6 +144,10 @@ fn rule_violations(new: &MCPAuthPolicy) -> Vec<Violation> {
             let field = format!("spec.rules[{index}].resource.name");
             let message = "matches nothing; use * or <namespace>/<server>:<item>";
             violations.push(invalid("resource-name", field, message));
+        }
+        if let Some(Err(error)) = rule.condition.as_deref().map(condition::check) {
+            let field = format!("spec.rules[{index}].condition");
+            violations.push(invalid("condition", field, error.to_string()));
         }
     }
     violations

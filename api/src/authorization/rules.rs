@@ -3,7 +3,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Claims, Item, ItemKind, ResourcePattern, claim_matches};
+use serde_json::{Map, Value};
+
+use super::{
+    Claims, Item, ItemKind, ResourcePattern, claim_matches,
+    condition::{Condition, Inputs},
+};
 use crate::config::{PolicyAction, PolicyRule};
 
 /// All rules, in the order of the policies and of their rules.
@@ -13,6 +18,17 @@ pub(super) struct RuleSet {
     by_server: HashMap<String, OfServer>,
     /// Rules whose server is not one name.
     anywhere: Vec<usize>,
+    /// Some condition names the arguments of a call.
+    names_arguments: bool,
+}
+
+/// What is asked about an item.
+#[derive(Clone, Copy)]
+pub(super) enum Question<'a> {
+    /// May it be seen? What depends on arguments counts for the caller.
+    Listed,
+    /// May it be called with these arguments? `None` when they cannot be read.
+    Called(Option<&'a Value>),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -33,6 +49,7 @@ pub(super) struct Rule {
     matches: Vec<(String, Vec<String>)>,
     kind: Option<ItemKind>,
     resource: ResourcePattern,
+    condition: Option<Arc<Condition>>,
 }
 
 impl RuleSet {
@@ -50,6 +67,7 @@ impl RuleSet {
 
     fn insert(&mut self, rule: Rule) {
         let position = self.rules.len();
+        self.names_arguments |= rule.names_arguments();
         let place = match (rule.resource.server(), rule.resource.item()) {
             (Some(server), item) => {
                 let of_server = self.by_server.entry(server).or_default();
@@ -64,27 +82,38 @@ impl RuleSet {
         self.rules.push(rule);
     }
 
+    /// The rules that could name the item, with their positions.
+    fn candidates(&self, item: &Item<'_>) -> impl Iterator<Item = (usize, &Rule)> {
+        let of_server = self.by_server.get(item.server);
+        let by_item = of_server.and_then(|rules| rules.by_item.get(item.name));
+        let patterns = of_server.map(|rules| &rules.patterns);
+        let lists = by_item.into_iter().chain(patterns).chain([&self.anywhere]);
+        let found = lists
+            .flatten()
+            .filter_map(|position| Some((*position, self.rules.get(*position)?)));
+        found.filter(|(_, rule)| rule.names(item))
+    }
+
+    /// True when some rule for this item has a condition that names the arguments of a call.
+    pub(super) fn name_arguments(&self, item: &Item<'_>) -> bool {
+        self.names_arguments && self.candidates(item).any(|(_, rule)| rule.names_arguments())
+    }
+
     /// The rule that decides: the first matching Deny of a policy that concerns the request, else the first matching
     /// Allow of one.
     pub(super) fn decisive(
         &self,
-        claims: Option<&Claims>,
+        (claims, question): (Option<&Claims>, Question<'_>),
         item: &Item<'_>,
         concerns: impl Fn(usize) -> bool,
     ) -> Option<&Rule> {
-        let of_server = self.by_server.get(item.server);
-        let by_item = of_server.and_then(|rules| rules.by_item.get(item.name));
-        let patterns = of_server.map(|rules| &rules.patterns);
-        let candidates = || {
-            let lists = by_item.into_iter().chain(patterns).chain([&self.anywhere]);
-            lists
-                .flatten()
-                .filter_map(|position| Some((*position, self.rules.get(*position)?)))
-        };
         let first = |effect: PolicyAction| {
-            candidates()
+            self.candidates(item)
                 .filter(|(_, rule)| {
-                    rule.effect == effect && rule.matches(claims, item) && concerns(rule.policy)
+                    rule.effect == effect
+                        && rule.holds_for(claims)
+                        && concerns(rule.policy)
+                        && rule.condition_counts((claims, question), item)
                 })
                 .min_by_key(|(position, _)| *position)
         };
@@ -94,7 +123,7 @@ impl RuleSet {
 }
 
 impl Rule {
-    /// `None` for a rule whose kind or resource cannot be understood.
+    /// `None` for a rule whose kind, resource or condition cannot be understood.
     fn new(policy: usize, index: usize, rule: &PolicyRule) -> Option<Self> {
         let kind = match rule.kind.to_ascii_lowercase().as_str() {
             "tool" => Some(ItemKind::Tool),
@@ -102,6 +131,10 @@ impl Rule {
             "resource" => Some(ItemKind::Resource),
             "*" => None,
             _ => return None,
+        };
+        let condition = match rule.condition.as_str() {
+            "" => None,
+            text => Some(Arc::new(Condition::compile(text).ok()?)),
         };
         Some(Self {
             policy,
@@ -118,13 +151,38 @@ impl Rule {
                 .collect(),
             kind,
             resource: ResourcePattern::parse(&rule.resource)?,
+            condition,
         })
     }
 
-    fn matches(&self, claims: Option<&Claims>, item: &Item<'_>) -> bool {
-        self.kind.is_none_or(|kind| kind == item.kind)
-            && self.resource.matches(item.server, item.name)
-            && self.holds_for(claims)
+    fn names(&self, item: &Item<'_>) -> bool {
+        self.kind.is_none_or(|kind| kind == item.kind) && self.resource.matches(item.server, item.name)
+    }
+
+    fn names_arguments(&self) -> bool {
+        let named = |condition: &Arc<Condition>| condition.names_arguments();
+        self.condition.as_ref().is_some_and(named)
+    }
+
+    /// Whether the condition lets the rule count. An error never allows and always denies; of a list, what depends on
+    /// arguments allows and does not deny.
+    fn condition_counts(&self, (claims, question): (Option<&Claims>, Question<'_>), item: &Item<'_>) -> bool {
+        let Some(condition) = &self.condition else {
+            return true;
+        };
+        let denies = self.effect == PolicyAction::Deny;
+        let arguments = match question {
+            Question::Listed if condition.names_arguments() => return !denies,
+            Question::Listed => None,
+            Question::Called(arguments) => arguments,
+        };
+        let nothing = Map::new();
+        let holds = condition.holds(&Inputs {
+            claims: claims.unwrap_or(&nothing),
+            annotations: item.annotations.unwrap_or(&nothing),
+            arguments,
+        });
+        holds.unwrap_or(denies)
     }
 
     fn holds_for(&self, claims: Option<&Claims>) -> bool {

@@ -48,11 +48,12 @@ fn outcome(entries: &[AuthPolicyEntry], caller: Option<&Value>) -> Outcome {
         kind: ItemKind::Tool,
         server: "default/mcp-tool",
         name: "convert_to_markdown",
+        annotations: None,
     };
     Policies::new(entries, false).decide(
         &Request {
             claims: claims.as_ref(),
-            virtual_server: None,
+            ..Request::default()
         },
         &item,
     )
@@ -83,6 +84,7 @@ fn a_gateway_that_no_policy_names_stays_open_unless_authorisation_is_required() 
         kind: ItemKind::Tool,
         server: "a/b",
         name: "c",
+        annotations: None,
     };
     assert_eq!(
         Policies::default().decide(&Request::default(), &item),
@@ -142,10 +144,11 @@ fn a_policy_on_a_server_or_virtual_server_closes_only_that_one() {
         kind: ItemKind::Tool,
         server: "default/mcp-tool",
         name: "x",
+        annotations: None,
     };
     let request = Request {
-        claims: None,
         virtual_server: Some("default/vs"),
+        ..Request::default()
     };
     assert!(
         !Policies::new(&on(("MCPVirtualServer", "default/vs")), false)
@@ -190,6 +193,113 @@ fn a_deny_rule_without_matches_refuses_also_callers_without_a_token() {
     assert!(!outcome(&[open], None).permits());
 }
 
+fn called(entries: &[AuthPolicyEntry], caller: Option<&Value>, arguments: &str) -> Outcome {
+    let claims = caller.map(claims);
+    let annotations = self::claims(&json!({"readOnlyHint": true}));
+    let item = Item {
+        kind: ItemKind::Tool,
+        server: "default/mcp-tool",
+        name: "convert_to_markdown",
+        annotations: Some(&annotations),
+    };
+    let request = Request {
+        claims: claims.as_ref(),
+        purpose: Purpose::Call(arguments),
+        ..Request::default()
+    };
+    Policies::new(entries, false).decide(&request, &item)
+}
+
+fn conditional(effect: PolicyAction, condition: &str) -> PolicyRule {
+    PolicyRule {
+        condition: condition.into(),
+        ..rule(effect, None, CONVERT)
+    }
+}
+
+#[test]
+fn a_condition_on_arguments_lists_the_tool_and_refuses_the_call() {
+    let allow = conditional(PolicyAction::Allow, "arguments.uri.startsWith('https://')");
+    let entries = [policy("a/b", GATEWAY, vec![allow])];
+    let me = json!({"sub": "me"});
+    assert!(outcome(&entries, Some(&me)).permits(), "listed");
+    assert!(called(&entries, Some(&me), r#"{"uri":"https://x"}"#).permits());
+    for arguments in [
+        r#"{"uri":"file:///x"}"#,
+        "{}",
+        "",
+        r#"{"uri":"https://x","URI":"file:///x"}"#,
+    ] {
+        let refused = called(&entries, Some(&me), arguments);
+        assert_eq!(refused, Outcome::Refused(Denial::NoMatch), "{arguments}");
+    }
+    // Who does not see the tool learns nothing of its arguments.
+    assert_eq!(
+        called(&entries, None, r#"{"uri":"https://x"}"#),
+        Outcome::Denied(Denial::NoMatch)
+    );
+    let mut open = policy(
+        "a/open",
+        GATEWAY,
+        vec![conditional(PolicyAction::Deny, "arguments.n > 3")],
+    );
+    open.default_action = PolicyAction::Allow;
+    let open = [open];
+    assert!(outcome(&open, None).permits() && called(&open, None, r#"{"n":3}"#).permits());
+    for arguments in [r#"{"n":4}"#, "{}", r#"{"n":"4"}"#] {
+        let refused = called(&open, None, arguments);
+        assert!(
+            matches!(refused, Outcome::Refused(Denial::Rule { .. })),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
+fn an_error_in_a_condition_never_allows_and_always_denies() {
+    let me = json!({"sub": "me"});
+    for error in ["claims.absent == 'x'", "claims.sub", "1 / 0 == 1"] {
+        let allowing = [policy(
+            "a/b",
+            GATEWAY,
+            vec![conditional(PolicyAction::Allow, error)],
+        )];
+        assert_eq!(outcome(&allowing, Some(&me)), Outcome::Denied(Denial::NoMatch));
+        let denying = [policy(
+            "a/b",
+            GATEWAY,
+            vec![
+                rule(PolicyAction::Allow, None, "*"),
+                conditional(PolicyAction::Deny, error),
+            ],
+        )];
+        assert!(!outcome(&denying, Some(&me)).permits(), "{error}");
+    }
+    let unreadable = conditional(PolicyAction::Deny, "claims.");
+    let entries = [policy(
+        "a/b",
+        GATEWAY,
+        vec![rule(PolicyAction::Allow, None, "*"), unreadable],
+    )];
+    let refused = Outcome::Denied(Denial::InvalidPolicy { policy: "a/b".into() });
+    assert_eq!(outcome(&entries, Some(&me)), refused);
+}
+
+#[test]
+fn conditions_see_the_annotations_of_the_tool() {
+    let entries = [policy(
+        "a/b",
+        GATEWAY,
+        vec![conditional(PolicyAction::Allow, "annotations.readOnlyHint")],
+    )];
+    let me = json!({"sub": "me"});
+    assert!(called(&entries, Some(&me), "{}").permits());
+    assert!(
+        !outcome(&entries, Some(&me)).permits(),
+        "without annotations it is an error"
+    );
+}
+
 mod properties {
     use proptest::prelude::*;
 
@@ -205,7 +315,23 @@ mod properties {
             ("g", "x"),
         ]));
         let effect = prop::sample::select(vec![PolicyAction::Allow, PolicyAction::Deny]);
-        (effect, claim, resource).prop_map(|(effect, claim, resource)| rule(effect, claim, resource))
+        let condition = prop::sample::select(vec![
+            "",
+            "",
+            "true",
+            "false",
+            "claims.sub == 'me'",
+            "claims.absent == 1",
+            "claims.n",
+            "arguments.n > 1",
+            "!has(arguments.n)",
+            "arguments.absent",
+            "arguments.n == 1 || claims.sub == 'you'",
+        ]);
+        (effect, claim, resource, condition).prop_map(|(effect, claim, resource, condition)| PolicyRule {
+            condition: condition.into(),
+            ..rule(effect, claim, resource)
+        })
     }
 
     fn any_policies() -> impl Strategy<Value = Vec<AuthPolicyEntry>> {
@@ -236,18 +362,37 @@ mod properties {
     }
 
     fn permitted(entries: &[AuthPolicyEntry], item: (&str, &str), sub: &str) -> bool {
+        asked(entries, item, (sub, Purpose::List))
+    }
+
+    fn asked(entries: &[AuthPolicyEntry], item: (&str, &str), (sub, purpose): (&str, Purpose<'_>)) -> bool {
         let claims = claims(&json!({"sub": sub, "g": ["x", "y"]}));
         let request = Request {
             claims: Some(&claims),
             virtual_server: Some("v/v"),
+            purpose,
         };
         let item = Item {
             kind: ItemKind::Tool,
             server: item.0,
             name: item.1,
+            annotations: None,
         };
         Policies::new(entries, false).decide(&request, &item).permits()
     }
+
+    /// The conditions of [`any_rule`], read by hand: of a list, for a caller with this subject.
+    fn condition_counts(rule: &PolicyRule, sub: &str) -> bool {
+        match rule.condition.as_str() {
+            "" | "true" => true,
+            "claims.sub == 'me'" => sub == "me",
+            "false" => false,
+            "claims.absent == 1" | "claims.n" => rule.effect == PolicyAction::Deny,
+            _ => rule.effect == PolicyAction::Allow,
+        }
+    }
+
+    const CALLS: [&str; 5] = [r#"{"n":1}"#, r#"{"n":2}"#, "{}", r#"{"n":1,"N":2}"#, "[]"];
 
     /// The decision table read word by word, rule by rule, without index.
     fn plainly(entries: &[AuthPolicyEntry], item: (&str, &str), sub: &str) -> bool {
@@ -270,6 +415,7 @@ mod properties {
                         .matches
                         .iter()
                         .all(|m| claim_matches(&held, &m.claim, &m.values))
+                    && condition_counts(rule, sub)
             })
         };
         let open = concerned
@@ -293,6 +439,10 @@ mod properties {
             let place = at.index(more.len());
             more[place].rules.push(PolicyRule { effect: PolicyAction::Deny, ..added });
             prop_assert!(permitted(&entries, item, "me") || !permitted(&more, item, "me"));
+            for call in CALLS {
+                let may = |entries: &[_]| asked(entries, item, ("me", Purpose::Call(call)));
+                prop_assert!(may(&entries) || !may(&more));
+            }
         }
 
         #[test]
@@ -304,6 +454,24 @@ mod properties {
             let place = at.index(more.len());
             more[place].rules.push(PolicyRule { effect: PolicyAction::Allow, ..added });
             prop_assert!(!permitted(&entries, item, "me") || permitted(&more, item, "me"));
+            for call in CALLS {
+                let may = |entries: &[_]| asked(entries, item, ("me", Purpose::Call(call)));
+                prop_assert!(!may(&entries) || may(&more));
+            }
+        }
+
+        #[test]
+        fn what_may_be_called_is_listed_and_without_arguments_in_conditions_what_is_listed_may_be_called(
+            entries in any_policies(), item in any_item(), sub in "me|you",
+        ) {
+            let listed = permitted(&entries, item, &sub);
+            let named = |rule: &PolicyRule| rule.condition.contains("arguments");
+            let depends = entries.iter().flat_map(|entry| &entry.rules).any(named);
+            for call in CALLS {
+                let called = asked(&entries, item, (&sub, Purpose::Call(call)));
+                prop_assert!(listed || !called);
+                prop_assert!(depends || listed == called);
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::protocol::{header, host};
 use crate::upstreams::items::{Hints, Item, ItemKind};
 use crate::upstreams::snapshot::{ServerSnapshot, State};
 use mcp_gateway_api::broker_status::ItemConflict;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ pub struct Entry {
     pub hints: Hints,
     /// Arguments that clients of the stateless revision repeat in headers, or why they cannot use the tool.
     pub mirrors: Result<Arc<[Mirror]>, String>,
+    /// What the definition says of the item's behaviour, for conditions of policies.
+    pub annotations: Option<Arc<Map<String, Value>>>,
 }
 
 /// One kind of items, ordered by published name.
@@ -314,6 +317,7 @@ fn own_entries(kind: ItemKind, own_tools: &[MetaTool]) -> BTreeMap<String, Entry
         definition: tool.definition().into(),
         hints: Hints::default(),
         mirrors: Ok(Arc::default()),
+        annotations: None,
     };
     let own_tools = if kind == ItemKind::Tool { own_tools } else { &[] };
     own_tools
@@ -392,5 +396,6 @@ fn entry(kind: ItemKind, item: &Item, published: &str, server: usize) -> Option<
         definition,
         hints: item.hints,
         mirrors: item.mirrors.clone(),
+        annotations: item.annotations.clone(),
     })
 }

@@ -9,7 +9,7 @@ use crate::auth::jwt::Verified;
 use crate::config::model::VirtualServer;
 use crate::protocol::uri_template;
 use crate::upstreams::items::ItemKind;
-use mcp_gateway_api::authorization::{self, Denial, Outcome};
+use mcp_gateway_api::authorization::{self, Outcome, Purpose};
 use std::sync::Arc;
 
 /// The inputs of the stages, as they came with the request.
@@ -50,6 +50,8 @@ pub struct View<'a> {
     selection: &'a Selection,
     /// Lists of the caller's own.
     own: Option<&'a PerCaller>,
+    /// What the caller wants with what is asked for by name.
+    purpose: Purpose<'a>,
 }
 
 /// What of the visible tools the list shows.
@@ -109,7 +111,14 @@ impl<'a> View<'a> {
             scope,
             selection,
             own: None,
+            purpose: Purpose::List,
         }
+    }
+
+    /// The view of somebody who calls with these arguments, as they came.
+    #[must_use]
+    pub fn calling(self, purpose: Purpose<'a>) -> Self {
+        Self { purpose, ..self }
     }
 
     /// The same, with lists of the caller's own behind the shared ones.
@@ -195,10 +204,12 @@ impl<'a> View<'a> {
                 _ => &self.catalog.server_of(entry)?.config.name,
             },
             name,
+            annotations: entry.annotations.as_deref(),
         };
         let request = authorization::Request {
             claims: self.selection.caller.as_ref().map(|caller| &*caller.claims),
             virtual_server: self.selection.virtual_server.first().map(String::as_str),
+            purpose: self.purpose,
         };
         Some(config.policies.decide(&request, &item))
     }
@@ -271,12 +282,16 @@ impl<'a> View<'a> {
         self.permit_entry(kind, entry, &entry.original)
     }
 
-    /// Why the policies hide an item that exists and is in scope: for the audit record, never for the caller.
-    pub fn denial(&self, kind: ItemKind, published: &str) -> Option<Denial> {
+    /// What the policies have against an item that exists and is in scope: for the audit record. The caller may know
+    /// only that an item of the list is refused with these arguments ([`Outcome::Refused`]).
+    pub fn denial(&self, kind: ItemKind, published: &str) -> Option<Outcome> {
         let entry = self.entry(kind, published)?;
         self.in_scope(kind, &entry.published).then_some(())?;
-        match self.judged(kind, entry, &entry.original)? {
-            Outcome::Denied(denial) => Some(denial),
+        let outcome = self.judged(kind, entry, &entry.original)?;
+        let listed = self.is_authorized(kind, entry) && self.fits(entry);
+        match outcome {
+            Outcome::Refused(denial) if !listed => Some(Outcome::Denied(denial)),
+            Outcome::Denied(_) | Outcome::Refused(_) => Some(outcome),
             Outcome::Open | Outcome::Allowed { .. } => None,
         }
     }

@@ -2,7 +2,7 @@
 //! operator.md 10.6). The short form of files is turned into that of the operator here. What cannot be read denies.
 
 use super::document::{DocumentError, Notes, list};
-use mcp_gateway_api::authorization::Policies;
+use mcp_gateway_api::authorization::{Policies, condition};
 use mcp_gateway_api::config::{AuthPolicyEntry, PolicyProvider};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -22,7 +22,10 @@ pub(super) fn read(top: &mut Map<String, Value>, notes: &mut Notes) -> Result<Ac
     let mut required = top.get("authRequired").and_then(Value::as_bool).unwrap_or(false);
     for (index, item) in list(top, "authPolicies")?.into_iter().enumerate() {
         match entry(item) {
-            Some(policy) => entries.push(policy),
+            Some(policy) => {
+                notes.errors.extend(unusable_conditions(index, &policy));
+                entries.push(policy);
+            }
             None => {
                 let what = format!("authPolicies[{index}]: does not validate, everything is denied");
                 notes.errors.push(what);
@@ -54,6 +57,21 @@ pub(super) fn read(top: &mut Map<String, Value>, notes: &mut Notes) -> Result<Ac
     Ok(Access {
         policies: Policies::new(&entries, required),
         providers,
+    })
+}
+
+/// Conditions that do not compile: the decision denies what such a policy concerns.
+fn unusable_conditions(index: usize, policy: &AuthPolicyEntry) -> impl Iterator<Item = String> {
+    let written = policy
+        .rules
+        .iter()
+        .enumerate()
+        .filter(|(_, rule)| !rule.condition.is_empty());
+    written.filter_map(move |(at, rule)| {
+        let error = condition::check(&rule.condition).err()?;
+        Some(format!(
+            "authPolicies[{index}].rules[{at}].condition: {error}; what the policy concerns is denied"
+        ))
     })
 }
 

@@ -1,8 +1,10 @@
 //! Custom resources in a file (data-plane.md 13): the manifests of a cluster → the plain document, without any Kubernetes type.
-//! What a file cannot carry out is said; a policy that it cannot carry out closes the gateway.
+//! What a file cannot carry out is said.
 
 use super::document::{DocumentError, Notes};
+use super::policies;
 use serde_json::{Map, Value, json};
+use serde_saphyr::Spanned;
 
 /// The URL of a registration that has no route in the file.
 const URL_ANNOTATION: &str = "mcp.kuadrant.io/url";
@@ -30,13 +32,14 @@ pub(super) fn are_there(text: &str) -> bool {
 /// # Errors
 /// [`DocumentError::Yaml`].
 pub(super) fn document(text: &str, notes: &mut Notes) -> Result<Map<String, Value>, DocumentError> {
-    let parsed = serde_saphyr::from_multiple::<Value>(text);
+    let parsed = serde_saphyr::from_multiple::<Spanned<Value>>(text);
     let parsed = parsed.map_err(|error| DocumentError::Yaml(mcp_gateway_api::config::position_of(&error)))?;
     let mut objects = Vec::new();
-    for object in parsed {
-        match object.get("items").and_then(Value::as_array) {
-            Some(items) => objects.extend(items.iter().cloned()),
-            None => objects.push(object),
+    for document in parsed {
+        let line = document.referenced.line();
+        match document.value.get("items").and_then(Value::as_array) {
+            Some(items) => objects.extend(items.iter().map(|item| (line, item.clone()))),
+            None => objects.push((line, document.value)),
         }
     }
     let file = File(objects);
@@ -53,48 +56,52 @@ pub(super) fn document(text: &str, notes: &mut Notes) -> Result<Map<String, Valu
     let mut top = Map::new();
     top.insert("servers".to_owned(), servers.into());
     top.insert("virtualServers".to_owned(), virtual_servers.into());
-    for policy in file.of_kind("MCPAuthPolicy") {
-        top.insert("authRequired".to_owned(), true.into());
-        let what =
-            "in a file, authn and authPolicies say who may use what; until then nobody may use anything";
-        notes
-            .errors
-            .push(format!("MCPAuthPolicy {:?}: {what}", key(policy)));
+    let mut entries = Vec::new();
+    for (line, policy) in &file.0 {
+        if policy.get("kind").and_then(Value::as_str) != Some("MCPAuthPolicy") {
+            continue;
+        }
+        let (entry, problem) = policies::entry(&file, policy);
+        notes.errors.extend(problem.map(|why| {
+            let name = key(policy);
+            format!("line {line}: MCPAuthPolicy {name:?}: {why}; what it concerns is denied")
+        }));
+        entries.extend(serde_json::to_value(entry));
     }
+    top.insert("authPolicies".to_owned(), entries.into());
     Ok(top)
 }
 
-struct File(Vec<Value>);
+/// The objects of a file, each with the line where its document begins.
+pub(super) struct File(Vec<(u64, Value)>);
 
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object
         .pointer(pointer)
         .and_then(Value::as_str)
         .unwrap_or_default()
 }
 
-fn namespace(object: &Value) -> &str {
+pub(super) fn namespace(object: &Value) -> &str {
     match text(object, "/metadata/namespace") {
         "" => "default",
         namespace => namespace,
     }
 }
 
-fn key(object: &Value) -> String {
+pub(super) fn key(object: &Value) -> String {
     format!("{}/{}", namespace(object), text(object, "/metadata/name"))
 }
 
 impl File {
-    fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.0.iter().filter(move |object| text(object, "/kind") == kind)
+    pub(super) fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+        let objects = self.0.iter().map(|(_, object)| object);
+        objects.filter(move |object| text(object, "/kind") == kind)
     }
 
-    fn find(&self, kind: &str, (place, name): (&str, &str)) -> Option<&Value> {
+    pub(super) fn find<'a>(&'a self, kind: &'a str, (place, name): (&str, &str)) -> Option<&'a Value> {
         let is_it = |object: &&Value| namespace(object) == place && text(object, "/metadata/name") == name;
-        self.0
-            .iter()
-            .filter(|object| text(object, "/kind") == kind)
-            .find(is_it)
+        self.of_kind(kind).find(is_it)
     }
 
     fn server(&self, registration: &Value) -> Result<Value, String> {
@@ -127,7 +134,7 @@ impl File {
         Ok(Value::Object(entry))
     }
 
-    fn secret(&self, namespace: &str, (reference, default): (&Value, &str)) -> Option<String> {
+    pub(super) fn secret(&self, namespace: &str, (reference, default): (&Value, &str)) -> Option<String> {
         let secret = self.find("Secret", (namespace, text(reference, "/name")))?;
         let key = match text(reference, "/key") {
             "" => default,
@@ -251,15 +258,5 @@ spec: {tools: [one_a]}
             snapshot.errors
         );
         assert!(snapshot.policies.is_empty());
-    }
-
-    #[test]
-    fn a_policy_among_manifests_closes_the_gateway() {
-        let policy = format!(
-            "{FILE}---\napiVersion: mcp.kuadrant.io/v1alpha1\nkind: MCPAuthPolicy\nmetadata: {{name: p}}\n"
-        );
-        let snapshot = read_as(policy.as_bytes(), local()).unwrap();
-        assert!(!snapshot.policies.is_empty());
-        assert!(snapshot.errors.iter().any(|error| error.contains("default/p")));
     }
 }

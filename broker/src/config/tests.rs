@@ -85,6 +85,7 @@ fn open_to_anybody(config: &Snapshot, server: &str) -> bool {
         kind: ItemKind::Tool,
         server,
         name: "t",
+        annotations: None,
     };
     config.policies.decide(&Request::default(), &item).permits()
 }
@@ -137,12 +138,13 @@ authPolicies:
         let claims = serde_json::json!({"sub": sub}).as_object().unwrap().clone();
         let request = Request {
             claims: Some(&claims),
-            virtual_server: None,
+            ..Request::default()
         };
         let item = Item {
             kind: ItemKind::Tool,
             server: "default/mcp-tool",
             name,
+            annotations: None,
         };
         config.policies.decide(&request, &item).permits()
     };

@@ -152,10 +152,17 @@ fn changed(
     Some(update)
 }
 
-/// Reads a config file; the error begins with `file:line:column`, as far as they are known.
+/// Reads a config file; errors begin with `file:line:column`, as far as they are known.
 pub fn from_file((path, dialect): (&Path, Dialect), bytes: &[u8]) -> Update {
     match document::read_as(bytes, dialect) {
-        Ok(snapshot) => Update::Good(Source::File, Arc::new(snapshot)),
+        Ok(mut snapshot) => {
+            for error in &mut snapshot.errors {
+                if let Some(placed) = error.strip_prefix("line ") {
+                    *error = format!("{}:{placed}", path.display());
+                }
+            }
+            Update::Good(Source::File, Arc::new(snapshot))
+        }
         Err(error) => {
             let path = path.display();
             let text = match error {

@@ -12,10 +12,13 @@ use crate::aggregation::view::{Permit, View};
 use crate::auth::keys::Keys;
 use crate::auth::session::{SessionClaims, capabilities};
 use crate::protocol::message::{Message, MessageError, MessageKind};
-use crate::protocol::reply::{INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, Refusal, SESSION};
+use crate::protocol::reply::{
+    INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, Refusal, SESSION,
+};
 use crate::protocol::version::Era;
 use crate::protocol::{header, version};
 use crate::sessions::store::BackendSession;
+use mcp_gateway_api::authorization::Outcome;
 
 /// A request with its message.
 pub struct Request<'a> {
@@ -117,13 +120,17 @@ pub(super) fn session<'a>(
 }
 
 /// The answer about an item that is unknown or hidden: the same to the caller, but the audit record tells the two apart.
+/// Of an item of the list that policies refuse with these arguments the caller learns just that.
 pub(super) fn hidden(
     message: &Message<'_>,
     token: Option<&str>,
     (target, view): (&target::Target<'_>, &View<'_>),
 ) -> Decision {
-    let mut refusal = target.unknown();
     let denial = view.denial(target.kind, &target.name.value);
+    let mut refusal = match &denial {
+        Some(Outcome::Refused(_)) => Refusal::new(200, INVALID_PARAMS, "Denied by policy", "policy"),
+        _ => target.unknown(),
+    };
     if denial.is_some() {
         refusal.reason = "policy";
     }
@@ -145,7 +152,7 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         Err(refusal) => return answer(message, Some(token), refusal),
     };
     let own = facts.own.as_ref().map(|own| PerCaller::merge(catalog, own));
-    let view = View::new(catalog, &facts.selection).with(own.as_ref());
+    let view = target.view(message, (catalog, facts), own.as_ref());
     if message.method == "tools/call" && view.meta_tool(&target.name.value).is_some() {
         return Decision::Broker(to_broker(request, message, catalog));
     }

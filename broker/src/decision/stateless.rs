@@ -8,7 +8,7 @@ use super::round::Round;
 use super::{Decision, Facts, Forward, Head, Need, target, user_token};
 use crate::aggregation::catalog::{Catalog, Server};
 use crate::aggregation::user_lists::{self, PerCaller};
-use crate::aggregation::view::{Permit, View};
+use crate::aggregation::view::Permit;
 use crate::auth::identity;
 use crate::auth::keys::Keys;
 use crate::auth::pool::{self, Pool, pool};
@@ -211,7 +211,7 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
     };
     let pool = pool_of(request.head, request.keys, (facts.now, facts.nonce));
     let own = facts.own.as_ref().map(|own| PerCaller::merge(catalog, own));
-    let view = View::new(catalog, &facts.selection).with(own.as_ref());
+    let view = target.view(message, (catalog, facts), own.as_ref());
     if message.method == "tools/call" && view.meta_tool(&target.name.value).is_some() {
         return Decision::Broker(to_broker(request, message, catalog));
     }

@@ -1,11 +1,15 @@
 //! Which item a message is about: the member that names it, and the permission to use it (data-plane.md 4.5, 5.5).
 
+use super::Facts;
+use crate::aggregation::catalog::Catalog;
+use crate::aggregation::user_lists::PerCaller;
 use crate::aggregation::view::{Permit, View};
 use crate::protocol::header;
 use crate::protocol::json::quoted;
 use crate::protocol::message::{Message, Routed};
 use crate::protocol::reply::{INVALID_PARAMS, Refusal};
 use crate::upstreams::items::ItemKind;
+use mcp_gateway_api::authorization::Purpose;
 
 /// A routed message's target.
 #[derive(Clone, Copy)]
@@ -93,6 +97,21 @@ pub fn target<'a>(message: &'a Message<'a>) -> Result<Target<'a>, Refusal> {
 }
 
 impl Target<'_> {
+    /// What the caller may use with this message. Subscriptions and completions do no more than look at an item.
+    pub fn view<'c>(
+        &self,
+        message: &Message<'c>,
+        (catalog, facts): (&'c Catalog, &'c Facts),
+        own: Option<&'c PerCaller>,
+    ) -> View<'c> {
+        let purpose = match message.method.as_ref() {
+            "tools/call" | "prompts/get" => Purpose::Call(message.arguments.unwrap_or("{}")),
+            "resources/read" => Purpose::Call("{}"),
+            _ => Purpose::List,
+        };
+        View::new(catalog, &facts.selection).with(own).calling(purpose)
+    }
+
     /// The permission of this caller, if there is one.
     pub fn permit<'c>(&self, view: &View<'c>) -> Option<Permit<'c>> {
         let name = self.name.value.as_ref();

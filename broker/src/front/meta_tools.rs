@@ -11,6 +11,7 @@ use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::sessions::store::{Change, StoreError};
 use crate::upstreams::items::ItemKind;
 use axum::response::Response;
+use mcp_gateway_api::authorization::Purpose;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -28,7 +29,9 @@ struct CallParams {
 pub fn called(state: &FrontState, caller: &Caller, message: &Message<'_>) -> Option<MetaTool> {
     let name = message.name.as_ref().filter(|_| message.method == "tools/call")?;
     let catalog = state.published.load();
-    View::new(&catalog, &caller.selection).meta_tool(&name.value)
+    View::new(&catalog, &caller.selection)
+        .calling(Purpose::Call(message.arguments.unwrap_or("{}")))
+        .meta_tool(&name.value)
 }
 
 /// Answers a call.

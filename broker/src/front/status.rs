@@ -37,6 +37,7 @@ fn all_json(state: &FrontState) -> (StatusCode, String) {
     for server in &mut status.servers {
         warn_of_route(state, server);
     }
+    status.config.warnings.extend(state.authenticator.problems());
     (StatusCode::OK, serde_json::to_string(&status).unwrap_or_default())
 }
 

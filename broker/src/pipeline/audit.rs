@@ -11,6 +11,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::time::Duration;
 
+/// Version of the record: it rises when a field goes or changes its meaning, not when one is added.
+const VERSION: u64 = 1;
 /// Longest text of one field, characters.
 const MAX_FIELD: usize = 256;
 
@@ -74,6 +76,7 @@ pub fn record(call: &Call<'_>, outcome: &Outcome<'_>, elapsed: Duration) {
     tracing::info!(
         component = "router",
         audit = true,
+        audit_version = VERSION,
         user = shortened(user),
         user_unverified = shortened(&unverified.unwrap_or_default()),
         issuer = shortened(issuer),
@@ -229,6 +232,7 @@ mod tests {
             (fields["message"].as_str(), fields["audit"].as_bool()),
             (Some("tool call"), Some(true))
         );
+        assert_eq!(fields["audit_version"], 1);
         assert_eq!(
             (
                 fields["tool"].as_str(),

@@ -99,6 +99,7 @@ pub struct Metrics {
     store_errors: Family<OperationLabel, Counter>,
     reloads: Family<ResultLabel, Counter>,
     last_config: Gauge,
+    key_problems: Gauge,
     /// Bytes of `tools/list` answers.
     pub tools_list_bytes: Histogram,
 }
@@ -125,6 +126,7 @@ impl Default for Metrics {
             store_errors: Family::default(),
             reloads: Family::default(),
             last_config: Gauge::default(),
+            key_problems: Gauge::default(),
             tools_list_bytes: Histogram::new(BYTES),
         };
         metrics.registry = Mutex::new(metrics.registered());
@@ -203,6 +205,11 @@ impl Metrics {
             "mcp_store_errors",
             "Failed operations of it",
             self.store_errors.clone(),
+        );
+        to.register(
+            "mcp_auth_issuers_without_fresh_keys",
+            "Issuers whose keys cannot be used or whose last fetch failed",
+            self.key_problems.clone(),
         );
         to.register(
             "mcp_broker_client_streams_active",
@@ -321,6 +328,11 @@ impl Metrics {
         if good {
             self.last_config.set(jiff::Timestamp::now().as_second());
         }
+    }
+
+    /// Says of how many issuers the keys are not as they should be.
+    pub fn key_problems(&self, issuers: usize) {
+        self.key_problems.set(i64::try_from(issuers).unwrap_or(i64::MAX));
     }
 
     /// The exposition text.

@@ -4,7 +4,7 @@ use crate::options::InvalidToolPolicy;
 use crate::protocol::json::{Kind, Reader};
 use crate::protocol::mirror::{self, Mirror};
 use mcp_gateway_api::broker_status::InvalidItem;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -105,6 +105,8 @@ pub struct Item {
     pub hints: Hints,
     /// Arguments of a tool that clients of the stateless revision repeat in headers, or why they cannot use it.
     pub mirrors: Result<Arc<[Mirror]>, String>,
+    /// `annotations` of the definition, for conditions of policies.
+    pub annotations: Option<Arc<Map<String, Value>>>,
 }
 
 /// How long a list of a server may be kept, and by whom.
@@ -264,6 +266,10 @@ fn validated(kind: ItemKind, definition: &str) -> Result<Item, (String, Vec<Stri
                 .get("inputSchema")
                 .map_or(Ok(Vec::new()), mirror::mirrors)
                 .map(Into::into),
+            annotations: match value.get("annotations") {
+                Some(Value::Object(members)) => Some(Arc::new(members.clone())),
+                _ => None,
+            },
         })
     } else {
         Err((key, errors))

@@ -8,8 +8,8 @@ use reqwest::Method;
 use serde_json::json;
 use std::sync::Arc;
 
-const JWK: &str = r#"{"use":"sig","kty":"EC","kid":"XhO06x8JjWH1wwkWkyeEUxsooGEWoEdidEpwyd_hmuI","crv":"P-256","alg":"ES256","x":"XZHF8Em5LbpqfgewAalpSEH4Ka2I2xjcxxUt2j6-lCo","y":"g3DFz45A7EOUMgmsNXatrXw1t-PG5xsbkxUs851RxSE"}"#;
-const TOKEN: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6IlhoTzA2eDhKaldIMXd3a1dreWVFVXhzb29HRVdvRWRpZEVwd3lkX2htdUkiLCJ0eXAiOiJKV1QifQ.eyJhdWQiOiJtZS5jb20iLCJleHAiOjE5MDA2NTAyOTQsImlhdCI6MTc0MzYyNDc4NywiaXNzIjoibWUiLCJqdGkiOiJlM2MzNjhkYzBmNGUyODdiYzhkYmM2OTIyOTU5ZTA3M2YzMThkNTliYTlhZjdhY2Q0N2ViMWUzZGIyOTZlYTQwIiwibmJmIjoxNzQzNjI0Nzg3LCJzdWIiOiJtZSJ9.IshAKo62yWHwfnt62vR1nfa4SQmpSB-4ceAMXWs1P_rREl2gYj6nJ7HwLM5avv_eyOFbI-3rRZzCMCuNVLAF5w";
+pub const JWK: &str = r#"{"use":"sig","kty":"EC","kid":"XhO06x8JjWH1wwkWkyeEUxsooGEWoEdidEpwyd_hmuI","crv":"P-256","alg":"ES256","x":"XZHF8Em5LbpqfgewAalpSEH4Ka2I2xjcxxUt2j6-lCo","y":"g3DFz45A7EOUMgmsNXatrXw1t-PG5xsbkxUs851RxSE"}"#;
+pub const TOKEN: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6IlhoTzA2eDhKaldIMXd3a1dreWVFVXhzb29HRVdvRWRpZEVwd3lkX2htdUkiLCJ0eXAiOiJKV1QifQ.eyJhdWQiOiJtZS5jb20iLCJleHAiOjE5MDA2NTAyOTQsImlhdCI6MTc0MzYyNDc4NywiaXNzIjoibWUiLCJqdGkiOiJlM2MzNjhkYzBmNGUyODdiYzhkYmM2OTIyOTU5ZTA3M2YzMThkNTliYTlhZjdhY2Q0N2ViMWUzZGIyOTZlYTQwIiwibmJmIjoxNzQzNjI0Nzg3LCJzdWIiOiJtZSJ9.IshAKo62yWHwfnt62vR1nfa4SQmpSB-4ceAMXWs1P_rREl2gYj6nJ7HwLM5avv_eyOFbI-3rRZzCMCuNVLAF5w";
 
 /// A config whose policy on the Gateway lets `sub: <sub>` use `resource`.
 pub fn with_policy(servers: &[(&Arc<Server>, &str)], sub: &str, resource: &str) -> String {
@@ -205,4 +205,64 @@ async fn rules_name_the_gateways_own_tools_as_those_of_minus_gateway() {
     let found = client.call("discover_tools").await;
     assert_eq!(found.status, 200);
     assert!(!found.text.contains("one_forecast"), "{}", found.text);
+}
+
+/// The policy of [`with_policy`] for everything, with this condition.
+fn with_condition(server: &Arc<Server>, condition: &str) -> String {
+    with_policy(&[(server, "one_")], "me", "*").replace(
+        "resource: '*'}]",
+        &format!("resource: '*', condition: \"{condition}\"}}]"),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_condition_on_arguments_lists_a_tool_and_refuses_what_it_does_not_allow() {
+    let one = Server::start("one", &["forecast"]).await;
+    let condition = "arguments.city in ['Bern', 'Basel'] && claims.sub == 'me'";
+    let world = World::start_with(&with_condition(&one, condition), &[&one], &[]).await;
+    let client = bearer(&world).initialized().await;
+    eventually("the tool", || async {
+        (tools(&client).await == ["one_forecast"]).then_some(())
+    })
+    .await;
+    let call = async |arguments: &str| {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"one_forecast","arguments":{arguments}}}}}"#
+        );
+        client.post(body).await
+    };
+    let allowed = call(r#"{"city":"Bern"}"#).await;
+    assert!(allowed.json()["result"].is_object(), "{}", allowed.text);
+    let before = one.calls("tools/call").len();
+    for arguments in [
+        r#"{"city":"Genf"}"#,
+        "{}",
+        "null",
+        r#"{"city":"Bern","City":"Genf"}"#,
+    ] {
+        let refused = call(arguments).await;
+        assert_eq!(
+            (refused.status, refused.error()),
+            (200, (-32602, "Denied by policy".to_owned())),
+            "{arguments}"
+        );
+    }
+    assert_eq!(
+        one.calls("tools/call").len(),
+        before,
+        "nothing reached the server"
+    );
+    let unknown = client.call("no_such_tool").await;
+    assert_eq!(unknown.error().1, "Unknown tool: no_such_tool");
+
+    // A condition that is always an error hides the tool, and nothing tells it from one that is not there.
+    world.write_config(&with_condition(&one, "claims.absent == 1"));
+    eventually("nothing", || async {
+        tools(&client).await.is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(
+        call(r#"{"city":"Bern"}"#).await.error(),
+        (-32602, "Unknown tool: one_forecast".to_owned())
+    );
 }

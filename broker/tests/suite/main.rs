@@ -28,6 +28,7 @@ mod own_tools;
 mod process;
 mod programs;
 mod relays;
+mod remote_keys;
 mod secret_watch;
 mod security;
 mod servers;

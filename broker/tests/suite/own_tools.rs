@@ -357,3 +357,27 @@ async fn d55_s9_the_trusted_header_filters_lists_and_calls_and_keeps_own_tools_a
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_and_the_trusted_header_let_pass_only_what_both_allow() {
+    let one = Server::start("one", &["a_x", "b_x", "c"]).await;
+    let issuer = Issuer::new();
+    let variable = issuer.variable();
+    let policy = crate::access::with_policy(&[(&one, "one_")], "me", "ns/one:*_x");
+    let world = World::start_with(&policy, &[&one], &[&variable]).await;
+    let client = crate::access::bearer(&world).initialized().await;
+    eventually("what the policy allows", || async {
+        (client.tools().await == ["one_a_x", "one_b_x"]).then_some(())
+    })
+    .await;
+    let header = issuer.allow(&json!({"tools": {"ns/one": ["b_x", "c"]}}));
+    let both = client.with("x-mcp-authorized", header);
+    assert_eq!(both.tools().await, ["one_b_x"]);
+    assert!(both.call("one_b_x").await.json()["result"].is_object());
+    for hidden in ["one_a_x", "one_c"] {
+        assert_eq!(
+            both.call(hidden).await.error(),
+            (-32602, format!("Unknown tool: {hidden}"))
+        );
+    }
+}

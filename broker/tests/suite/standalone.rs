@@ -390,3 +390,67 @@ async fn a_server_of_the_older_transport_is_called() {
     assert_eq!(said(&client, "old", json!({})).await, "from the stream");
     gateway.interrupt().await;
 }
+
+/// A policy of a cluster with the key of the user's guide, beside its server.
+fn manifests(rule: &str) -> String {
+    format!(
+        r#"apiVersion: mcp.kuadrant.io/v1alpha1
+kind: MCPServerRegistration
+metadata: {{name: hello, namespace: apps, annotations: {{mcp.kuadrant.io/url: "http://127.0.0.1:9/mcp"}}}}
+spec: {{targetRef: {{name: hello}}, prefix: hello_}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: keys, namespace: apps}}
+data: {{jwks.json: '{}'}}
+---
+apiVersion: mcp.kuadrant.io/v1alpha1
+kind: MCPAuthPolicy
+metadata: {{name: jwt, namespace: apps}}
+spec:
+  targetRefs: [{{name: gw}}]
+  authentication: {{jwt: {{providers: [{{name: me, issuer: me, audiences: [me.com], jwks: {{configMapRef: {{name: keys}}}}}}]}}}}
+  rules: [{{matches: [{{jwt: {{claim: sub, value: me}}}}], resource: {{kind: tool, name: "{rule}"}}}}]
+"#,
+        crate::access::JWK
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_among_manifests_is_enforced_and_a_bad_one_is_named_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("manifests.yaml");
+    std::fs::write(&file, manifests("-/gateway:*")).unwrap();
+    let port = free_port();
+    let child = command(&file, port)
+        .arg("--discovery-tools-enabled=true")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let gateway = Gateway { child, port };
+    eventually("readiness", || async {
+        let status = gateway.get("/readyz").await?;
+        (status.0 == 200).then_some(())
+    })
+    .await;
+    let mut stranger = Client::new(format!("http://127.0.0.1:{port}"));
+    stranger.host = format!("localhost:{port}");
+    assert_eq!(stranger.rpc("ping", json!({})).await.status, 401);
+    let caller = stranger.with("authorization", format!("Bearer {}", crate::access::TOKEN));
+    let caller = caller.initialized().await;
+    let names = caller.tools().await;
+    assert!(names.contains(&"discover_tools".to_owned()), "{names:?}");
+
+    std::fs::write(&file, manifests("no-name")).unwrap();
+    eventually("the error", || async {
+        let error = gateway.status().await["config"]["error"].to_string();
+        let named = error.contains("manifests.yaml:11: ") && error.contains("spec.rules[0].resource.name");
+        named.then_some(())
+    })
+    .await;
+    assert_eq!(
+        caller.rpc("tools/list", json!({})).await.json()["result"]["tools"],
+        json!([])
+    );
+    gateway.interrupt().await;
+}

@@ -13,7 +13,7 @@ pub(super) fn changes(
     policies: &[&MCPAuthPolicy],
     (outcome, item, claims): (&Outcome, &Item<'_>, Option<&Claims>),
 ) -> Vec<String> {
-    let Outcome::Denied(denial) = outcome else {
+    let (Outcome::Denied(denial) | Outcome::Refused(denial)) = outcome else {
         return Vec::new();
     };
     match denial {
@@ -54,7 +54,7 @@ fn near_misses(policies: &[&MCPAuthPolicy], item: &Item<'_>, claims: Option<&Cla
                 continue;
             }
             let rule_name = rule.name.clone().unwrap_or_else(|| format!("rule-{index}"));
-            let missing: Vec<String> = attachment::rules(policy)
+            let mut missing: Vec<String> = attachment::rules(policy)
                 .get(index)
                 .into_iter()
                 .flat_map(|rule| rule.matches.clone())
@@ -63,6 +63,11 @@ fn near_misses(policies: &[&MCPAuthPolicy], item: &Item<'_>, claims: Option<&Cla
                 })
                 .map(|wanted| format!("claim {} to be one of {}", wanted.claim, wanted.values.join(", ")))
                 .collect();
+            missing.extend(
+                rule.condition
+                    .iter()
+                    .map(|text| format!("the condition `{text}` to hold")),
+            );
             let needs = if missing.is_empty() {
                 "a verified token".to_owned()
             } else {

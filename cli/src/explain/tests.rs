@@ -29,6 +29,8 @@ fn asked(tool: &str) -> Explain {
         tool: Some(tool.to_owned()),
         prompt: None,
         resource: None,
+        arguments: None,
+        annotations: None,
         gateway: None,
         extension: None,
         virtual_server: None,
@@ -43,9 +45,12 @@ fn explained(manifests: &str, explain: &Explain, claims: Option<&Value>) -> Expl
         .into_iter()
         .map(|document| placed(document.object.expect("an object"), "default"))
         .collect();
-    let claims = claims.map(|claims| claims.as_object().expect("an object").clone());
+    let given = Given {
+        claims: claims.map(|claims| claims.as_object().expect("an object").clone()),
+        ..Given::default()
+    };
     explain
-        .explain(&world_of_files(&objects), claims.as_ref())
+        .explain(&world_of_files(&objects), &given)
         .expect("an explanation")
 }
 
@@ -127,8 +132,44 @@ fn without_a_provider_claims_count_for_nothing() {
 #[test]
 fn a_name_that_is_none_and_several_extensions_are_said() {
     let objects: Vec<Value> = Vec::new();
-    let bad = asked("add").explain(&world_of_files(&objects), None);
+    let bad = asked("add").explain(&world_of_files(&objects), &Given::default());
     assert!(matches!(bad, Err(ExplainError::Item(_))));
-    let none = asked("a/b:c").explain(&world_of_files(&objects), None);
+    let none = asked("a/b:c").explain(&world_of_files(&objects), &Given::default());
     assert!(none.is_err_and(|error| error.to_string().contains("no MCPGatewayExtension")));
+}
+
+#[test]
+fn conditions_are_explained_with_the_arguments_and_annotations_that_are_given() {
+    let manifests = MANIFESTS.replace(
+        "claim: sub, value: me}}]",
+        "claim: sub, value: me}}], condition: \"arguments.n < 3 && annotations.readOnlyHint\"",
+    );
+    let objects: Vec<Value> = parse("-", &manifests)
+        .into_iter()
+        .map(|document| placed(document.object.expect("an object"), "default"))
+        .collect();
+    let object = |value: Value| value.as_object().cloned();
+    let explained = |arguments: Option<Value>, annotations: Option<Value>| {
+        let given = Given {
+            claims: object(json!({"sub": "me"})),
+            arguments: arguments.and_then(object),
+            annotations: annotations.and_then(object),
+        };
+        let explain = asked("apps/one:add");
+        let explanation = explain.explain(&world_of_files(&objects), &given);
+        let explanation = explanation.expect("an explanation");
+        (explanation.outcome.permits(), text(&explain, &explanation))
+    };
+    let (listed, said) = explained(None, None);
+    assert!(
+        listed && said.contains("--arguments") && said.contains("--annotations"),
+        "{said}"
+    );
+    let hint = json!({"readOnlyHint": true});
+    assert!(explained(Some(json!({"n": 2})), Some(hint.clone())).0);
+    let (allowed, said) = explained(Some(json!({"n": 3})), Some(hint));
+    assert!(
+        !allowed && said.contains("-32602 Denied by policy") && said.contains("`arguments.n < 3"),
+        "{said}"
+    );
 }

@@ -69,6 +69,20 @@ async fn is_unknown(client: &McpClient, tool: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn until_refused(client: &McpClient, arguments: Value) -> anyhow::Result<()> {
+    let call = json!({"jsonrpc": "2.0", "id": 4, "method": "tools/call", "params": {"name": "tool_add", "arguments": arguments}});
+    let refused = async || {
+        let answer = client.send(&call).await.map_err(|error| format!("{error:#}"))?;
+        let error = &answer.message["error"];
+        if error["code"] == -32602 && error["message"] == "Denied by policy" {
+            Ok(())
+        } else {
+            Err(answer.message.to_string())
+        }
+    };
+    Ok(eventually(Duration::from_secs(30), "the call to be refused", refused).await?)
+}
+
 /// Two servers behind one extension.
 fn site() -> anyhow::Result<Site> {
     let site = Site::create("authz")?;
@@ -157,6 +171,15 @@ async fn t68_the_guide_to_policies_decides_lists_and_calls_alike() -> anyhow::Re
     is_unknown(&client, "tool_add").await?;
     kubectl(&rule("me"))?;
     until_tools(&client, &["tool_add"]).await?;
+
+    // A condition on the arguments: the tool stays in the list, and one call passes and another does not.
+    kubectl(
+        "patch mcpauthpolicy mcp-jwt-auth -n authz-gw --type=json -p [{\"op\":\"add\",\"path\":\"/spec/rules/0/condition\",\"value\":\"arguments.a<20\"}]",
+    )?;
+    until_refused(&client, json!({"a": 20, "b": 22})).await?;
+    until_tools(&client, &["tool_add"]).await?;
+    let sum = client.call("tool_add", json!({"a": 19, "b": 23})).await?;
+    assert_eq!(sum["content"][0]["text"], "42");
 
     spoil_the_keys().await?;
     until_tools(&client, &[]).await

@@ -1,0 +1,140 @@
+//! Keys of an issuer behind an `https` URL with a private CA, through Envoy (operator.md 10.3): not there at the start,
+//! there, exchanged, gone.
+
+use crate::fixture::Server;
+use crate::tls::Authority;
+use crate::world::{World, config, entry, eventually, free_port};
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::routing::get;
+use axum_server::tls_rustls::RustlsConfig;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use mcp_gateway_broker::auth::clock;
+use rcgen::KeyPair;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::time::{Duration, Instant, sleep};
+
+/// A key of the issuer, with what the world sees of it and a token that it signed.
+struct Signer {
+    jwk: Value,
+    token: String,
+}
+
+impl Signer {
+    fn new(kid: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let point = key.public_key_raw();
+        let (x, y) = point[1..].split_at(32);
+        let jwk = json!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": kid,
+            "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)});
+        let header = Header {
+            kid: Some(kid.to_owned()),
+            ..Header::new(Algorithm::ES256)
+        };
+        let claims = json!({"iss": "me", "aud": "me.com", "sub": "me", "exp": clock::now() + 3600});
+        let signing = EncodingKey::from_ec_der(&key.serialize_der());
+        let token = jsonwebtoken::encode(&header, &claims, &signing).unwrap();
+        Self { jwk, token }
+    }
+}
+
+/// What a request with this token is answered: the status and `retry-after`.
+async fn answered(world: &World, signer: &Signer) -> (u16, bool) {
+    let client = world
+        .client()
+        .with("authorization", format!("Bearer {}", signer.token));
+    let initialize = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}});
+    let reply = client.rpc("initialize", initialize).await;
+    (reply.status, reply.header("retry-after").is_some())
+}
+
+fn serve(
+    port: u16,
+    authority: &Authority,
+    document: Arc<ArcSwap<String>>,
+) -> axum_server::Handle<SocketAddr> {
+    let handle = axum_server::Handle::new();
+    let (certificate, key) = authority.issue(&["127.0.0.1"]);
+    let app = Router::new().route("/keys", get(async move || document.load().to_string()));
+    let own = handle.clone();
+    tokio::spawn(async move {
+        let tls = RustlsConfig::from_pem(certificate.into_bytes(), key.into_bytes())
+            .await
+            .unwrap();
+        let server = axum_server::bind_rustls(SocketAddr::from(([127, 0, 0, 1], port)), tls);
+        server.handle(own).serve(app.into_make_service()).await.unwrap();
+    });
+    handle
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn remote_keys_may_come_late_change_and_go_and_the_gateway_is_never_open() {
+    let one = Server::start("one", &["forecast"]).await;
+    let (authority, port) = (Authority::new(), free_port());
+    let text = format!(
+        "{}authPolicies:\n- name: ns/policy\n  valid: true\n  defaultAction: Allow\n  providers: [{{name: p, issuer: me, audiences: [me.com], jwksURL: 'https://127.0.0.1:{port}/keys', jwksCACert: {}}}]\n",
+        config(&[entry(&one, "one_")]),
+        json!(authority.pem())
+    );
+    let (first, second) = (Signer::new("first"), Signer::new("second"));
+    let world = World::start_with(&text, &[&one], &[]).await;
+    eventually("503 with Retry-After, neither open nor 401", || async {
+        (answered(&world, &first).await == (503, true)).then_some(())
+    })
+    .await;
+    let warnings = world.status().await["config"]["warnings"].to_string();
+    assert!(
+        warnings.contains("keys of issuer me: cannot be reached"),
+        "{warnings}"
+    );
+
+    let admin = world.running.as_ref().unwrap().admin.unwrap();
+    let metrics = reqwest::get(format!("http://{admin}/metrics")).await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    assert!(
+        metrics.contains("mcp_auth_issuers_without_fresh_keys 1"),
+        "{metrics}"
+    );
+
+    let document = Arc::new(ArcSwap::from_pointee(json!({"keys": [first.jwk]}).to_string()));
+    let server = serve(port, &authority, Arc::clone(&document));
+    eventually("the keys", || async {
+        (answered(&world, &first).await.0 == 200).then_some(())
+    })
+    .await;
+    let loaded = Instant::now();
+    assert_eq!(answered(&world, &second).await.0, 401);
+    assert!(
+        world.status().await["config"]["warnings"]
+            .to_string()
+            .find("keys of")
+            .is_none()
+    );
+
+    // Another key under another name: a token that names it makes the gateway look, at most every 30 s.
+    document.store(Arc::new(json!({"keys": [second.jwk]}).to_string()));
+    while answered(&world, &second).await.0 != 200 {
+        assert!(
+            loaded.elapsed() < Duration::from_secs(90),
+            "the new key is not found"
+        );
+        sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(
+        answered(&world, &first).await.0,
+        401,
+        "the old key went with the change"
+    );
+
+    server.shutdown();
+    assert_eq!(
+        answered(&world, &second).await.0,
+        200,
+        "the last keys stay in use"
+    );
+    assert_eq!(answered(&world, &first).await.0, 401);
+}
