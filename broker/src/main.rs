@@ -5,13 +5,19 @@ use mcp_gateway_broker::{example, run, telemetry};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-#[tokio::main]
+fn main() -> ExitCode {
+    match run::runtime() {
+        Ok(runtime) => runtime.block_on(commanded()),
+        Err(error) => exit(Err(error)),
+    }
+}
+
 #[expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "before logging exists, and for --help"
 )]
-async fn main() -> ExitCode {
+async fn commanded() -> ExitCode {
     let options = match options::parse(std::env::args().skip(1), &|name| std::env::var(name).ok()) {
         Ok(Command::Run(options)) => *options,
         Ok(Command::Print(text)) => {
@@ -26,21 +32,23 @@ async fn main() -> ExitCode {
     };
     telemetry::logs::start(options.log_level, options.log_json);
     let environment = run::Environment::real(&options);
-    match Box::pin(serve(options, environment)).await {
+    let code = match Box::pin(serve(options, environment)).await {
         Ok(code) => code,
         Err(error) => {
             tracing::error!(component = "broker", error = format!("{error:#}"), "Not started");
             ExitCode::FAILURE
         }
-    }
+    };
+    telemetry::output::flush();
+    code
 }
 
-#[expect(clippy::print_stderr, reason = "the example server has no log")]
+#[expect(clippy::print_stderr, reason = "there is no log")]
 fn exit(ended: std::io::Result<()>) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("example-server: {error}");
+            eprintln!("mcp-gateway-broker: {error}");
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,7 @@
 //! The process: pieces in their start order (data-plane.md 2.7), their wiring, and the orderly end.
 
 mod pieces;
+mod runtime;
 mod upkeep;
 
 use crate::auth::keys::Keys;
@@ -19,6 +20,7 @@ use crate::transport::client::install_crypto;
 use anyhow::Context as _;
 use futures::future::BoxFuture;
 use pieces::Pieces;
+pub use runtime::runtime;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

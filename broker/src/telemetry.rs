@@ -3,6 +3,7 @@
 pub mod call_metrics;
 pub mod logs;
 pub mod metrics;
+pub mod output;
 pub mod refusals;
 pub mod server_metrics;
 pub mod traces;

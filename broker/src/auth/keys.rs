@@ -2,6 +2,7 @@
 //! keys derived per purpose, so that a tag made for one purpose means nothing for another.
 
 use crate::secret::Secret;
+use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
@@ -14,44 +15,86 @@ const TOKEN_HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 /// Longest token that is looked at, bytes.
 const MAX_TOKEN: usize = 4096;
 
+/// One key with what follows from it, made once: requests only feed their message in.
+struct Key {
+    secret: Secret,
+    keyed: HmacSha256,
+    /// By purpose; there are as many as constants in this crate.
+    derived: ArcSwap<Vec<(&'static str, HmacSha256)>>,
+}
+
+impl Key {
+    fn new(secret: Secret) -> Self {
+        Self {
+            keyed: keyed(secret.expose().as_bytes()),
+            secret,
+            derived: ArcSwap::default(),
+        }
+    }
+
+    fn mac(&self, message: &[u8]) -> HmacSha256 {
+        self.keyed.clone().chain_update(message)
+    }
+
+    fn derived(&self, purpose: &'static str, message: &[u8]) -> HmacSha256 {
+        let known = self.derived.load();
+        if let Some((_, derived)) = known.iter().find(|(known, _)| *known == purpose) {
+            return derived.clone().chain_update(message);
+        }
+        let derived = keyed(&self.mac(purpose.as_bytes()).finalize().into_bytes());
+        self.derived.rcu(|known| {
+            let mut known = known.as_ref().clone();
+            known.push((purpose, derived.clone()));
+            known
+        });
+        derived.chain_update(message)
+    }
+}
+
 /// Current and previous key.
 pub struct Keys {
-    current: Secret,
-    previous: Option<Secret>,
+    current: Key,
+    previous: Option<Key>,
 }
 
 impl Keys {
     /// Keys of at least 32 bytes, checked where they are read.
     pub fn new(current: Secret, previous: Option<Secret>) -> Self {
-        Self { current, previous }
+        Self {
+            current: Key::new(current),
+            previous: previous.map(Key::new),
+        }
     }
 
     /// The current key, for derivations of other modules.
     pub(super) fn current(&self) -> &Secret {
-        &self.current
+        &self.current.secret
     }
 
     /// The current key and the previous one.
     pub(super) fn all(&self) -> impl Iterator<Item = &Secret> {
-        std::iter::once(&self.current).chain(self.previous.as_ref())
+        std::iter::once(&self.current)
+            .chain(self.previous.as_ref())
+            .map(|key| &key.secret)
     }
 
     /// HMAC-SHA-256 with the current key.
     pub fn tag(&self, message: &[u8]) -> [u8; 32] {
-        mac(&self.current, message).finalize().into_bytes().into()
+        self.current.mac(message).finalize().into_bytes().into()
     }
 
     /// HMAC-SHA-256 under a key derived for `purpose` from the current key.
-    pub fn derived_tag(&self, purpose: &str, message: &[u8]) -> [u8; 32] {
-        derived(&self.current, purpose, message)
+    pub fn derived_tag(&self, purpose: &'static str, message: &[u8]) -> [u8; 32] {
+        self.current
+            .derived(purpose, message)
             .finalize()
             .into_bytes()
             .into()
     }
 
     /// Verifies a derived tag, or its first bytes (at least 16), with either key in constant time.
-    pub fn verify_derived(&self, purpose: &str, message: &[u8], tag: &[u8]) -> bool {
-        tag.len() >= 16 && self.each(|key| derived(key, purpose, message).verify_truncated_left(tag).is_ok())
+    pub fn verify_derived(&self, purpose: &'static str, message: &[u8], tag: &[u8]) -> bool {
+        tag.len() >= 16 && self.each(|key| key.derived(purpose, message).verify_truncated_left(tag).is_ok())
     }
 
     /// A compact JWS of `claims` (JSON text).
@@ -78,26 +121,17 @@ impl Keys {
         if URL_SAFE_NO_PAD.decode(header).ok()? != TOKEN_HEADER.as_bytes() {
             return None;
         }
-        self.each(|key| mac(key, signed.as_bytes()).verify_slice(&tag).is_ok())
+        self.each(|key| key.mac(signed.as_bytes()).verify_slice(&tag).is_ok())
             .then(|| URL_SAFE_NO_PAD.decode(claims).ok())?
     }
 
-    fn each(&self, check: impl Fn(&Secret) -> bool) -> bool {
+    fn each(&self, check: impl Fn(&Key) -> bool) -> bool {
         check(&self.current) || self.previous.as_ref().is_some_and(check)
     }
 }
 
-fn mac(key: &Secret, message: &[u8]) -> HmacSha256 {
-    let mut mac = HmacSha256::new_from_slice(key.expose().as_bytes()).expect("HMAC takes keys of any length");
-    mac.update(message);
-    mac
-}
-
-fn derived(key: &Secret, purpose: &str, message: &[u8]) -> HmacSha256 {
-    let key = mac(key, purpose.as_bytes()).finalize().into_bytes();
-    let mut mac = HmacSha256::new_from_slice(&key).expect("HMAC takes keys of any length");
-    mac.update(message);
-    mac
+fn keyed(key: &[u8]) -> HmacSha256 {
+    HmacSha256::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 const MAX_SEALED: usize = 4096;
 
 /// Seals `payload` for `purpose`.
-pub fn seal<T: Serialize>(keys: &Keys, purpose: &str, payload: &T) -> String {
+pub fn seal<T: Serialize>(keys: &Keys, purpose: &'static str, payload: &T) -> String {
     let text = serde_json::to_vec(payload).expect("payloads are plain structs");
     let tag = keys.derived_tag(purpose, &text);
     format!(
@@ -22,12 +22,17 @@ pub fn seal<T: Serialize>(keys: &Keys, purpose: &str, payload: &T) -> String {
 }
 
 /// The payload of a string that [`seal`] made for `purpose`; `None` for everything else.
-pub fn open<T: DeserializeOwned>(keys: &Keys, purpose: &str, sealed: &str) -> Option<T> {
+pub fn open<T: DeserializeOwned>(keys: &Keys, purpose: &'static str, sealed: &str) -> Option<T> {
     open_long(keys, purpose, sealed, MAX_SEALED)
 }
 
 /// As [`open`], for strings of at most `limit` bytes.
-pub fn open_long<T: DeserializeOwned>(keys: &Keys, purpose: &str, sealed: &str, limit: usize) -> Option<T> {
+pub fn open_long<T: DeserializeOwned>(
+    keys: &Keys,
+    purpose: &'static str,
+    sealed: &str,
+    limit: usize,
+) -> Option<T> {
     if sealed.len() > limit {
         return None;
     }

@@ -14,6 +14,7 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
+use axum::serve::ListenerExt as _;
 use futures::stream;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -232,6 +233,7 @@ pub(super) async fn serve(listener: TcpListener, paths: Paths, stop: Cancellatio
         .route("/{path}", any(handle))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(paths);
+    let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
     let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(component = "front", %error, "Bridges ended");

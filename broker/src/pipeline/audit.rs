@@ -7,8 +7,6 @@ use crate::auth::keys::Keys;
 use crate::decision::{Answer, Facts, Forward, Head};
 use crate::protocol::message::Message;
 use crate::protocol::version::Era;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::time::Duration;
 
 /// Version of the record: it rises when a field goes or changes its meaning, not when one is added.
@@ -120,21 +118,10 @@ fn audited(method: &str) -> Option<&'static str> {
 
 /// Tells equal arguments from others without saying what they are: 16 hex digits under a key of this gateway.
 fn arguments_digest(call: &Call<'_>) -> String {
-    #[derive(Deserialize)]
-    struct Params<'a> {
-        #[serde(borrow)]
-        arguments: Option<&'a RawValue>,
-    }
-    let params = call
-        .message
-        .params
-        .and_then(|text| serde_json::from_str::<Params<'_>>(text).ok());
-    let Some(arguments) = params.and_then(|params| params.arguments) else {
+    let Some(arguments) = call.message.arguments else {
         return String::new();
     };
-    let tag = call
-        .keys
-        .derived_tag("audit-arguments", arguments.get().as_bytes());
+    let tag = call.keys.derived_tag("audit-arguments", arguments.as_bytes());
     let (first, _) = tag.split_at(8);
     hex::encode(first)
 }

@@ -1,5 +1,6 @@
 //! One line per event on stdout: text `time= level= msg= k=v` or JSON with the same keys (data-plane.md 18.4).
 
+use super::output::Gathered;
 use crate::options::LogLevel;
 use std::fmt::{self, Write as _};
 use tracing::field::{Field, Visit};
@@ -116,7 +117,7 @@ pub fn start(level: LogLevel, json: bool) {
     use tracing_subscriber::util::SubscriberInitExt as _;
     let layer = tracing_subscriber::fmt::layer()
         .event_format(Line { json })
-        .with_writer(std::io::stdout);
+        .with_writer(Gathered::start());
     let _ = tracing_subscriber::registry().with(ours).with(layer).try_init();
 }
 

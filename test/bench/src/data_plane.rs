@@ -45,6 +45,9 @@ pub(crate) struct Arguments {
     /// start.
     #[arg(long, default_value = "")]
     only: String,
+    /// Worker threads of the gateways, to see what their number does.
+    #[arg(long)]
+    workers: Option<usize>,
     /// Where the rows go as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -77,6 +80,9 @@ struct Plan {
 /// When a process does not start, or a call fails that must not.
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
     let plan = arguments.adjusted();
+    if let Some(workers) = arguments.workers {
+        let _ = stage::WORKERS.set(workers);
+    }
     let wanted = |name: &str| name.contains(&arguments.only);
     let mut rows = Vec::new();
     if wanted("calls") {

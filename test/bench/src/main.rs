@@ -34,9 +34,18 @@ enum Subject {
     Part(data_plane::Part),
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let rows = match Subject::parse() {
+fn main() -> anyhow::Result<()> {
+    let subject = Subject::parse();
+    // The gateway has the threads that its own program would have.
+    let runtime = match &subject {
+        Subject::Part(data_plane::Part::Broker(_)) => mcp_gateway_broker::run::runtime()?,
+        _ => tokio::runtime::Runtime::new()?,
+    };
+    runtime.block_on(run(subject))
+}
+
+async fn run(subject: Subject) -> anyhow::Result<()> {
+    let rows = match subject {
         Subject::Admission(arguments) => admission::run(&arguments).await?,
         Subject::Operator(arguments) => operator::run(&arguments).await?,
         Subject::DataPlane(arguments) => data_plane::run(&arguments).await?,

@@ -78,7 +78,8 @@ async fn cases(stage: &Stage, connections: usize) -> anyhow::Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// The same call as a client of revision 2026-07-28 makes it: no session, method and name in headers too.
+/// The same call as a client of revision 2026-07-28 makes it: no session, method and name in headers too. It says who it
+/// is: the server has sessions, and nobody in particular shares one with nobody else, so that each call would open its own.
 fn stateless_call(to: std::net::SocketAddr) -> Shot {
     const REVISION: &str = "2026-07-28";
     let mut params = call("s0_tool_1");
@@ -92,6 +93,7 @@ fn stateless_call(to: std::net::SocketAddr) -> Shot {
     }
     let message = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params});
     Shot::new(to, "/mcp", &message)
+        .with("authorization", "Bearer bench")
         .with("mcp-protocol-version", REVISION)
         .with("mcp-method", "tools/call")
         .with("mcp-name", "s0_tool_1")

@@ -17,6 +17,7 @@ use axum::{
     extract::{Path, State},
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
     routing::{get, post},
+    serve::ListenerExt as _,
 };
 use futures::StreamExt;
 use serde::Deserialize;
@@ -128,6 +129,7 @@ pub(crate) async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
         )
         .with_state(servers);
     let listener = tokio::net::TcpListener::bind(arguments.listen).await?;
+    let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
     Ok(axum::serve(listener, router).await?)
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use axum::{Router, body::Bytes, http::header, response::IntoResponse};
+use axum::{Router, body::Bytes, http::header, response::IntoResponse, serve::ListenerExt as _};
 use mcp_gateway_broker::{
     options::{self, Command},
     run::{self, Environment},
@@ -35,6 +35,7 @@ pub(crate) async fn serve_static(arguments: &StaticArguments) -> anyhow::Result<
     let answer =
         async move |_: Bytes| ([(header::CONTENT_TYPE, "application/json")], bytes.clone()).into_response();
     let listener = tokio::net::TcpListener::bind(arguments.listen).await?;
+    let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
     Ok(axum::serve(listener, Router::new().fallback(answer)).await?)
 }
 

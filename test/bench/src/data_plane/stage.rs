@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::Path,
     process::Stdio,
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -21,8 +22,13 @@ use crate::clock::{memory_of, process_cpu};
 
 /// The host of clients.
 pub(crate) const PUBLIC_HOST: &str = "mcp.test";
+/// Folder of the config: it is watched, and the logs beside it would wake who watches.
+const CONFIG: &str = "config";
 const START_TIME: Duration = Duration::from_secs(60);
 const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+/// Worker threads of the gateways; their own choice when it is not set.
+pub(crate) static WORKERS: OnceLock<usize> = OnceLock::new();
 
 /// What is staged.
 #[derive(Clone, Debug)]
@@ -60,7 +66,14 @@ impl Program {
     /// This program with other arguments.
     pub(crate) fn own(folder: &Path, name: &str, arguments: &[String]) -> anyhow::Result<Self> {
         let log = std::fs::File::create(folder.join(format!("{name}.log")))?;
-        let child = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        if let Some(workers) = WORKERS
+            .get()
+            .filter(|_| arguments.first().is_some_and(|part| part == "broker"))
+        {
+            command.env("TOKIO_WORKER_THREADS", workers.to_string());
+        }
+        let child = command
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -169,7 +182,8 @@ impl Stage {
         let at = addresses()?;
         let hop = free()?;
         let config = document(&setting, at.mock, setting.servers);
-        std::fs::write(folder.path().join("config.yaml"), config.to_string())?;
+        std::fs::create_dir(folder.path().join(CONFIG))?;
+        std::fs::write(folder.path().join(CONFIG).join("config.yaml"), config.to_string())?;
         let mut programs = BTreeMap::new();
         for (name, arguments) in commands(folder.path(), &setting, (&at, hop))? {
             programs.insert(name, Program::own(folder.path(), name, &arguments)?);
@@ -291,7 +305,10 @@ fn broker(folder: &Path, at: Ports, listener: SocketAddr, more: &[String]) -> Ve
         "--".to_owned(),
         format!("--mcp-gateway-public-host={PUBLIC_HOST}"),
         format!("--mcp-gateway-private-host={listener}"),
-        format!("--mcp-gateway-config={}", folder.join("config.yaml").display()),
+        format!(
+            "--mcp-gateway-config={}",
+            folder.join(CONFIG).join("config.yaml").display()
+        ),
         format!("--mcp-broker-public-address={}", at.http),
         format!("--mcp-router-address={}", at.router),
         "--metrics-addr=127.0.0.1:0".to_owned(),

@@ -12,7 +12,7 @@ use super::{
     Plan,
     load::Connection,
     session,
-    stage::{Program, free, listening},
+    stage::{PUBLIC_HOST, Program, free, listening},
 };
 use crate::report::{Quantity, Row, Sample, Target};
 
@@ -58,6 +58,7 @@ async fn started(folder: &Path) -> anyhow::Result<Duration> {
         "run".to_owned(),
         format!("--config={}", folder.join("config.yaml").display()),
         format!("--mcp-broker-public-address={at}"),
+        format!("--mcp-gateway-public-host={PUBLIC_HOST}"),
         "--metrics-addr=127.0.0.1:0".to_owned(),
     ];
     let begun = Instant::now();
