@@ -53,9 +53,10 @@ impl Output {
     fn run(&self) {
         loop {
             let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-            let some = self.some.wait_while(lines, |lines| lines.is_empty());
-            drop(some);
-            std::thread::sleep(MOMENT);
+            let lines = self.some.wait_while(lines, |lines| lines.is_empty());
+            let lines = lines.unwrap_or_else(PoisonError::into_inner);
+            let gathering = |lines: &mut Vec<u8>| lines.len() < MAX_WAITING;
+            drop(self.some.wait_timeout_while(lines, MOMENT, gathering));
             self.flush(&mut io::stdout());
         }
     }
