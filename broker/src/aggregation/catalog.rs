@@ -3,18 +3,17 @@
 //! registration that lists it, whether it is up or not (5.2).
 
 use super::meta::{MetaSettings, MetaTool};
+use super::table::{Entry, GATEWAY, Table};
 use crate::auth::origin::Origins;
 use crate::config::model::{ServerConfig, Snapshot};
 use crate::config::watch::Source;
 use crate::protocol::json::quoted;
 use crate::protocol::message::splice;
-use crate::protocol::mirror::Mirror;
 use crate::protocol::version::Era;
 use crate::protocol::{header, host};
 use crate::upstreams::items::{Hints, Item, ItemKind};
 use crate::upstreams::snapshot::{ServerSnapshot, State};
 use mcp_gateway_api::broker_status::ItemConflict;
-use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -24,60 +23,6 @@ const MAX_NAME: usize = 128;
 const MAX_URI: usize = 8 * 1024;
 /// Warnings kept per server.
 const MAX_WARNINGS: usize = 50;
-
-/// [`Entry::server`] of the gateway's own tools: no server has this position.
-pub const GATEWAY: usize = usize::MAX;
-
-/// One published item.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Published name or URI.
-    pub published: String,
-    /// The server's own name or URI.
-    pub original: String,
-    /// Position of the server in [`Catalog::servers`]; [`GATEWAY`] for the gateway's own tools.
-    pub server: usize,
-    /// Definition as it is listed.
-    pub definition: Arc<str>,
-    /// Hints of a tool.
-    pub hints: Hints,
-    /// Arguments that clients of the stateless revision repeat in headers, or why they cannot use the tool.
-    pub mirrors: Result<Arc<[Mirror]>, String>,
-    /// What the definition says of the item's behaviour, for conditions of policies.
-    pub annotations: Option<Arc<Map<String, Value>>>,
-}
-
-/// One kind of items, ordered by published name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table {
-    entries: BTreeMap<String, Entry>,
-}
-
-impl Table {
-    /// A table of these entries by published name.
-    pub(super) fn of(entries: BTreeMap<String, Entry>) -> Self {
-        Self { entries }
-    }
-
-    /// The entry of a published name.
-    pub fn get(&self, published: &str) -> Option<&Entry> {
-        self.entries.get(published)
-    }
-
-    /// All entries in byte order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
-    }
-
-    /// Entries whose name comes after `last`.
-    pub fn after<'a>(&'a self, last: Option<&str>) -> impl Iterator<Item = &'a Entry> + use<'a> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let start = last.map_or(Unbounded, |last| Excluded(last.to_owned()));
-        self.entries
-            .range::<String, _>((start, Unbounded))
-            .map(|(_, entry)| entry)
-    }
-}
 
 /// One server in the catalog.
 pub struct Server {
@@ -305,7 +250,7 @@ fn table(kind: ItemKind, servers: &mut [Server], own_tools: &[MetaTool]) -> Tabl
             }
         }
     }
-    Table { entries }
+    Table::of(entries)
 }
 
 /// The gateway's own tools, which no server can take over (S21).

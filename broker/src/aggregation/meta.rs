@@ -1,7 +1,8 @@
 //! The gateway's own tools (data-plane.md 5.7): finding tools by category or tag, and choosing which ones the list shows.
 //! Pure; what they keep is kept by who calls.
 
-use super::catalog::{Catalog, Entry, Server};
+use super::catalog::{Catalog, Server};
+use super::table::Entry;
 use super::view::View;
 use crate::protocol::json::quoted;
 use crate::upstreams::items::ItemKind;

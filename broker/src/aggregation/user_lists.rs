@@ -1,7 +1,8 @@
 //! Lists of servers that show every caller something of its own (data-plane.md 5.6): fetched on the caller's own backend
 //! sessions, kept for half a minute, and merged behind the shared names of a catalog.
 
-use super::catalog::{Catalog, Entry, Table, entry_of};
+use super::catalog::{Catalog, entry_of};
+use super::table::{Entry, Table};
 use crate::auth::clock;
 use crate::auth::keys::Keys;
 use crate::auth::session::SessionClaims;

@@ -1,8 +1,9 @@
 //! What one caller sees (data-plane.md 5.6): every stage only removes, and the same stages decide lists and calls (S9).
 //! Only a view hands out a [`Permit`], and only with a permit is anything forwarded.
 
-use super::catalog::{Catalog, Entry, GATEWAY, Server};
+use super::catalog::{Catalog, Server};
 use super::meta::MetaTool;
+use super::table::{Entry, GATEWAY};
 use super::user_lists::PerCaller;
 use crate::auth::capabilities::Capabilities;
 use crate::auth::jwt::Verified;

@@ -159,16 +159,21 @@ async fn s13_logs_at_debug_hold_no_secret_and_local_addresses_are_refused() {
         one.seen.lock().unwrap().is_empty(),
         "loopback is no MCP server in Envoy mode"
     );
-    process.child.start_kill().unwrap();
+    let mut output = process.child.stdout.take().unwrap();
     let mut log = String::new();
-    process
-        .child
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut log)
-        .await
-        .unwrap();
+    // Lines are written a moment after what they tell of.
+    let told = async {
+        while !log.contains("Session made") {
+            let mut chunk = vec![0; 4096];
+            let read = output.read(&mut chunk).await.unwrap();
+            assert!(read > 0, "{log}");
+            log.push_str(std::str::from_utf8(&chunk[..read]).unwrap());
+        }
+    };
+    let told = tokio::time::timeout(std::time::Duration::from_secs(10), told).await;
+    process.child.start_kill().unwrap();
+    output.read_to_string(&mut log).await.unwrap();
+    assert!(told.is_ok(), "{log}");
     assert!(
         log.lines()
             .all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()),
