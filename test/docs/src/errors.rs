@@ -62,6 +62,10 @@ const REMEDIES: &[(&str, &str)] = &[
     ("params", "the message names the member"),
     ("parse", "the body is not JSON"),
     (
+        "policy",
+        "a rule denies the call: `mcpgw explain` names it and what would have to change",
+    ),
+    (
         "protocol",
         "a fault of the gateway, or Envoy's filter is not the operator's: report it with the log",
     ),
