@@ -9,7 +9,7 @@ use mcp_gateway_api::{
     conditions::{ConditionType, MAX_MESSAGE, Wanted, cut, upsert},
     object_key::ObjectKey,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{apply::apply_params, context::Context, kinds::Kind, reconcile::ReconcileError};
 
@@ -68,21 +68,8 @@ pub(crate) async fn write(
         .iter()
         .fold(former.clone(), |all, wanted| upsert(&all, wanted, now));
     members.insert("conditions".to_owned(), json!(conditions));
-    let body = json!({
-        "apiVersion": kind.api_version(),
-        "kind": kind.name(),
-        "metadata": {"name": key.name, "namespace": key.namespace},
-        "status": members,
-    });
-    let api = context.api(kind, &key.namespace);
-    match api
-        .patch_status(&key.name, &apply_params(), &Patch::Apply(&body))
-        .await
-    {
-        Ok(_) => {}
-        // Gone meanwhile.
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
-        Err(source) => return Err(ReconcileError::status(format!("{} {key}", kind.name()), source)),
+    if !apply(context, kind, key, members).await? {
+        return Ok(false);
     }
     for wanted in &wish.conditions {
         let before = condition(&former, wanted.kind);
@@ -91,10 +78,65 @@ pub(crate) async fn write(
     Ok(true)
 }
 
+/// Applies the members; false when the object is gone. Members that the CRD of an older release does not have are left
+/// out: the conditions matter more.
+async fn apply(
+    context: &Context,
+    kind: Kind,
+    key: &ObjectKey,
+    mut members: Map<String, Value>,
+) -> Result<bool, ReconcileError> {
+    let api = context.api(kind, &key.namespace);
+    loop {
+        let body = json!({
+            "apiVersion": kind.api_version(),
+            "kind": kind.name(),
+            "metadata": {"name": key.name, "namespace": key.namespace},
+            "status": members,
+        });
+        let (params, patch) = (apply_params(), Patch::Apply(&body));
+        match api.patch_status(&key.name, &params, &patch).await {
+            Ok(_) => return Ok(true),
+            // Gone meanwhile.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
+            Err(source) => {
+                let unknown = undeclared(&source.to_string()).and_then(|name| members.remove(name));
+                if unknown.is_none() {
+                    return Err(ReconcileError::status(format!("{} {key}", kind.name()), source));
+                }
+            }
+        }
+    }
+}
+
+/// The member of the status that the API server's schema does not know.
+fn undeclared(error: &str) -> Option<&str> {
+    let (before, _) = error.split_once(": field not declared in schema")?;
+    let (_, member) = before.rsplit_once(".status.")?;
+    (!member.contains(['.', '['])).then_some(member)
+}
+
 fn equal(now: &Condition, wanted: &Wanted) -> bool {
     let status = if wanted.status { "True" } else { "False" };
     now.status == status
         && now.reason == wanted.reason
         && now.message == cut(&wanted.message, MAX_MESSAGE)
         && now.observed_generation == Some(wanted.observed_generation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::undeclared;
+
+    #[test]
+    fn a_member_that_an_older_crd_does_not_have_is_found_in_the_api_servers_words() {
+        let said = "ApiError: failed to create typed patch object (ns/weather; mcp.kuadrant.io/v1alpha1, \
+            Kind=MCPServerRegistration): .status.era: field not declared in schema:  (Status)";
+        assert_eq!(undeclared(said), Some("era"));
+        assert_eq!(
+            undeclared(".status.conditions[0].x: field not declared in schema"),
+            None
+        );
+        assert_eq!(undeclared("Internal Server Error"), None);
+    }
 }
