@@ -5,17 +5,20 @@
 mod link;
 mod server;
 mod session;
+mod shared;
 mod sse;
 mod stdio;
 
 use crate::config::model::{ServerConfig, Snapshot, Transport};
 use crate::config::watch::Update;
+use crate::telemetry::metrics::Metrics;
 use crate::transport::address::AddressPolicy;
 use arc_swap::ArcSwap;
 use server::Bridge;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use stdio::Named;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +31,7 @@ type Paths = Arc<ArcSwap<HashMap<String, Arc<Bridge>>>>;
 /// The bridges of the process.
 pub struct Bridges {
     addresses: AddressPolicy,
+    metrics: Arc<Metrics>,
     /// Where they listen; bound when the first one is needed.
     listener: Option<SocketAddr>,
     paths: Paths,
@@ -52,9 +56,14 @@ impl Drop for Running {
 
 impl Bridges {
     /// Bridges that end with `stop`; what has to be waited for then is in `tasks`.
-    pub fn new(addresses: AddressPolicy, stop: CancellationToken, tasks: TaskTracker) -> Self {
+    pub fn new(
+        addresses: AddressPolicy,
+        metrics: Arc<Metrics>,
+        (stop, tasks): (CancellationToken, TaskTracker),
+    ) -> Self {
         Self {
             addresses,
+            metrics,
             listener: None,
             paths: Paths::default(),
             running: HashMap::new(),
@@ -117,14 +126,15 @@ impl Bridges {
         let stop = self.stop.child_token();
         let bridge = match (&config.command, config.transport) {
             (Some(command), Transport::StreamableHttp) => {
-                let (name, command) = (config.name.clone(), Arc::clone(command));
-                self.tasks.spawn(stdio::keep_running(name, command, stop.clone()));
+                let (named, command) = (self.named(config), Arc::clone(command));
+                self.tasks
+                    .spawn(stdio::keep_running(named, command, stop.clone()));
                 None
             }
             _ => {
                 let bridge = Bridge::new(
                     Arc::clone(config),
-                    bundle,
+                    (bundle, self.named(config)),
                     self.addresses,
                     (stop.clone(), self.tasks.clone()),
                 );
@@ -136,6 +146,13 @@ impl Bridges {
             bundle: bundle.to_owned(),
             bridge,
             stop,
+        }
+    }
+
+    fn named(&self, config: &ServerConfig) -> Named {
+        Named {
+            name: config.name.clone(),
+            running: self.metrics.children(&config.name),
         }
     }
 

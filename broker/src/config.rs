@@ -4,6 +4,7 @@
 mod access;
 pub mod ca_bundle;
 pub mod document;
+pub mod front;
 mod ide;
 mod local;
 pub mod model;

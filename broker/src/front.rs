@@ -12,6 +12,7 @@ pub mod mcp;
 pub mod meta_tools;
 pub mod metadata;
 pub mod methods;
+pub mod older;
 mod outgoing;
 pub mod passing;
 pub mod patience;
@@ -23,6 +24,7 @@ pub mod slots;
 pub mod stateless;
 pub mod status;
 pub mod streams;
+pub mod tls;
 pub mod tokens;
 pub mod unsolicited;
 mod updates;
@@ -65,6 +67,12 @@ pub struct FrontState {
     pub kept: Arc<KeptCalls>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Certificate of the listener.
+    pub tls: Arc<tls::ServingPair>,
+    /// Clients of 2024-11-05.
+    pub older: older::OlderClients,
+    /// The front is reached from other machines, without a proxy that it belongs to.
+    pub exposed: bool,
     /// GET streams of clients.
     pub streams: streams::Streams,
     /// Streams of clients without a session.
@@ -131,6 +139,8 @@ pub fn broker(state: Arc<FrontState>) -> Router {
             any(metadata::handle),
         )
         .route(crate::decision::user_token::PAGE, any(tokens::handle))
+        .route(older::STREAM, any(older::stream))
+        .route(older::MESSAGES, any(older::message))
         .route("/status", any(status::all_public))
         .route("/status/{*name}", any(status::one_public))
         .route("/healthz", any(admin::healthz_public))

@@ -7,8 +7,10 @@ mod upkeep;
 use crate::auth::keys::Keys;
 use crate::bridges::Bridges;
 use crate::config::document::Dialect;
+use crate::config::model::Snapshot;
 use crate::config::watch::Update;
 use crate::config::{sources, watch};
+use crate::front::tls::{self, ServingPair};
 use crate::front::{self, FrontState, streams};
 use crate::kubernetes::secret::{self, ClusterAccess};
 use crate::options::Options;
@@ -107,9 +109,14 @@ pub struct Running {
 pub async fn start(options: Options, environment: Environment) -> anyhow::Result<Running> {
     install_crypto();
     announce(&options);
-    if options.standalone {
-        check_config(&options).await?;
-    }
+    let pair = Arc::<ServingPair>::default();
+    let config = if options.standalone {
+        let config = check_config(&options).await?;
+        pair.apply(config.front.tls.as_ref()).await?;
+        Some(config)
+    } else {
+        None
+    };
     let signing = options.keys.signing.clone().unwrap_or_else(ephemeral_key);
     let keys = Arc::new(Keys::new(signing, options.keys.previous.clone()));
     let pieces = Pieces::new(&options, &keys, environment.addresses).await?;
@@ -123,7 +130,12 @@ pub async fn start(options: Options, environment: Environment) -> anyhow::Result
         None => None,
     };
     let pipeline = pieces.pipeline(&options, &keys);
-    let state = pieces.front_state(&options, &keys, &pipeline);
+    let exposed = options.standalone && !broker.local_addr()?.ip().is_loopback();
+    if exposed && config.is_some_and(|config| config.providers.is_empty()) {
+        let address = &options.broker_address;
+        tracing::warn!(component = "broker", address, "{}", front::status::EXPOSED);
+    }
+    let state = pieces.front_state((&options, &keys), &pipeline, (pair, exposed));
     let running = Running {
         broker: broker.local_addr()?,
         router: router.as_ref().map(TcpListener::local_addr).transpose()?,
@@ -176,14 +188,14 @@ fn dialect(options: &Options) -> Dialect {
 }
 
 /// Standalone, a config that cannot be used ends the start: somebody sits in front of it.
-async fn check_config(options: &Options) -> anyhow::Result<()> {
+async fn check_config(options: &Options) -> anyhow::Result<Arc<Snapshot>> {
     let files = &options.config_files;
     let path = files.iter().find(|path| path.exists()).or(files.last());
     let path = path.context("no config file is named")?;
     let bytes = tokio::fs::read(path).await;
     let bytes = bytes.with_context(|| format!("read {}; name the file with --config", path.display()))?;
     match watch::from_file((path, dialect(options)), &bytes) {
-        Update::Good(..) => Ok(()),
+        Update::Good(_, snapshot) => Ok(snapshot),
         Update::Bad(_, error) => anyhow::bail!(error),
     }
 }
@@ -196,15 +208,23 @@ async fn bind(address: &str, flag: &str) -> anyhow::Result<TcpListener> {
 
 impl Running {
     fn serve(&self, broker: TcpListener, admin: Option<TcpListener>) {
-        let app = front::broker(Arc::clone(&self.state));
-        self.listeners
-            .spawn(front::listener::serve(broker, app, self.stop_listening.clone()));
+        let (app, pair) = (
+            front::broker(Arc::clone(&self.state)),
+            Arc::clone(&self.state.tls),
+        );
+        self.listeners.spawn(front::listener::serve(
+            broker,
+            app,
+            pair,
+            self.stop_listening.clone(),
+        ));
         if let Some(listener) = admin {
             // Readiness and metrics are served to the very end.
             let app = front::admin::admin(Arc::clone(&self.state));
             self.background.spawn(front::listener::serve(
                 listener,
                 app,
+                Arc::default(),
                 self.stop_background.clone(),
             ));
         }
@@ -225,7 +245,11 @@ impl Running {
         if options.forwards {
             let (onward, bridged) = mpsc::channel(UPDATE_QUEUE);
             let (stop, tasks) = (self.stop_background.clone(), self.background.clone());
-            let bridges = Bridges::new(environment.addresses, stop, tasks);
+            let bridges = Bridges::new(
+                environment.addresses,
+                Arc::clone(&self.state.metrics),
+                (stop, tasks),
+            );
             self.background
                 .spawn(bridges.run(std::mem::replace(&mut receiver, bridged), onward));
         }
@@ -240,8 +264,10 @@ impl Running {
                 () = streams::forget_abandoned(state) => {}
             }
         });
+        let (pair, published) = (Arc::clone(&self.state.tls), Arc::clone(&self.state.published));
         for task in [
-            Box::pin(self.upkeep.clone().sweep()) as BoxFuture<'static, ()>,
+            Box::pin(tls::follow(pair, published)) as BoxFuture<'static, ()>,
+            Box::pin(self.upkeep.clone().sweep()),
             Box::pin(self.upkeep.clone().follow()),
         ] {
             let stop = self.stop_background.clone();

@@ -94,6 +94,12 @@ pub struct Sources<'a> {
 }
 
 impl Catalog {
+    /// True when the config gives the front a certificate of its own.
+    pub fn speaks_tls(&self) -> bool {
+        let config = self.config.snapshot.as_deref();
+        config.is_some_and(|config| config.front.tls.is_some())
+    }
+
     /// Builds a catalog.
     pub fn build(sources: Sources<'_>) -> Self {
         let mut servers: Vec<Server> = sources

@@ -2,9 +2,10 @@
 
 use super::link::{Link, LinkError};
 use super::session::{Call, NotSent, Said, Session};
-use super::stdio::Starts;
+use super::shared::Shared;
+use super::stdio::{Named, Starts};
 use super::{Paths, sse, stdio};
-use crate::config::model::{ServerConfig, Transport};
+use crate::config::model::{ChildCommand, ServerConfig, Transport};
 use crate::protocol::server_message;
 use crate::protocol::{header, sse as events};
 use crate::transport::address::AddressPolicy;
@@ -40,9 +41,12 @@ const MAX_SESSIONS: usize = 10_000;
 pub(super) struct Bridge {
     config: Arc<ServerConfig>,
     bundle: String,
+    named: Named,
     addresses: AddressPolicy,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     starts: Starts,
+    /// The child of all sessions, where there is one.
+    shared: Mutex<Option<Shared>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -50,16 +54,18 @@ pub(super) struct Bridge {
 impl Bridge {
     pub(super) fn new(
         config: Arc<ServerConfig>,
-        bundle: &str,
+        (bundle, named): (&str, Named),
         addresses: AddressPolicy,
         (stop, tasks): (CancellationToken, TaskTracker),
     ) -> Self {
         Self {
             config,
             bundle: bundle.to_owned(),
+            named,
             addresses,
             sessions: Mutex::default(),
             starts: Starts::default(),
+            shared: Mutex::default(),
             stop,
             tasks,
         }
@@ -72,9 +78,25 @@ impl Bridge {
                 let bundles = [self.bundle.as_str(), self.config.ca.pem()];
                 sse::open(&self.config.url, (&bundles, self.addresses), headers, stop).await
             }
-            (_, Some(command)) => stdio::open(&self.config, command, &self.starts, (stop, &self.tasks)),
+            (_, Some(command)) if self.config.shared => self.join(command, stop),
+            (_, Some(command)) => self.child(command, stop),
             (_, None) => Err(LinkError::Stream("nothing to start".to_owned())),
         }
+    }
+
+    fn child(&self, command: &ChildCommand, stop: CancellationToken) -> Result<Link, LinkError> {
+        let server = (self.config.as_ref(), &self.named);
+        stdio::open(server, command, &self.starts, (stop, &self.tasks))
+    }
+
+    /// A link into the child that all sessions share; the first one starts it.
+    fn join(&self, command: &ChildCommand, stop: CancellationToken) -> Result<Link, LinkError> {
+        let mut kept = self.shared.lock().map_err(|_| LinkError::Busy)?;
+        if let Some(shared) = kept.as_ref().filter(|shared| !shared.has_ended()) {
+            return shared.join();
+        }
+        let shared = Shared::start(self.child(command, stop)?);
+        kept.insert(shared).join()
     }
 
     fn session(&self, headers: &HeaderMap) -> Option<Arc<Session>> {

@@ -5,6 +5,7 @@ use super::link::{Link, LinkError, QUEUE};
 use crate::config::model::{ChildCommand, ServerConfig};
 use crate::config::trouble::Trouble;
 use futures::StreamExt as _;
+use prometheus_client::metrics::gauge::Gauge;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -69,9 +70,38 @@ impl Starts {
     }
 }
 
-/// Starts a child for one session. Its task is put into `tasks`, which is waited for when the gateway ends.
+/// A server and the number of its children.
+#[derive(Clone)]
+pub(super) struct Named {
+    pub(super) name: String,
+    pub(super) running: Gauge,
+}
+
+/// The place of a child that runs.
+struct Place {
+    _permit: SemaphorePermit<'static>,
+    running: Gauge,
+}
+
+impl Place {
+    fn new(permit: SemaphorePermit<'static>, server: &Named) -> Self {
+        server.running.inc();
+        Self {
+            _permit: permit,
+            running: server.running.clone(),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.running.dec();
+    }
+}
+
+/// Starts a child for one session, or one that several share. Its task is put into `tasks`, which is waited for when the gateway ends.
 pub(super) fn open(
-    server: &ServerConfig,
+    (server, named): (&ServerConfig, &Named),
     command: &ChildCommand,
     starts: &Starts,
     (end, tasks): (CancellationToken, &TaskTracker),
@@ -95,7 +125,7 @@ pub(super) fn open(
     tasks.spawn(watch(
         (server.name.clone(), server.trouble.clone()),
         child,
-        (end.clone(), permit),
+        (end.clone(), Place::new(permit, named)),
         starts.clone(),
     ));
     Ok(Link {
@@ -106,8 +136,8 @@ pub(super) fn open(
 }
 
 /// Keeps a program running that serves a URL by itself.
-pub(super) async fn keep_running(name: String, command: Arc<ChildCommand>, end: CancellationToken) {
-    let starts = Starts::default();
+pub(super) async fn keep_running(server: Named, command: Arc<ChildCommand>, end: CancellationToken) {
+    let (starts, name) = (Starts::default(), &server.name);
     while !end.is_cancelled() {
         let permit = tokio::select! {
             () = end.cancelled() => return,
@@ -136,7 +166,7 @@ pub(super) async fn keep_running(name: String, command: Arc<ChildCommand>, end: 
                 watch(
                     (name.clone(), nobody),
                     child,
-                    (end.clone(), permit),
+                    (end.clone(), Place::new(permit, &server)),
                     Starts::default(),
                 )
                 .await;
@@ -255,14 +285,14 @@ async fn log(name: String, output: impl AsyncRead + Unpin) {
 
 /// What the status of the server says of a process that ended.
 fn ended(status: ExitStatus) -> String {
-    format!("its process ended with {status}; what it wrote is in the log at --log-level=debug")
+    format!("its process ended with {status}; what it wrote is in the log")
 }
 
 /// Waits for the end of a child, or ends it: its input is closed, then it is asked, then killed.
 async fn watch(
     (name, trouble): (String, Trouble),
     mut child: Child,
-    (end, permit): (CancellationToken, SemaphorePermit<'static>),
+    (end, place): (CancellationToken, Place),
     starts: Starts,
 ) {
     let started = Instant::now();
@@ -298,5 +328,5 @@ async fn watch(
     }
     // A wrapper that ends first leaves the server itself behind.
     let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-    drop(permit);
+    drop(place);
 }

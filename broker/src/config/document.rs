@@ -2,6 +2,7 @@
 //! and reported, the rest is served. Keys are found without regard to case; unknown ones are reported and ignored.
 
 use super::access;
+use super::front;
 use super::model::{ServerConfig, Snapshot, VirtualServer};
 use super::server::{FileMembers, validated};
 use super::{ide, resources};
@@ -33,6 +34,9 @@ pub enum DocumentError {
         "config member {0} has the wrong type; servers and virtualServers are lists, mcpServers is an object"
     )]
     Shape(&'static str),
+    /// `tls` does not name two files.
+    #[error("config member tls: certFile and keyFile are needed, each the path of a PEM file")]
+    Tls,
 }
 
 fn place(position: Option<(u64, u64)>) -> String {
@@ -54,6 +58,8 @@ const TOP: &[&str] = &[
     "authRequired",
     "authn",
     "defaultAction",
+    "tls",
+    "legacySSE",
 ];
 const SERVER: &[&str] = &[
     "name",
@@ -87,6 +93,7 @@ const SERVER: &[&str] = &[
     "args",
     "env",
     "cwd",
+    "isolation",
 ];
 const VIRTUAL: &[&str] = &["name", "tools", "prompts", "resources"];
 
@@ -139,6 +146,7 @@ pub fn read_as(bytes: &[u8], dialect: Dialect) -> Result<Snapshot, DocumentError
     let servers = servers(entries, dialect, &mut notes);
     let virtual_servers = virtual_servers(list(&mut top, "virtualServers")?, &mut notes);
     let access = access::read(&mut top, &mut notes)?;
+    let front = front::read(&mut top, dialect, &mut notes)?;
     Ok(Snapshot {
         hash: text_of(&top, "hash")
             .filter(|hash| !hash.is_empty())
@@ -153,6 +161,7 @@ pub fn read_as(bytes: &[u8], dialect: Dialect) -> Result<Snapshot, DocumentError
         allowed_origins: strings(&mut top, "allowedOrigins", &mut notes)?,
         policies: access.policies,
         providers: access.providers,
+        front,
         errors: notes.errors,
         warnings: notes.warnings,
     })

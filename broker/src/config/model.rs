@@ -1,6 +1,7 @@
 //! The validated config. Values are parsed once here; later layers trust them.
 
 use super::ca_bundle::CaBundle;
+use super::front::FrontSettings;
 use super::trouble::Trouble;
 use crate::secret::Secret;
 use http::HeaderMap;
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub policies: Policies,
     /// Issuers of tokens; with one of them every caller needs a token.
     pub providers: Vec<PolicyProvider>,
+    /// What concerns the front itself.
+    pub front: FrontSettings,
     /// Items that were left out, with the reason.
     pub errors: Vec<String>,
     /// What was ignored.
@@ -90,6 +93,8 @@ pub struct ServerConfig {
     pub transport: Transport,
     /// Process that the gateway starts and keeps running for this server.
     pub command: Option<Arc<ChildCommand>>,
+    /// One process of `command` for all sessions.
+    pub shared: bool,
     /// Sent with every request to the server, calls of clients included: set by the owner of the file.
     pub headers: HeaderMap,
     /// `url` is the gateway's own end of a bridge, which may be on this machine.
@@ -156,6 +161,7 @@ impl ServerConfig {
             || self.protocol != other.protocol
             || self.transport != other.transport
             || self.command != other.command
+            || self.shared != other.shared
             || self.headers != other.headers
             || self.token_url_elicitation != other.token_url_elicitation
             || self.forward_headers != other.forward_headers;

@@ -36,6 +36,7 @@ pub(super) struct FileMembers {
     pub(super) args: Vec<String>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) cwd: String,
+    isolation: String,
     #[serde(rename = "resourceURIs")]
     resource_uris: String,
 }
@@ -106,6 +107,7 @@ pub(super) fn validated(
         call_timeout,
         transport: reach.transport,
         command: reach.command,
+        shared: reach.shared,
         headers: reach.headers,
         bridged: false,
         trouble: Trouble::default(),
@@ -117,6 +119,7 @@ pub(super) fn validated(
 struct Reach {
     transport: Transport,
     command: Option<Arc<ChildCommand>>,
+    shared: bool,
     headers: HeaderMap,
     url: Url,
 }
@@ -130,12 +133,25 @@ fn reach(entry: &mut ServerEntry, extra: &mut FileMembers, dialect: Dialect) -> 
     Ok(Reach {
         transport,
         command,
+        shared: shared(extra, transport)?,
         headers: local::headers(extra, dialect)?,
         url: match transport {
             Transport::Stdio => Url::parse(NO_URL).map_err(|error| error.to_string())?,
             Transport::StreamableHttp | Transport::Sse => url(&entry.url)?,
         },
     })
+}
+
+/// Whether the sessions of a command share one process.
+fn shared(extra: &FileMembers, transport: Transport) -> Result<bool, String> {
+    match extra.isolation.as_str() {
+        "" | "session" => Ok(false),
+        "shared" if transport == Transport::Stdio => Ok(true),
+        "shared" => {
+            Err("isolation: shared is for a command that speaks on its standard input and output".to_owned())
+        }
+        _ => Err("isolation must be session or shared".to_owned()),
+    }
 }
 
 fn url(text: &str) -> Result<Url, String> {

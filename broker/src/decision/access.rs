@@ -63,7 +63,8 @@ pub fn base(head: &Head, catalog: &Catalog) -> String {
     let forwarded = head
         .get("x-forwarded-proto")
         .filter(|scheme| matches!(*scheme, "http" | "https"));
-    let scheme = forwarded.unwrap_or(if public.is_empty() { "http" } else { "https" });
+    let plain = public.is_empty() && !catalog.speaks_tls();
+    let scheme = forwarded.unwrap_or(if plain { "http" } else { "https" });
     let asked = head.host();
     let name = match head.get("host") {
         Some(host) if public.is_empty() => host,

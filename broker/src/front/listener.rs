@@ -1,13 +1,18 @@
-//! An HTTP listener with bounds on headers and time (data-plane.md 15.1) that ends gracefully.
+//! An HTTP listener with bounds on headers and time (data-plane.md 15.1) that ends gracefully, encrypted where it has a
+//! certificate.
 
 use super::patience::Patient;
+use super::tls::{Accepted, ServingPair};
 use axum::Router;
+use http::{HeaderValue, Request, Version, header};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +25,7 @@ const MAX_HEADERS: usize = 200;
 const MAX_CONNECTIONS: usize = 50_000;
 
 /// Accepts until `stop`; then connections finish what they are doing. Returns when the last one has ended.
-pub async fn serve(listener: TcpListener, app: Router, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, app: Router, pair: Arc<ServingPair>, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let tracker = TaskTracker::new();
     loop {
@@ -33,9 +38,9 @@ pub async fn serve(listener: TcpListener, app: Router, stop: CancellationToken) 
         };
         match accepted {
             Ok((stream, _)) => {
-                let (app, stop) = (app.clone(), stop.clone());
+                let (app, pair, stop) = (app.clone(), Arc::clone(&pair), stop.clone());
                 tracker.spawn(async move {
-                    connection(stream, app, stop).await;
+                    taken(stream, app, &pair, stop).await;
                     drop(slot);
                 });
             }
@@ -47,8 +52,41 @@ pub async fn serve(listener: TcpListener, app: Router, stop: CancellationToken) 
     tracker.wait().await;
 }
 
-async fn connection(stream: TcpStream, app: Router, stop: CancellationToken) {
+async fn taken(stream: TcpStream, app: Router, pair: &ServingPair, stop: CancellationToken) {
     let _ = stream.set_nodelay(true);
+    let accepted = tokio::select! {
+        () = stop.cancelled() => return,
+        accepted = pair.accept(stream) => accepted,
+    };
+    match accepted {
+        Ok(Accepted::Plain(stream)) => connection(stream, app, stop).await,
+        Ok(Accepted::Tls(stream)) => connection(stream, app, stop).await,
+        Err(error) => {
+            tracing::info!(
+                component = "front",
+                %error,
+                "No TLS connection: clients need an https URL and trust in the certificate"
+            );
+        }
+    }
+}
+
+/// Requests of HTTP/2 name their host beside the headers.
+fn with_host(mut request: Request<Incoming>) -> Request<Incoming> {
+    if request.version() == Version::HTTP_2
+        && let Some(authority) = request.uri().authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    request
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    app: Router,
+    stop: CancellationToken,
+) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -64,7 +102,7 @@ async fn connection(stream: TcpStream, app: Router, stop: CancellationToken) {
     let patient = Patient::new(stream, Arc::clone(&busy));
     let service = service_fn(move |request| {
         busy.store(true, Ordering::Release);
-        let (answer, busy) = (app.clone().call(request), Arc::clone(&busy));
+        let (answer, busy) = (app.clone().call(with_host(request)), Arc::clone(&busy));
         async move {
             let answer = answer.await;
             busy.store(false, Ordering::Release);

@@ -7,6 +7,7 @@ use super::streams::NotOpened;
 use super::{FrontState, meta_tools, methods, relay, stateless, streams, unsolicited};
 use crate::aggregation::user_lists::{self, Own};
 use crate::aggregation::view::Selection;
+use crate::auth::jwt::Verified;
 use crate::auth::session::SessionClaims;
 use crate::auth::{clock, session};
 use crate::decision::forward::LAST_EVENT_ID;
@@ -33,16 +34,9 @@ pub async fn handle(State(state): State<Arc<FrontState>>, request: Request<Body>
     if parts.method == Method::OPTIONS {
         return plain(StatusCode::OK, "");
     }
-    if let Some(refused) = refuse_foreign(&state, &head) {
-        return refused;
-    }
-    let checked = state
-        .authenticator
-        .check(&head.all("authorization"), clock::now())
-        .await;
-    match access::caller(checked, &head, &state.published.load()) {
+    match admitted(&state, &head).await {
         Ok(caller) => head.caller = caller,
-        Err(refusal) => return refuse(&refusal, None),
+        Err(refused) => return refused,
     }
     let sessionless = is_only_for_posts(&state, &head);
     match parts.method {
@@ -52,6 +46,21 @@ pub async fn handle(State(state): State<Arc<FrontState>>, request: Request<Body>
         Method::DELETE => delete(&state, &head).await,
         _ => not_allowed("GET, POST, DELETE, OPTIONS"),
     }
+}
+
+/// The verified caller of a request from an origin and to a host that are ours; `None` where nobody is verified.
+///
+/// # Errors
+/// The refusal.
+pub(super) async fn admitted(state: &FrontState, head: &Head) -> Result<Option<Arc<Verified>>, Response> {
+    if let Some(refused) = refuse_foreign(state, head) {
+        return Err(refused);
+    }
+    let checked = state
+        .authenticator
+        .check(&head.all("authorization"), clock::now())
+        .await;
+    access::caller(checked, head, &state.published.load()).map_err(|refusal| refuse(&refusal, None))
 }
 
 fn not_allowed(allowed: &'static str) -> Response {

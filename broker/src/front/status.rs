@@ -11,6 +11,9 @@ use axum::response::Response;
 use mcp_gateway_api::broker_status::ServerStatus;
 use std::sync::Arc;
 
+/// Said at the start and in the status.
+pub const EXPOSED: &str = "other machines reach this address and nobody is verified: whoever reaches it can call every tool; \
+    listen on 127.0.0.1, or add authn or authPolicies to the file";
 const METHOD_ERROR: &str = r#"{"error":"Method not allowed. Supported methods: GET"}"#;
 
 fn answer(method: &Method, found: impl FnOnce() -> (StatusCode, String)) -> Response {
@@ -38,7 +41,20 @@ fn all_json(state: &FrontState) -> (StatusCode, String) {
         warn_of_route(state, server);
     }
     status.config.warnings.extend(state.authenticator.problems());
+    status.config.warnings.extend(state.tls.problem());
+    status.config.warnings.extend(open_to_all(state));
     (StatusCode::OK, serde_json::to_string(&status).unwrap_or_default())
+}
+
+/// What is to be known of a front that anybody can reach and that verifies nobody.
+fn open_to_all(state: &FrontState) -> Option<String> {
+    let catalog = state.published.load();
+    let verifies = catalog
+        .config
+        .snapshot
+        .as_ref()
+        .is_some_and(|snapshot| !snapshot.providers.is_empty());
+    (state.exposed && !verifies).then(|| EXPOSED.to_owned())
 }
 
 /// A hairpin that found no route means that the registration's route does not lead to the server (D70).

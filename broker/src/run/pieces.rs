@@ -12,7 +12,8 @@ use crate::auth::keys::Keys;
 use crate::authn::Authenticator;
 use crate::decision::Rules;
 use crate::front::forwarding::Forwarding;
-use crate::front::{FrontState, Health, listen, rounds, running, streams, unsolicited};
+use crate::front::tls::ServingPair;
+use crate::front::{FrontState, Health, listen, older, rounds, running, streams, unsolicited};
 use crate::options::Options;
 use crate::pipeline::facts::{MAX_ANSWERS, Pipeline};
 use crate::sessions::hairpin::Hairpin;
@@ -113,9 +114,9 @@ impl Pieces {
 
     pub(super) fn front_state(
         &self,
-        options: &Options,
-        keys: &Arc<Keys>,
+        (options, keys): (&Options, &Arc<Keys>),
         pipeline: &Arc<Pipeline>,
+        (tls, exposed): (Arc<ServingPair>, bool),
     ) -> Arc<FrontState> {
         let forwarding = match self.way.as_ref() {
             Way::Hairpin(_) => None,
@@ -127,6 +128,9 @@ impl Pieces {
         };
         Arc::new(FrontState {
             forwarding,
+            tls,
+            exposed,
+            older: older::OlderClients::default(),
             published: Arc::clone(&self.published),
             keys: Arc::clone(keys),
             authenticator: Arc::clone(&self.authenticator),

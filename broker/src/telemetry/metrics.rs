@@ -100,6 +100,7 @@ pub struct Metrics {
     reloads: Family<ResultLabel, Counter>,
     last_config: Gauge,
     key_problems: Gauge,
+    children: Family<ServerLabel, Gauge>,
     /// Bytes of `tools/list` answers.
     pub tools_list_bytes: Histogram,
 }
@@ -127,6 +128,7 @@ impl Default for Metrics {
             reloads: Family::default(),
             last_config: Gauge::default(),
             key_problems: Gauge::default(),
+            children: Family::default(),
             tools_list_bytes: Histogram::new(BYTES),
         };
         metrics.registry = Mutex::new(metrics.registered());
@@ -141,6 +143,8 @@ impl Metrics {
         self.register_broker(&mut registry);
         self.servers.register(&mut registry);
         self.calls.register(&mut registry);
+        let help = "Running processes of servers that are commands";
+        registry.register("mcp_front_children", help, self.children.clone());
         registry
     }
 
@@ -328,6 +332,14 @@ impl Metrics {
         if good {
             self.last_config.set(jiff::Timestamp::now().as_second());
         }
+    }
+
+    /// The number of running processes of a server.
+    pub fn children(&self, server: &str) -> Gauge {
+        let label = ServerLabel {
+            server: server.to_owned(),
+        };
+        self.children.get_or_create_owned(&label)
     }
 
     /// Says of how many issuers the keys are not as they should be.

@@ -35,6 +35,7 @@ mod servers;
 mod sessions;
 mod shared_store;
 mod standalone;
+mod standalone_front;
 mod tls;
 mod user_lists;
 mod user_tokens;

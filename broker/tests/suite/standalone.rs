@@ -15,12 +15,13 @@ use tokio::sync::broadcast;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_mcp-gateway-broker");
 
-struct Gateway {
-    child: Child,
-    port: u16,
+/// A gateway in a process of its own, and its port.
+pub struct Gateway {
+    pub child: Child,
+    pub port: u16,
 }
 
-fn command(file: &Path, port: u16) -> Command {
+pub fn command(file: &Path, port: u16) -> Command {
     let mut command = Command::new(BINARY);
     command
         .args(["run", "--config"])
@@ -35,7 +36,7 @@ fn command(file: &Path, port: u16) -> Command {
 }
 
 impl Gateway {
-    async fn start(file: &Path) -> Self {
+    pub async fn start(file: &Path) -> Self {
         Self::start_with_output(file, Stdio::null()).await
     }
 
@@ -52,19 +53,19 @@ impl Gateway {
         gateway
     }
 
-    async fn get(&self, path: &str) -> Option<(u16, String)> {
+    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
         let answer = reqwest::get(format!("http://127.0.0.1:{}{path}", self.port))
             .await
             .ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
 
-    async fn status(&self) -> Value {
+    pub async fn status(&self) -> Value {
         let (_, text) = self.get("/status").await.unwrap();
         serde_json::from_str(&text).unwrap()
     }
 
-    async fn client(&self, tools: &[&str]) -> Client {
+    pub async fn client(&self, tools: &[&str]) -> Client {
         let mut client = Client::new(format!("http://127.0.0.1:{}", self.port));
         client.host = format!("localhost:{}", self.port);
         let client = client.initialized().await;
@@ -76,20 +77,20 @@ impl Gateway {
     }
 
     /// Ends it as Ctrl-C does.
-    async fn interrupt(mut self) {
+    pub async fn interrupt(mut self) {
         signal("INT", self.child.id().unwrap());
         assert!(self.child.wait().await.unwrap().success());
     }
 }
 
-fn signal(name: &str, process: u32) {
+pub fn signal(name: &str, process: u32) {
     let status = std::process::Command::new("kill")
         .args([&format!("-{name}"), &process.to_string()])
         .status();
     assert!(status.unwrap().success());
 }
 
-async fn said(client: &Client, tool: &str, arguments: Value) -> String {
+pub async fn said(client: &Client, tool: &str, arguments: Value) -> String {
     let reply = client
         .rpc("tools/call", json!({"name": tool, "arguments": arguments}))
         .await;
@@ -130,7 +131,7 @@ fn ide(folder: &Path) -> String {
     )
 }
 
-fn children(folder: &Path) -> Vec<u32> {
+pub fn children(folder: &Path) -> Vec<u32> {
     let text = std::fs::read_to_string(folder.join("children")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }

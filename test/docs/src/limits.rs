@@ -202,6 +202,27 @@ const ROWS: &[Row] = &[
         "the stream ends with an error",
     ),
     (
+        "clients of 2024-11-05 (`legacySSE`)",
+        "front/older.rs",
+        "MAX_CLIENTS",
+        Count,
+        "503",
+    ),
+    (
+        "messages of one of them that are worked on at once",
+        "front/older.rs",
+        "MAX_RUNNING",
+        Count,
+        "429",
+    ),
+    (
+        "TLS handshake (`tls` of a file)",
+        "front/tls.rs",
+        "HANDSHAKE",
+        Seconds,
+        "the connection is closed",
+    ),
+    (
         "rounds of questions in one call",
         "front/rounds.rs",
         "MAX_ROUNDS",
