@@ -23,7 +23,7 @@ pub(super) const WEBHOOK: &str = mcp_gateway_api::webhooks::NAME;
 /// Longest wait for the answer of admission: longer than the API server's own.
 const PROBE_LIMIT: Duration = Duration::from_secs(15);
 
-const ALSO: [Listing; 6] = [
+const ALSO: [Listing; 5] = [
     (
         "apiextensions.k8s.io",
         "v1",
@@ -44,7 +44,6 @@ const ALSO: [Listing; 6] = [
     ),
     ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
     ("networking.istio.io", "v1alpha3", "EnvoyFilter", "envoyfilters"),
-    (names::GATEWAY_API_GROUP, "v1", "GatewayClass", "gatewayclasses"),
 ];
 
 /// What became of a dry-run create of an extension.
