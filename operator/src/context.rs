@@ -13,8 +13,16 @@ use kube::{
 use mcp_gateway_api::object_key::ObjectKey;
 
 use crate::{
-    blueprint::Settings, brokers::Namespace, cache::Cache, events::Events, kinds::Kind, metrics::Metrics,
-    queue::Queue, reconcile::upgradeable::Takeover, rollouts::Rollouts, snapshot::Snapshot,
+    blueprint::Settings,
+    brokers::Namespace,
+    cache::Cache,
+    events::Events,
+    kinds::Kind,
+    metrics::Metrics,
+    queue::Queue,
+    reconcile::{status::Undeclared, upgradeable::Takeover},
+    rollouts::Rollouts,
+    snapshot::Snapshot,
 };
 
 /// Shared state of the process.
@@ -34,6 +42,8 @@ pub(crate) struct Context {
     pub(crate) rollouts: Rollouts,
     /// Whether everything was evaluated once.
     pub(crate) takeover: Takeover,
+    /// Members of a status that the cluster's CRDs do not have.
+    pub(crate) undeclared: Undeclared,
     snapshot: Mutex<Option<Arc<Snapshot>>>,
     brokers: Mutex<BTreeMap<String, Namespace>>,
 }
@@ -74,6 +84,7 @@ impl Context {
             uninstalling: Arc::default(),
             rollouts: Rollouts::default(),
             takeover: Takeover::default(),
+            undeclared: Undeclared::default(),
             snapshot: Mutex::new(None),
             brokers: Mutex::new(BTreeMap::new()),
         }

@@ -13,6 +13,11 @@ use serde_json::{Map, Value, json};
 
 use crate::{apply::apply_params, context::Context, kinds::Kind, reconcile::ReconcileError};
 
+mod undeclared;
+
+pub(crate) use undeclared::Undeclared;
+use undeclared::undeclared;
+
 /// What a status shall say.
 pub(crate) struct StatusWish {
     pub(crate) conditions: Vec<Wanted>,
@@ -54,6 +59,7 @@ pub(crate) async fn write(
     for (name, value) in wish.members {
         members.insert(name.to_owned(), value);
     }
+    let mut members = context.undeclared.without(kind, members);
     let says = |wanted: &Wanted| condition(&former, wanted.kind).is_some_and(|now| equal(now, wanted));
     let settled = wish.conditions.iter().all(says)
         && members
@@ -100,20 +106,14 @@ async fn apply(
             // Gone meanwhile.
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
             Err(source) => {
-                let unknown = undeclared(&source.to_string()).and_then(|name| members.remove(name));
-                if unknown.is_none() {
+                let said = source.to_string();
+                let Some(name) = undeclared(&said).filter(|&name| members.remove(name).is_some()) else {
                     return Err(ReconcileError::status(format!("{} {key}", kind.name()), source));
-                }
+                };
+                context.undeclared.note(kind, name);
             }
         }
     }
-}
-
-/// The member of the status that the API server's schema does not know.
-fn undeclared(error: &str) -> Option<&str> {
-    let (before, _) = error.split_once(": field not declared in schema")?;
-    let (_, member) = before.rsplit_once(".status.")?;
-    (!member.contains(['.', '['])).then_some(member)
 }
 
 fn equal(now: &Condition, wanted: &Wanted) -> bool {
@@ -126,17 +126,76 @@ fn equal(now: &Condition, wanted: &Wanted) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::undeclared;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
 
-    #[test]
-    fn a_member_that_an_older_crd_does_not_have_is_found_in_the_api_servers_words() {
-        let said = "ApiError: failed to create typed patch object (ns/weather; mcp.kuadrant.io/v1alpha1, \
-            Kind=MCPServerRegistration): .status.era: field not declared in schema:  (Status)";
-        assert_eq!(undeclared(said), Some("era"));
+    use axum::{
+        Json, Router,
+        body::Bytes,
+        http::{Method, StatusCode},
+    };
+
+    use super::*;
+    use crate::fixtures::{Objects, context};
+
+    /// An API server whose CRD has no `status.era`; it counts the patches that it gets.
+    fn older(requests: &Arc<AtomicUsize>) -> kube::Client {
+        let requests = Arc::clone(requests);
+        let answer = move |method: Method, body: Bytes| {
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            if method == Method::POST {
+                return std::future::ready((StatusCode::CREATED, Json(body)));
+            }
+            requests.fetch_add(1, Ordering::Relaxed);
+            let refusal = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 500,
+                "message": "failed to create typed patch object: .status.era: field not declared in schema"});
+            let answer = if body.pointer("/status/era").is_some() {
+                (StatusCode::INTERNAL_SERVER_ERROR, Json(refusal))
+            } else {
+                (StatusCode::OK, Json(body))
+            };
+            std::future::ready(answer)
+        };
+        kube::Client::new(Router::new().fallback(answer), "default")
+    }
+
+    fn wish() -> StatusWish {
+        StatusWish {
+            conditions: vec![Wanted {
+                kind: ConditionType::Ready,
+                status: false,
+                reason: "NotReady",
+                message: "waiting".to_owned(),
+                observed_generation: 1,
+            }],
+            members: [("era", json!("modern")), ("discoveredTools", json!(3))].into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn t26_a_status_under_the_crd_of_an_older_release_is_written_once() {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let registration = json!({"spec": {"targetRef": {"name": "r"}}});
+        let objects = Objects::default().put(Kind::Registration, "ns/weather", &registration);
+        let context = context(older(&requests), objects);
+        let key = ObjectKey::new("ns", "weather");
+        let wrote = write(&context, Kind::Registration, &key, wish()).await;
+        assert!(wrote.expect("written without the member"));
         assert_eq!(
-            undeclared(".status.conditions[0].x: field not declared in schema"),
-            None
+            requests.load(Ordering::Relaxed),
+            2,
+            "with the member, and without"
         );
-        assert_eq!(undeclared("Internal Server Error"), None);
+
+        // What the API server stored.
+        let conditions = upsert(&[], &wish().conditions[0], Timestamp::UNIX_EPOCH);
+        let mut stored = (*context.cache.get(Kind::Registration, &key).expect("cached")).clone();
+        stored["status"] = json!({"conditions": conditions, "discoveredTools": 3});
+        context.cache.apply(Kind::Registration, &key, stored);
+        let wrote = write(&context, Kind::Registration, &key, wish()).await;
+        assert!(!wrote.expect("nothing to do"));
+        assert_eq!(requests.load(Ordering::Relaxed), 2, "settled");
     }
 }
