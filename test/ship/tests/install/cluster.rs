@@ -1,12 +1,17 @@
 //! What the tests share: the image of the hook, questions about pods, an empty cluster at the end.
 
-use std::{env, path::PathBuf};
+use std::{collections::BTreeSet, env, path::PathBuf, sync::OnceLock};
 
-use mcp_gateway_e2e::{delete, get, kubectl};
+use mcp_gateway_e2e::{delete, get, kubectl, kubectl_with};
 use mcp_gateway_kit::{Image, Kit};
 
-/// Prepares the sandbox: a crypto provider, and the image of the command line for the chart's hook.
+/// Namespaces of the cluster before the first test.
+static EMPTY: OnceLock<BTreeSet<String>> = OnceLock::new();
+
+/// Prepares the sandbox: nothing of a test that failed, a crypto provider, and the image of the command line for the
+/// chart's hook.
 pub(crate) fn prepare() -> anyhow::Result<()> {
+    clear_leftovers()?;
     // Two providers may be compiled in; whoever comes first has chosen this one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let image = Image {
@@ -14,6 +19,61 @@ pub(crate) fn prepare() -> anyhow::Result<()> {
         ..Image::default()
     };
     Ok(Kit::from_env()?.add_image("ghcr.io/mcp-gateway-operator/cli", &image)?)
+}
+
+/// Names of all objects of `kinds`, as `<kind>/<name>`.
+fn names_of(kinds: &str) -> anyhow::Result<BTreeSet<String>> {
+    let names = kubectl(&format!("get {kinds} -o name"))?;
+    Ok(names.lines().map(str::to_owned).collect())
+}
+
+/// Removes what a test left that failed before it came to its end, so that the next one fails only for reasons of its own.
+fn clear_leftovers() -> anyhow::Result<()> {
+    let namespaces = names_of("namespaces")?;
+    let Some(empty) = EMPTY.get() else {
+        EMPTY.get_or_init(|| namespaces);
+        return Ok(());
+    };
+    let ours = |kinds: &str| -> anyhow::Result<Vec<String>> {
+        Ok(names_of(kinds)?
+            .into_iter()
+            .filter(|name| name.contains("mcp"))
+            .collect())
+    };
+    // First what refuses writes and holds deletions up.
+    let admission = ours("validatingwebhookconfigurations,mutatingwebhookconfigurations")?;
+    remove(&admission)?;
+    if kubectl("get crd mcpgatewayextensions.mcp.kuadrant.io").is_ok() {
+        let held = "{range .items[*]}{.metadata.namespace} {.metadata.name}{\"\\n\"}{end}";
+        let held = kubectl_with(&["get", "mcpge", "-A", "-o", &format!("jsonpath={held}")], "")?;
+        for (namespace, name) in held.lines().filter_map(|line| line.split_once(' ')) {
+            let none = "{\"metadata\":{\"finalizers\":null}}";
+            let words = [
+                "patch",
+                "mcpge",
+                name,
+                "-n",
+                namespace,
+                "--type=merge",
+                "-p",
+                none,
+            ];
+            kubectl_with(&words, "")?;
+        }
+    }
+    let left: Vec<String> = namespaces.difference(empty).cloned().collect();
+    remove(&left)?;
+    remove(&ours(
+        "clusterroles,clusterrolebindings,customresourcedefinitions",
+    )?)
+}
+
+fn remove(names: &[String]) -> anyhow::Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    note(&format!("left by a test before: {}", names.join(" ")));
+    delete(&names.join(" ")).map(drop)
 }
 
 /// Our command line.
