@@ -20,8 +20,6 @@ pub struct Gateway {
     pub key: ObjectKey,
     /// Age.
     pub age: Age,
-    /// `metadata.generation`.
-    pub generation: i64,
     /// False while it is being deleted.
     pub live: bool,
     /// Labels.
@@ -164,7 +162,6 @@ impl Gateway {
         Ok(Self {
             key: ObjectKey::of(&metadata),
             age: Age::of(&metadata),
-            generation: metadata.generation.unwrap_or_default(),
             live: is_live(&metadata),
             scope_annotation: metadata
                 .annotations

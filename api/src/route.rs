@@ -19,8 +19,6 @@ pub struct HttpRoute {
     pub age: Age,
     /// False while it is being deleted.
     pub live: bool,
-    /// UID of its controlling owner, if any.
-    pub controller_uid: Option<String>,
     /// `spec.hostnames`.
     pub hostnames: Vec<String>,
     /// `spec.rules`.
@@ -119,12 +117,6 @@ impl HttpRoute {
             key: ObjectKey::of(&metadata),
             age: Age::of(&metadata),
             live: is_live(&metadata),
-            controller_uid: metadata
-                .owner_references
-                .unwrap_or_default()
-                .into_iter()
-                .find(|owner| owner.controller == Some(true))
-                .map(|owner| owner.uid),
             hostnames: spec.hostnames,
             rules: spec.rules,
             parents: status.parents,
