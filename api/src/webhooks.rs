@@ -16,6 +16,8 @@ pub mod supplementary;
 
 /// Name of both configuration objects, of the Deployment, of the Service and of the ServiceAccount.
 pub const NAME: &str = "mcp-gateway-webhook";
+/// Secret of the operator's namespace with the webhook's serving pair, in installs without OLM.
+pub const CERT_SECRET: &str = "mcp-gateway-webhook-cert";
 /// Path of the validating endpoint.
 pub const VALIDATE_PATH: &str = "/validate";
 /// Path of the mutating endpoint.

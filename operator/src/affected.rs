@@ -10,6 +10,7 @@ use mcp_gateway_api::{
     object_key::ObjectKey,
     registration::MCPServerRegistration,
     route::HttpRoute,
+    webhooks::{self, supplementary::OWNER_NAMESPACE_LABEL},
     world::{World, gateway_of, route_of},
 };
 use serde_json::Value;
@@ -55,6 +56,7 @@ pub(crate) fn affected(
             items.extensions_in(&key.namespace);
         }
         Kind::EnvoyFilter => items.by_envoy_filter(key, object),
+        Kind::ValidatingWebhooks | Kind::MutatingWebhooks => items.by_webhooks(key, object),
     }
     items.found
 }
@@ -242,6 +244,9 @@ impl Items<'_> {
 
     /// Whoever names the Secret, and the owner of a generated one.
     fn by_secret(&mut self, key: &ObjectKey) {
+        if key.name == webhooks::CERT_SECRET {
+            self.found.insert(WorkItem::WebhookCertificates);
+        }
         let world = self.world;
         self.policies_that(|policy| references(policy).0.contains(key));
         for extension in world
@@ -320,6 +325,16 @@ impl Items<'_> {
         }
         if key.name == names::BROKER {
             self.extensions_in(&key.namespace);
+        }
+    }
+
+    /// What keeps the webhook configurations, when one of ours changes or one that OLM made.
+    fn by_webhooks(&mut self, key: &ObjectKey, object: Option<&Value>) {
+        let labels = object.and_then(|object| object.pointer("/metadata/labels"));
+        let is_olms = labels.is_some_and(|labels| labels.get(OWNER_NAMESPACE_LABEL).is_some());
+        if is_olms || key.name.starts_with(webhooks::NAME) {
+            let both = [WorkItem::WebhookCertificates, WorkItem::SupplementaryWebhooks];
+            self.found.extend(both);
         }
     }
 

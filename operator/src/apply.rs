@@ -126,6 +126,9 @@ pub(crate) async fn settle(
         && standing(cached, kind, blueprint) == Standing::Ours
         && settled(resource, cached)
     {
+        if !context.expectations.knows(&blueprint.key, (kind, key)) {
+            expect(context, blueprint, resource);
+        }
         context.metrics.applied(kind, "unchanged");
         return Ok(None);
     }
@@ -149,6 +152,7 @@ async fn write(
     resource: &Resource,
 ) -> Result<Result<Option<Value>, ApplyError>, kube::Error> {
     let (kind, key) = (resource.kind, &resource.key);
+    let as_before = expect(context, blueprint, resource);
     let Some(live) = api.get_opt(&key.name).await?.map(raw) else {
         return create(context, api, resource).await.map(|made| Ok(Some(made)));
     };
@@ -177,10 +181,18 @@ async fn write(
     let applied = replace_spec(api, kind, &body, raw(applied)).await?;
     tracing::info!(kind = name, name = %key, "Applied");
     context.metrics.applied(kind, "changed");
-    if let Some(drift) = drift(&body, &live, names::FIELD_MANAGER) {
+    // A child that is wanted otherwise than before differs by our own doing.
+    if let Some(drift) = drift(&body, &live, names::FIELD_MANAGER).filter(|_| as_before) {
         report(context, blueprint, resource, &drift).await;
     }
     Ok(Ok(Some(applied)))
+}
+
+/// Remembers what is wanted of a child, whatever the live object adds to it. True when it is what was wanted before.
+fn expect(context: &Context, blueprint: &Blueprint, resource: &Resource) -> bool {
+    let wanted = (resource.make)(None).body(None);
+    let child = (resource.kind, &resource.key);
+    context.expectations.note(&blueprint.key, child, &wanted)
 }
 
 /// Makes an object by POST, so that one which somebody else makes at the same moment is never taken over.

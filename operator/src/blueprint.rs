@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) cluster_domain: String,
     /// Namespace that the operator runs in.
     pub(crate) namespace: String,
+    /// Certificate and configurations of the admission webhook are kept here (`--webhook-certs=managed`).
+    pub(crate) manages_webhook: bool,
     /// ClusterRole that owns the webhook configurations.
     pub(crate) webhook_configuration_owner: Option<String>,
     /// Name of OLM's OperatorCondition, when OLM installed this operator.

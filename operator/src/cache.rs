@@ -287,8 +287,11 @@ fn differs(kind: Kind, former: &Value, object: &Value) -> bool {
         }
         object
     };
-    // A Secret's content is not watched: its version is the only trace of a change.
-    let opaque = matches!(kind, Kind::Secret | Kind::ConfigMap);
+    // Where the content is not watched its version is the only trace of a change.
+    let opaque = matches!(
+        kind,
+        Kind::Secret | Kind::ConfigMap | Kind::ValidatingWebhooks | Kind::MutatingWebhooks
+    );
     let version = |object: &Value| object.pointer("/metadata/resourceVersion").cloned();
     (opaque && version(former) != version(object)) || strip(former) != strip(object)
 }

@@ -66,6 +66,23 @@ pub(crate) fn not_after(pem: &[u8]) -> Option<i64> {
     Some(certificate.validity().not_after.timestamp())
 }
 
+/// Most authorities that are kept beside a new one: more than pairs can be in use.
+const MAX_FORMER: usize = 3;
+
+/// The first few certificates of a PEM text that are valid at `now`, each once.
+pub(crate) fn still_valid(pem: &str, now: Duration) -> String {
+    const END: &str = "-----END CERTIFICATE-----";
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let mut kept: Vec<&str> = Vec::new();
+    for block in pem.split_inclusive(END).map(str::trim) {
+        let lasts = not_after(block.as_bytes()).is_some_and(|end| end > now);
+        if lasts && kept.len() < MAX_FORMER && !kept.contains(&block) {
+            kept.push(block);
+        }
+    }
+    kept.iter().map(|block| format!("{block}\n")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +96,20 @@ mod tests {
         assert!(!runs_out(end, now));
         assert!(runs_out(end, now + Duration::from_secs(300 * 24 * 3600)));
         assert!(pair.ca.contains("BEGIN CERTIFICATE") && pair.key.contains("PRIVATE KEY"));
+    }
+    #[test]
+    fn of_the_authorities_so_far_those_that_are_valid_are_kept_once() {
+        let at = |seconds: u64| Duration::from_secs(1_800_000_000 + seconds);
+        let names = ["mcp-gateway-webhook.ns.svc".to_owned()];
+        let [old, new] = [0, 1000].map(|seconds| issue(&names, at(seconds)).expect("a pair").ca);
+        let both = format!("{old}{new}{old}");
+        let trimmed = |pem: &str| format!("{}\n", pem.trim());
+        assert_eq!(
+            still_valid(&both, at(2000)),
+            [trimmed(&old), trimmed(&new)].concat()
+        );
+        let year = 365 * 24 * 3600;
+        assert_eq!(still_valid(&both, at(year + 500)), trimmed(&new));
+        assert_eq!(still_valid("no certificate", at(0)), "");
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     brokers::Namespace,
     cache::Cache,
     events::Events,
+    expectations::Expectations,
     kinds::Kind,
     metrics::Metrics,
     queue::Queue,
@@ -42,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) rollouts: Rollouts,
     /// Whether everything was evaluated once.
     pub(crate) takeover: Takeover,
+    /// What was wanted of each child.
+    pub(crate) expectations: Expectations,
     /// Members of a status that the cluster's CRDs do not have.
     pub(crate) undeclared: Undeclared,
     snapshot: Mutex<Option<Arc<Snapshot>>>,
@@ -84,6 +87,7 @@ impl Context {
             uninstalling: Arc::default(),
             rollouts: Rollouts::default(),
             takeover: Takeover::default(),
+            expectations: Expectations::default(),
             undeclared: Undeclared::default(),
             snapshot: Mutex::new(None),
             brokers: Mutex::new(BTreeMap::new()),

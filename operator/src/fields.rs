@@ -154,9 +154,23 @@ fn differing(fields: &Map<String, Value>, desired: &Value, live: &Value, path: &
             };
             match below.as_object().filter(|below| !below.is_empty()) {
                 Some(below) => differing(below, wanted, now, &path),
+                // Our flags and the user's share this one list; their order is no edit of ours.
+                None if name == "command" => (sorted(wanted) != sorted(now)).then_some(path),
                 None => (!covers(wanted, now, name)).then_some(path),
             }
         })
+}
+
+/// The words of a list, in an order of their own.
+fn sorted(list: &Value) -> Vec<&str> {
+    let mut words: Vec<&str> = list
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    words.sort_unstable();
+    words
 }
 
 #[cfg(test)]
@@ -227,6 +241,16 @@ mod tests {
             None,
             "our own change is no drift"
         );
+    }
+
+    #[test]
+    fn t21_a_users_flag_among_ours_is_no_drift_but_a_changed_one_of_ours_is() {
+        let with = |command: &[&str]| json!({"spec": {"command": command}});
+        let mut live = with(&["./p", "--users=1", "--ours=1"]);
+        live["metadata"] = json!({"managedFields": [
+            {"manager": "kubectl-patch", "operation": "Update", "fieldsV1": {"f:spec": {"f:command": {}}}}]});
+        assert_eq!(drift(&with(&["./p", "--ours=1", "--users=1"]), &live, "m"), None);
+        assert!(drift(&with(&["./p", "--ours=2", "--users=1"]), &live, "m").is_some());
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(crate) fn context(client: kube::Client, objects: Objects) -> Context {
             broker_log_level: None,
             cluster_domain: "cluster.local".to_owned(),
             namespace: "mcp-system".to_owned(),
+            manages_webhook: true,
             webhook_configuration_owner: None,
             operator_condition: None,
         }),

@@ -1,7 +1,7 @@
 //! The kinds that the operator watches or writes: group, version, plural, and which part of them is watched.
 
 use kube::core::{ApiResource, GroupVersionKind};
-use mcp_gateway_api::names;
+use mcp_gateway_api::{names, webhooks::supplementary::ConfigurationKind};
 
 /// Every kind that the cache holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Deployment,
     EndpointSlice,
     EnvoyFilter,
+    ValidatingWebhooks,
+    MutatingWebhooks,
 }
 
 /// What a watch asks for.
@@ -41,7 +43,7 @@ pub(crate) enum Watched {
 
 impl Kind {
     /// Every kind, in the order in which watches start.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Extension,
         Self::Registration,
         Self::VirtualServer,
@@ -60,6 +62,8 @@ impl Kind {
         Self::Deployment,
         Self::EndpointSlice,
         Self::EnvoyFilter,
+        Self::ValidatingWebhooks,
+        Self::MutatingWebhooks,
     ];
 
     /// Name of the kind as objects carry it.
@@ -91,16 +95,23 @@ impl Kind {
         self.resource().api_version
     }
 
-    /// True for the one cluster-scoped kind.
+    /// True for the kinds that live in no namespace.
     pub(crate) fn is_cluster_scoped(self) -> bool {
-        self == Self::Namespace
+        matches!(
+            self,
+            Self::Namespace | Self::ValidatingWebhooks | Self::MutatingWebhooks
+        )
     }
 
     /// Which part of the kind is watched: children by their fixed name, so that foreign objects in the way are seen
     /// as well; contents of Secrets and ConfigMaps never (operator.md 4.7).
     pub(crate) fn watched(self) -> Watched {
         match self {
-            Self::Secret | Self::ConfigMap | Self::Namespace => Watched::Metadata,
+            Self::Secret
+            | Self::ConfigMap
+            | Self::Namespace
+            | Self::ValidatingWebhooks
+            | Self::MutatingWebhooks => Watched::Metadata,
             Self::ServiceAccount
             | Self::Role
             | Self::RoleBinding
@@ -116,6 +127,8 @@ impl Kind {
         const OURS: &[&str] = &[names::VERSION];
         const V1: &[&str] = &["v1"];
         const GATEWAY_API: &str = names::GATEWAY_API_GROUP;
+        const ADMISSION: &str = "admissionregistration.k8s.io";
+        let configurations = |kind: ConfigurationKind| (ADMISSION, V1, kind.as_str(), kind.plural());
         match self {
             Self::Extension => (names::GROUP, OURS, "MCPGatewayExtension", "mcpgatewayextensions"),
             Self::Registration => (
@@ -150,6 +163,8 @@ impl Kind {
                 "EnvoyFilter",
                 "envoyfilters",
             ),
+            Self::ValidatingWebhooks => configurations(ConfigurationKind::Validating),
+            Self::MutatingWebhooks => configurations(ConfigurationKind::Mutating),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
-    jiff::{SignedDuration, Timestamp},
+    jiff::Timestamp,
 };
 use kube::{
     Api, ResourceExt,
@@ -41,14 +41,24 @@ pub(crate) struct Election {
 }
 
 /// The Lease as it was last seen to change, by our own clock.
-struct Seen {
+pub(crate) struct Seen {
     version: Option<String>,
     since: Instant,
 }
 
+impl Default for Seen {
+    /// Never seen.
+    fn default() -> Self {
+        Self {
+            version: None,
+            since: Instant::now(),
+        }
+    }
+}
+
 impl Seen {
     /// How long the Lease has been as it is now.
-    fn unchanged(&mut self, version: Option<String>) -> Duration {
+    pub(crate) fn unchanged(&mut self, version: Option<String>) -> Duration {
         if self.version != version {
             *self = Self {
                 version,
@@ -93,10 +103,7 @@ impl Election {
     /// until [`Election::release`].
     pub(crate) async fn run(&self, stop: CancellationToken) {
         let mut renewed = Instant::now();
-        let mut seen = Seen {
-            version: None,
-            since: Instant::now(),
-        };
+        let mut seen = Seen::default();
         loop {
             let begun = Instant::now();
             match tokio::time::timeout(RETRY, self.attempt(&mut seen)).await {
@@ -222,18 +229,9 @@ fn decide(current: Option<&LeaseSpec>, identity: &str, (now, unchanged): (Timest
 }
 
 /// True when a holder that is alive would have renewed the lease.
-fn ran_out(spec: &LeaseSpec, unchanged: Duration) -> bool {
+pub(crate) fn ran_out(spec: &LeaseSpec, unchanged: Duration) -> bool {
     let seconds = spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS);
     unchanged > Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
-}
-
-/// True when the lease ran out by the clock of whoever wrote it: good enough for one that is looked at once.
-pub(crate) fn expired(spec: &LeaseSpec, now: Timestamp) -> bool {
-    let Some(renewed) = &spec.renew_time else {
-        return true;
-    };
-    let duration = SignedDuration::from_secs(spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS).into());
-    now.duration_since(renewed.0) > duration
 }
 
 #[cfg(test)]
@@ -261,10 +259,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn t62_a_lease_is_as_old_as_its_last_change_that_we_saw() {
-        let mut seen = Seen {
-            version: None,
-            since: Instant::now(),
-        };
+        let mut seen = Seen::default();
         let version = |text: &str| Some(text.to_owned());
         tokio::time::advance(Duration::from_secs(100)).await;
         assert_eq!(seen.unchanged(version("1")), Duration::ZERO);

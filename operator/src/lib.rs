@@ -14,6 +14,7 @@ mod children;
 mod context;
 mod document;
 mod events;
+mod expectations;
 mod fields;
 #[cfg(test)]
 mod fixtures;

@@ -28,7 +28,9 @@ use crate::{
     metrics::Metrics,
     options::{Environment, Options, WebhookCerts},
     queue::{Queue, WorkItem},
-    reconcile, sibling, uninstall,
+    reconcile,
+    sibling::{self, Siblings},
+    uninstall,
     watch::Watcher,
 };
 
@@ -79,6 +81,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         leads,
         stop: stop.clone(),
         options,
+        siblings: Siblings::default(),
     };
     let worker = tokio::spawn(work.run());
     stopped().await;
@@ -132,6 +135,7 @@ fn context(options: &Options, environment: &Environment, client: Client) -> anyh
             broker_log_level: environment.broker_log_level,
             cluster_domain: options.cluster_domain.clone(),
             namespace: environment.namespace.clone(),
+            manages_webhook: options.webhook_certs == WebhookCerts::Managed,
             webhook_configuration_owner: environment.webhook_configuration_owner.clone(),
             operator_condition: environment.operator_condition.clone(),
         }),
@@ -182,6 +186,7 @@ struct Work {
     leads: watch::Receiver<bool>,
     stop: CancellationToken,
     options: Options,
+    siblings: Siblings,
 }
 
 impl Work {
@@ -215,7 +220,7 @@ impl Work {
             return false;
         }
         let namespace = &self.context.settings.namespace;
-        let Some(elder) = sibling::elder(&self.context.client, namespace).await else {
+        let Some(elder) = self.siblings.elder(&self.context.client, namespace).await else {
             return false;
         };
         let note = format!("the operator in namespace {elder} is older and works; this one stays passive");
@@ -269,12 +274,10 @@ impl Work {
         queue.add(self.context.cache.everything());
         queue.add([
             WorkItem::Claims,
+            WorkItem::WebhookCertificates,
             WorkItem::SupplementaryWebhooks,
             WorkItem::Upgradeable,
         ]);
-        if self.options.webhook_certs == WebhookCerts::Managed {
-            queue.add([WorkItem::WebhookCertificates]);
-        }
     }
 }
 

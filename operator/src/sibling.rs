@@ -1,47 +1,66 @@
 //! Two installs in one cluster (operator.md 11.1): the one whose held Lease is older works, the other stays passive.
-//! The decision is pure; Leases of the same name in other namespaces are all that is read.
+//! The decision is pure; Leases of the same name in other namespaces are all that is read. As in the election, a Lease
+//! is held until it was not seen to change for its duration: clocks of two nodes are never compared.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
-use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, api::ListParams};
 use mcp_gateway_api::object_key::Age;
 
-use crate::leader::{LEASE, expired};
+use crate::leader::{LEASE, Seen, ran_out};
 
-/// How often a leader looks for another install.
+/// How often a leader looks for another install. An install that ended without a word holds a newcomer up for two looks.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(15);
 
-/// The namespace of an older install that works now, if any. An API error counts as "unknown", and then as none: the
-/// own lease is held all the same, and the next look comes soon.
-pub(crate) async fn elder(client: &Client, namespace: &str) -> Option<String> {
-    let api: Api<Lease> = Api::all(client.clone());
-    let params = ListParams::default().fields(&format!("metadata.name={LEASE}"));
-    match api.list(&params).await {
-        Ok(leases) => elder_of(namespace, &leases.items, Timestamp::now()),
-        Err(error) => {
-            tracing::warn!(%error, "Leases of other installs cannot be listed");
-            None
-        }
-    }
+/// The Leases of other installs as they were seen so far, by namespace.
+#[derive(Default)]
+pub(crate) struct Siblings {
+    seen: Mutex<BTreeMap<String, Seen>>,
 }
 
-fn elder_of(namespace: &str, leases: &[Lease], now: Timestamp) -> Option<String> {
-    let is_own = |lease: &&Lease| lease.metadata.namespace.as_deref() == Some(namespace);
-    let own = Age::of(&leases.iter().find(is_own)?.metadata);
-    let held = |lease: &&Lease| {
-        let spec = lease.spec.as_ref();
-        let holder = spec
-            .and_then(|spec| spec.holder_identity.as_deref())
-            .unwrap_or_default();
-        !holder.is_empty() && spec.is_some_and(|spec| !expired(spec, now))
-    };
-    leases
-        .iter()
-        .filter(|lease| !is_own(lease))
-        .filter(held)
-        .find(|lease| Age::of(&lease.metadata).older(&own))
-        .and_then(|lease| lease.metadata.namespace.clone())
+impl Siblings {
+    /// The namespace of an older install that works now, if any. An API error counts as "unknown", and then as none: the
+    /// own lease is held all the same, and the next look comes soon.
+    pub(crate) async fn elder(&self, client: &Client, namespace: &str) -> Option<String> {
+        let api: Api<Lease> = Api::all(client.clone());
+        let params = ListParams::default().fields(&format!("metadata.name={LEASE}"));
+        match api.list(&params).await {
+            Ok(leases) => self.elder_of(namespace, &leases.items),
+            Err(error) => {
+                tracing::warn!(%error, "Leases of other installs cannot be listed");
+                None
+            }
+        }
+    }
+
+    fn elder_of(&self, namespace: &str, leases: &[Lease]) -> Option<String> {
+        let of = |lease: &Lease| lease.metadata.namespace.clone().unwrap_or_default();
+        let own = leases.iter().find(|lease| of(lease) == namespace)?;
+        let own = Age::of(&own.metadata);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|namespace, _| leases.iter().any(|lease| of(lease) == *namespace));
+        let mut held = |lease: &Lease| {
+            let unchanged = seen
+                .entry(of(lease))
+                .or_default()
+                .unchanged(lease.metadata.resource_version.clone());
+            let spec = lease.spec.as_ref();
+            let holder = spec.and_then(|spec| spec.holder_identity.as_deref());
+            holder.is_some_and(|holder| !holder.is_empty())
+                && spec.is_some_and(|spec| !ran_out(spec, unchanged))
+        };
+        // Every Lease is looked at, so that each is known from now on.
+        let working: Vec<&Lease> = leases.iter().filter(|lease| held(lease)).collect();
+        working
+            .into_iter()
+            .find(|lease| of(lease) != namespace && Age::of(&lease.metadata).older(&own))
+            .map(of)
+    }
 }
 
 #[cfg(test)]
@@ -50,26 +69,29 @@ mod tests {
 
     use super::*;
 
-    fn lease(namespace: &str, created: i64, holder: &str) -> Lease {
+    fn lease(namespace: &str, created: i64, (holder, version): (&str, &str)) -> Lease {
         serde_json::from_value(json!({
-            "metadata": {"name": LEASE, "namespace": namespace, "uid": namespace,
+            "metadata": {"name": LEASE, "namespace": namespace, "uid": namespace, "resourceVersion": version,
                 "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z")},
-            "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15, "renewTime": "2026-01-01T01:00:00.000000Z"},
+            "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15, "renewTime": "2000-01-01T01:00:00.000000Z"},
         }))
         .expect("a lease")
     }
 
-    #[test]
-    fn t62_the_older_install_works_and_a_dead_one_counts_for_nothing() {
-        let now: Timestamp = "2026-01-01T01:00:05Z".parse().expect("a time");
-        let both = [lease("a", 1, "pod-a"), lease("b", 2, "pod-b")];
-        assert_eq!(elder_of("b", &both, now), Some("a".to_owned()));
-        assert_eq!(elder_of("a", &both, now), None);
-        let later: Timestamp = "2026-01-01T01:01:00Z".parse().expect("a time");
-        assert_eq!(elder_of("b", &both, later), None);
-        assert_eq!(
-            elder_of("b", &[lease("a", 1, ""), lease("b", 2, "pod-b")], now),
-            None
-        );
+    #[tokio::test(start_paused = true)]
+    async fn t62_the_older_install_works_and_a_dead_one_counts_for_nothing() {
+        let siblings = Siblings::default();
+        let both = [lease("a", 1, ("pod-a", "1")), lease("b", 2, ("pod-b", "1"))];
+        // Whatever the clock of its node says.
+        assert_eq!(siblings.elder_of("b", &both), Some("a".to_owned()));
+        assert_eq!(siblings.elder_of("a", &both), None);
+        tokio::time::advance(Duration::from_secs(14)).await;
+        let renewed = [lease("a", 1, ("pod-a", "2")), lease("b", 2, ("pod-b", "2"))];
+        assert_eq!(siblings.elder_of("b", &renewed), Some("a".to_owned()));
+        tokio::time::advance(Duration::from_secs(16)).await;
+        let dead = [lease("a", 1, ("pod-a", "2")), lease("b", 2, ("pod-b", "3"))];
+        assert_eq!(siblings.elder_of("b", &dead), None);
+        let released = [lease("a", 1, ("", "3")), lease("b", 2, ("pod-b", "4"))];
+        assert_eq!(siblings.elder_of("b", &released), None);
     }
 }

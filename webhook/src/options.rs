@@ -13,7 +13,7 @@ pub struct Options {
     #[arg(long)]
     pub cert_dir: Option<PathBuf>,
     /// Secret of the pod's namespace with the serving pair, read beside the files every few seconds; of two valid pairs the
-    /// newer one is served. For OLM, which rotates faster than a kubelet brings files.
+    /// newer one is served: a kubelet brings files late after a rotation.
     #[arg(long)]
     pub cert_secret: Option<String>,
     /// Address of the admission endpoints (TLS).

@@ -8,14 +8,12 @@ use kube::{
     api::PostParams,
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
-use mcp_gateway_api::{names, resolution::Plan, world::World};
+use mcp_gateway_api::{names, resolution::Plan, webhooks::CERT_SECRET, world::World};
 use serde_json::json;
 
 use super::access::{self, Permissions};
 use crate::cluster::{DEPLOYMENTS, JUDGED, Listing, Snapshot, text};
 
-/// Secret with the webhook's certificate in the operator's namespace.
-pub(super) const CERTIFICATE: &str = "mcp-gateway-webhook-cert";
 /// Value of `app.kubernetes.io/name` on the operator's Deployment, in every kind of install.
 pub(super) const OPERATOR: &str = "mcp-gateway-operator";
 /// Value of `app.kubernetes.io/name` on the webhook's Deployment.
@@ -145,6 +143,6 @@ async fn probe(client: &Client, namespace: &str) -> Probe {
 
 async fn issued_ca(client: &Client, namespace: &str) -> Option<Vec<u8>> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let secret = api.get_opt(CERTIFICATE).await.ok().flatten()?;
+    let secret = api.get_opt(CERT_SECRET).await.ok().flatten()?;
     secret.data?.remove("ca.crt").map(|bytes| bytes.0)
 }

@@ -132,7 +132,7 @@ fn operator_service() -> Value {
 }
 
 fn webhook_objects() -> Vec<Value> {
-    let mut deployment = webhook::deployment();
+    let mut deployment = webhook::deployment(mcp_gateway_api::webhooks::CERT_SECRET);
     released(&mut deployment);
     insert(
         &mut deployment,

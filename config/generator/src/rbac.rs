@@ -121,7 +121,7 @@ const OPERATOR: &[Rule] = &[
     rule(
         "admissionregistration.k8s.io",
         ADMISSION,
-        &["create", "get", "list"],
+        &["create", "get", "list", "watch"],
     ),
     rule("admissionregistration.k8s.io", ADMISSION, &["delete", "patch"]).only(&[
         WEBHOOK,
@@ -137,7 +137,7 @@ const OPERATOR_OWN: &[Rule] = &[
         &["leases"],
         &["create", "delete", "get", "list", "update"],
     ),
-    rule("", &["secrets"], &["patch"]).only(&["mcp-gateway-webhook-cert"]),
+    rule("", &["secrets"], &["patch"]).only(&[mcp_gateway_api::webhooks::CERT_SECRET]),
 ];
 
 /// What the webhook may do in the whole cluster; it reads only metadata of Secrets and ConfigMaps.

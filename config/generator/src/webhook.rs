@@ -11,7 +11,6 @@ use crate::{
 };
 
 const APP: &str = webhooks::NAME;
-const CERT_SECRET: &str = "mcp-gateway-webhook-cert";
 const CERT_FOLDER: &str = "/tmp/k8s-webhook-server/serving-certs";
 
 pub(crate) fn files() -> anyhow::Result<Files> {
@@ -28,7 +27,10 @@ pub(crate) fn files() -> anyhow::Result<Files> {
             "config/webhook/configurations.yaml".into(),
             yaml(&configurations()?)?,
         ),
-        ("config/webhook/deployment.yaml".into(), yaml(&[deployment()])?),
+        (
+            "config/webhook/deployment.yaml".into(),
+            yaml(&[deployment(webhooks::CERT_SECRET)])?,
+        ),
         (
             "config/webhook/pod_disruption_budget.yaml".into(),
             yaml(&[disruption_budget()])?,
@@ -81,11 +83,17 @@ pub(crate) fn account() -> Value {
     service_account(webhooks::NAME, APP)
 }
 
-pub(crate) fn deployment() -> Value {
+/// The webhook's Deployment. It reads its serving pair from a folder and, because a kubelet brings files late, from the
+/// Secret `cert_secret` too.
+pub(crate) fn deployment(cert_secret: &str) -> Value {
     let container = json!({
         "name": "webhook",
         "image": format!("{}:{VERSION}", names::WEBHOOK_IMAGE),
-        "args": [format!("--bind-addr=0.0.0.0:{}", webhooks::TARGET_PORT), format!("--cert-dir={CERT_FOLDER}")],
+        "args": [
+            format!("--bind-addr=0.0.0.0:{}", webhooks::TARGET_PORT),
+            format!("--cert-dir={CERT_FOLDER}"),
+            format!("--cert-secret={cert_secret}"),
+        ],
         "env": [field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace")],
         "ports": [
             {"name": "webhook", "containerPort": webhooks::TARGET_PORT, "protocol": "TCP"},
@@ -103,8 +111,7 @@ pub(crate) fn deployment() -> Value {
             "labelSelector": {"matchLabels": {"app.kubernetes.io/name": APP}}}]);
         pod.insert("topologySpreadConstraints".to_owned(), spread);
         // The operator makes the Secret; until then the pods wait unready instead of hanging in ContainerCreating.
-        let volume =
-            json!([{"name": "webhook-cert", "secret": {"secretName": CERT_SECRET, "optional": true}}]);
+        let volume = json!([{"name": "webhook-cert", "secret": {"secretName": webhooks::CERT_SECRET, "optional": true}}]);
         pod.insert("volumes".to_owned(), volume);
     }
     deployment

@@ -166,3 +166,19 @@ fn a_changed_registration_concerns_rivals_on_its_own_gateway_only() {
         "{items:?}"
     );
 }
+
+#[test]
+fn o4_a_changed_webhook_configuration_or_certificate_is_looked_at_at_once() {
+    let world = World::default();
+    let of = |kind, key: &ObjectKey, object: Value| affected(&world, kind, key, Some(&object));
+    let both: BTreeSet<_> = [WorkItem::WebhookCertificates, WorkItem::SupplementaryWebhooks].into();
+    let ours = ObjectKey::new("", "mcp-gateway-webhook");
+    assert_eq!(of(Kind::MutatingWebhooks, &ours, json!({})), both);
+    let made_by_olm = json!({"metadata": {"labels": {"olm.owner.namespace": "mcp-system"}}});
+    let other = ObjectKey::new("", "defaults.mcp.kuadrant.io-abcde");
+    assert_eq!(of(Kind::ValidatingWebhooks, &other, made_by_olm), both);
+    assert!(of(Kind::ValidatingWebhooks, &other, json!({"metadata": {}})).is_empty());
+    let secret = ObjectKey::new("mcp-system", "mcp-gateway-webhook-cert");
+    let expected = [WorkItem::WebhookCertificates].into();
+    assert_eq!(of(Kind::Secret, &secret, json!({})), expected);
+}

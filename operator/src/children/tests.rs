@@ -35,6 +35,7 @@ pub(crate) fn blueprint(spec: &Value) -> Blueprint {
         users_max_body: None,
         settings: Arc::new(Settings {
             broker_image: "broker:1".to_owned(),
+            manages_webhook: true,
             webhook_configuration_owner: None,
             operator_condition: None,
             broker_log_level: None,

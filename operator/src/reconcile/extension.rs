@@ -13,6 +13,7 @@ pub(crate) mod build;
 pub(crate) mod carry_out;
 pub(crate) mod fetch;
 pub(crate) mod finalize;
+mod news;
 pub(crate) mod readiness;
 pub(crate) mod status;
 pub(crate) mod teardown;

@@ -1,8 +1,6 @@
 //! Keeps the supplementary webhook configurations of OLM installs (olm.md 6.3): what they hold is decided by
 //! `mcp_gateway_api::webhooks::supplementary` from the objects that OLM made. Without OLM there are none of either.
 
-use std::time::Duration;
-
 use kube::{
     Api, Resource,
     api::{DeleteParams, ListParams, Patch},
@@ -22,14 +20,11 @@ use crate::{
     reconcile::{ReconcileError, webhook::configurations},
 };
 
-/// How often OLM's objects are looked at: a rotated certificate authority must follow within seconds.
-const INTERVAL: Duration = Duration::from_secs(3);
-
 pub(crate) async fn reconcile(context: &Context) -> Result<Outcome, ReconcileError> {
     for kind in ConfigurationKind::ALL {
         keep(context, kind).await?;
     }
-    Ok(Outcome::After(INTERVAL))
+    Ok(Outcome::Done)
 }
 
 async fn keep(context: &Context, kind: ConfigurationKind) -> Result<(), ReconcileError> {

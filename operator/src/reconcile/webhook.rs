@@ -2,44 +2,99 @@
 //! the Secret first, the configurations once a webhook replica is ready, so that a policy of `Fail` never precedes it.
 //! Configurations that somebody else installed (kustomize) block already: they get their CA at once.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::{
     Api,
-    api::{ListParams, Patch},
+    api::Patch,
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use mcp_gateway_api::{
     names,
-    object_key::ObjectKey,
     webhooks::{self, WebhookClient, supplementary::ConfigurationKind},
 };
 use serde_json::{Value, json};
 
 use crate::{
     apply::{apply_params, raw},
-    certificates::{issue, not_after, runs_out},
     context::Context,
     fields::is_settled,
-    kinds::Kind,
     queue::Outcome,
     reconcile::ReconcileError,
 };
 
-/// Secret with the serving pair, keys `tls.crt`, `tls.key`, `ca.crt`.
-pub(crate) const SECRET: &str = "mcp-gateway-webhook-cert";
-/// Look again while no replica is ready.
+mod certificate;
+mod replicas;
+
+use certificate::Trust;
+
+/// Look again while no replica is ready, or some may still serve a former pair.
 const WAITING: Duration = Duration::from_secs(2);
-/// Look again when all is well: expiry, and configurations that somebody edited.
-const SETTLED: Duration = Duration::from_secs(60);
+/// Until every API server has seen a changed configuration. A replica serves a pair seconds after it was written, and
+/// must be trusted then.
+const SEEN: Duration = Duration::from_secs(2);
 
 pub(crate) async fn reconcile(context: &Context) -> Result<Outcome, ReconcileError> {
-    let ca = certificate(context).await?;
-    let ready = replica_ready(context).await?;
+    if !context.settings.manages_webhook {
+        return Ok(Outcome::Done);
+    }
+    let secret = certificate::read(context).await?;
+    let replicas = replicas::replicas(context).await?;
+    let ready = replicas.iter().any(|replica| replica.ready);
+    let stored = secret
+        .as_ref()
+        .and_then(|secret| Some((secret, certificate::usable(secret, certificate::now())?)));
+    let Some((secret, mut trust)) = stored else {
+        rotate(context, secret.as_ref(), ready).await?;
+        return Ok(Outcome::After(WAITING));
+    };
+    if !trust.former.is_empty() && replicas::all_serve(context, &replicas, &trust.ca).await {
+        certificate::forget_former(context, secret).await?;
+        trust.former.clear();
+    }
+    configure_all(context, &trust, ready).await?;
+    let settled = ready && trust.former.is_empty();
+    // Edits of Secret and configurations are watched; whether the pair runs out is seen at each resync.
+    Ok(if settled {
+        Outcome::Done
+    } else {
+        Outcome::After(WAITING)
+    })
+}
+
+/// Another pair, without a moment in which a replica serves what the API server does not trust: both authorities are
+/// trusted first, then the Secret is written, and the former one goes when every replica serves the new pair.
+async fn rotate(context: &Context, secret: Option<&Value>, ready: bool) -> Result<(), ReconcileError> {
+    let now = certificate::now();
+    let pair = certificate::new_pair(context, now)?;
+    let trust = Trust::moving(&pair, &trusted(context).await?, now);
+    configure_all(context, &trust, ready).await?;
+    if !trust.former.is_empty() {
+        tokio::time::sleep(SEEN).await;
+    }
+    certificate::replace(context, secret, &pair, &trust.former).await
+}
+
+/// The authorities that the API server trusts now, in PEM; empty when there is no configuration.
+async fn trusted(context: &Context) -> Result<String, ReconcileError> {
+    let live = configurations(context, ConfigurationKind::Validating)
+        .get_opt(webhooks::NAME)
+        .await
+        .map_err(ReconcileError::request("read webhook configuration"))?
+        .map(raw);
+    let bundle = live.as_ref().and_then(|live| {
+        let text = live.pointer("/webhooks/0/clientConfig/caBundle")?.as_str()?;
+        String::from_utf8(STANDARD.decode(text).ok()?).ok()
+    });
+    Ok(bundle.unwrap_or_default())
+}
+
+/// Brings the configurations to their wanted state; those that are ours to make are made once a replica is `ready`.
+async fn configure_all(context: &Context, trust: &Trust, ready: bool) -> Result<(), ReconcileError> {
     let owner = owner(context).await?;
-    let client = WebhookClient::service(&context.settings.namespace, Some(ca));
+    let client = WebhookClient::service(&context.settings.namespace, Some(trust.bundle()));
     let (validating, mutating) = (ConfigurationKind::Validating, ConfigurationKind::Mutating);
     let wanted = [
         (validating, json!(webhooks::validating(&client)), ready),
@@ -59,7 +114,7 @@ pub(crate) async fn reconcile(context: &Context) -> Result<Outcome, ReconcileErr
         }
         configure(context, kind, &body, may_create).await?;
     }
-    Ok(Outcome::After(if ready { SETTLED } else { WAITING }))
+    Ok(())
 }
 
 /// The ownerReference with which the configurations go when the release goes, also when no hook ran: a policy of `Fail`
@@ -75,86 +130,6 @@ async fn owner(context: &Context) -> Result<Option<Value>, ReconcileError> {
     let uid = role.and_then(|role| role.metadata.uid);
     Ok(uid.map(|uid| {
         json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "name": name, "uid": uid})
-    }))
-}
-
-/// The CA of the pair in the Secret; issues a pair when there is none or it runs out.
-async fn certificate(context: &Context) -> Result<Vec<u8>, ReconcileError> {
-    let key = ObjectKey::new(context.settings.namespace.as_str(), SECRET);
-    let api = context.api(Kind::Secret, &key.namespace);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let live = api
-        .get_opt(SECRET)
-        .await
-        .map_err(ReconcileError::request("read webhook certificate"))?
-        .map(raw);
-    if let Some(ca) = live.as_ref().and_then(|live| usable_ca(live, now)) {
-        return Ok(ca);
-    }
-    let pair = issue(&dns_names(context), now).map_err(|error| ReconcileError::Key(error.to_string()))?;
-    let mut metadata = json!({
-        "name": SECRET,
-        "namespace": key.namespace,
-        "labels": {"app.kubernetes.io/name": webhooks::NAME},
-    });
-    if let (Some(version), Value::Object(metadata)) = (
-        live.as_ref()
-            .and_then(|live| live.pointer("/metadata/resourceVersion")),
-        &mut metadata,
-    ) {
-        metadata.insert("resourceVersion".to_owned(), version.clone());
-    }
-    let body = json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": metadata,
-        "data": {
-            "ca.crt": STANDARD.encode(&pair.ca),
-            "tls.crt": STANDARD.encode(&pair.certificate),
-            "tls.key": STANDARD.encode(&pair.key),
-        },
-    });
-    let patch = Patch::Apply(&body);
-    api.patch(SECRET, &apply_params(), &patch)
-        .await
-        .map_err(ReconcileError::request("write webhook certificate"))?;
-    tracing::info!(secret = %key, "Webhook certificate issued");
-    Ok(pair.ca.into_bytes())
-}
-
-fn usable_ca(secret: &Value, now: Duration) -> Option<Vec<u8>> {
-    let value = |name: &str| {
-        let text = secret.get("data")?.get(name)?.as_str()?;
-        STANDARD.decode(text).ok().filter(|value| !value.is_empty())
-    };
-    let (ca, certificate) = (value("ca.crt")?, value("tls.crt")?);
-    value("tls.key")?;
-    (!runs_out(not_after(&certificate)?, now) && !runs_out(not_after(&ca)?, now)).then_some(ca)
-}
-
-fn dns_names(context: &Context) -> Vec<String> {
-    let (name, namespace) = (webhooks::NAME, context.settings.namespace.as_str());
-    let short = format!("{name}.{namespace}.svc");
-    let long = format!("{short}.{}", context.settings.cluster_domain);
-    vec![short, long]
-}
-
-async fn replica_ready(context: &Context) -> Result<bool, ReconcileError> {
-    let labels = format!("kubernetes.io/service-name={}", webhooks::NAME);
-    let api = context.api(Kind::EndpointSlice, &context.settings.namespace);
-    let params = ListParams::default().labels(&labels);
-    let slices = api
-        .list(&params)
-        .await
-        .map_err(ReconcileError::request("list webhook endpoints"))?;
-    Ok(slices.items.into_iter().map(raw).any(|slice| {
-        let endpoints = slice.get("endpoints").and_then(Value::as_array);
-        endpoints.into_iter().flatten().any(|endpoint| {
-            endpoint
-                .pointer("/conditions/ready")
-                .and_then(Value::as_bool)
-                .unwrap_or(true)
-        })
     }))
 }
 
@@ -195,3 +170,6 @@ pub(crate) fn configurations(context: &Context, kind: ConfigurationKind) -> Api<
     let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
     Api::all_with(context.client.clone(), &resource)
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,7 +184,8 @@ fn operator(inputs: &Inputs) -> anyhow::Result<Value> {
 
 /// OLM mounts its own Secret at the path of `--cert-dir`, so the volume of the other installs goes.
 fn webhook_deployment(inputs: &Inputs) -> anyhow::Result<Value> {
-    let mut deployment = webhook::deployment();
+    // OLM lets this ServiceAccount read this one Secret (olm.md 1.7).
+    let mut deployment = webhook::deployment(&format!("{}-service-cert", webhooks::NAME));
     let pod = deployment
         .pointer_mut("/spec/template/spec")
         .and_then(Value::as_object_mut)
@@ -195,10 +196,6 @@ fn webhook_deployment(inputs: &Inputs) -> anyhow::Result<Value> {
         .and_then(Value::as_object_mut)
         .context("a container")?;
     container.remove("volumeMounts");
-    if let Some(Value::Array(args)) = container.get_mut("args") {
-        // OLM lets this ServiceAccount read this one Secret (olm.md 1.7).
-        args.push(json!(format!("--cert-secret={}-service-cert", webhooks::NAME)));
-    }
     container.insert("image".to_owned(), json!(inputs.image("webhook")?));
     Ok(deployment)
 }

@@ -8,7 +8,7 @@ use kube::api::PostParams;
 use mcp_gateway_api::{names, object_key::ObjectKey};
 use serde_json::Value;
 
-use super::{build::ResourceSet, fetch::beside, readiness::Rollout, validate::Validated, way_back};
+use super::{build::ResourceSet, fetch::beside, news, readiness::Rollout, validate::Validated, way_back};
 use crate::{
     apply::{ApplyError, Intent, Resource, remove, settle},
     blueprint::Blueprint,
@@ -81,6 +81,7 @@ pub(crate) async fn carry_out(
     run.resource(&config_secret).await?;
     if run.blocked.is_none() {
         written(context, validated);
+        news::tell(context, validated).await;
     }
     run.resource(&signing_key).await?;
     run.pair(&trusted_pair).await?;
@@ -118,7 +119,7 @@ fn written(context: &Context, validated: &Validated) {
         hash: validated.config.hash.clone(),
         contents: validated.contents.clone(),
         since: tokio::time::Instant::now(),
-        under_way: validated.is_new_document,
+        under_way: validated.change.is_new,
     };
     let changed = {
         let mut brokers = context.brokers();

@@ -68,6 +68,7 @@ pub(crate) async fn finalize(
 /// Removes what an extension left outside its namespace.
 pub(crate) async fn sweep(context: &Context, key: &ObjectKey) -> Result<(), ReconcileError> {
     forget_brokers(context, key);
+    context.expectations.forget(key);
     remove_filters(context, key, None).await
 }
 

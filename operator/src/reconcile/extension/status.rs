@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::runtime::events::EventType;
 use mcp_gateway_api::{
     conditions::{ConditionType, ExtensionReason, ProgressingReason, Wanted},
-    extension::DataPath,
     gateway::ForeignCondition,
     names,
     object_key::ObjectKey,
@@ -21,16 +21,19 @@ use super::{
 };
 use crate::{
     apply::ApplyError,
-    children::{command, deployment::live_tokens, env::repeated_variables},
     context::Context,
     kinds::Kind,
-    preserve::repeated_in_args,
     queue::WorkItem,
     reconcile::{
         ReconcileError,
         status::{StatusWish, condition, conditions_of, write},
     },
 };
+
+mod pods;
+mod warnings;
+
+use pods::first_pod_problem;
 
 /// Row and message of what is wrong.
 type Failure = (ExtensionReason, String);
@@ -67,7 +70,7 @@ pub(crate) async fn write_accepted(
         asked: observed.replicas.len(),
         failure,
         pod_problem,
-        warnings: warnings(validated, applied),
+        warnings: warnings::of(validated, applied),
         former_document: validated.oversize.is_some(),
     };
     let former = context
@@ -75,8 +78,16 @@ pub(crate) async fn write_accepted(
         .get(Kind::Extension, key)
         .map(|object| conditions_of(&object))
         .unwrap_or_default();
-    let conditions = vec![ready(&facts, &former), progressing(&facts)];
-    write_conditions(context, key, conditions).await
+    let verdict = ready(&facts, &former);
+    let repetition = warnings::new_repetition(&verdict, &former).map(str::to_owned);
+    write_conditions(context, key, vec![verdict, progressing(&facts)]).await?;
+    if let (Some(note), Some(object)) = (repetition, context.cache.get(Kind::Extension, key)) {
+        let (subject, events) = ((Kind::Extension, object.as_ref()), &context.events);
+        events
+            .publish(subject, EventType::Warning, "OwnedFlagInArgs", &note)
+            .await;
+    }
+    Ok(())
 }
 
 /// Writes row 10 or 11.
@@ -325,83 +336,6 @@ fn explicit_false(conditions: &[ForeignCondition], kinds: &[&str]) -> Option<Str
         found.reason.clone()
     } else {
         found.message.clone()
-    })
-}
-
-/// What does not block but is said.
-fn warnings(validated: &Validated, applied: &Applied) -> Vec<String> {
-    let mut warnings: Vec<String> = validated.oversize.iter().cloned().collect();
-    if let Some(scope) = validated.accepted.gateway().unknown_scope() {
-        warnings.push(format!(
-            "annotation {} has the unknown value {scope:?} and counts as Gateway",
-            names::SCOPE_ANNOTATION
-        ));
-    }
-    let args = applied
-        .deployment
-        .as_deref()
-        .and_then(|live| live_tokens(live, "args"))
-        .unwrap_or_default();
-    let repeated = repeated_in_args(&command::flags(&validated.blueprint), &args);
-    if !repeated.is_empty() {
-        warnings.push(format!(
-            "args of the Deployment repeat flags that the operator owns: {}",
-            repeated.join(", ")
-        ));
-    }
-    let twice = applied
-        .deployment
-        .as_deref()
-        .map(|live| repeated_variables(live, &validated.blueprint));
-    let twice = twice.unwrap_or_default();
-    if !twice.is_empty() {
-        let names = twice.join(", ");
-        warnings.push(format!(
-            "env of the Deployment repeats variables that the operator sets: {names}"
-        ));
-    }
-    if validated.blueprint.extension.spec.data_path == DataPath::Direct {
-        warnings.push("dataPath Direct: policies on the servers' own routes do not apply".to_owned());
-    }
-    warnings
-}
-
-/// Why the first broker pod is not ready, for people.
-async fn first_pod_problem(context: &Context, key: &ObjectKey) -> Option<String> {
-    use k8s_openapi::api::core::v1::Pod;
-    let (label, value) = names::NAME_LABEL;
-    let (managed, by) = names::MANAGED_BY_LABEL;
-    let api: kube::Api<Pod> = kube::Api::namespaced(context.client.clone(), &key.namespace);
-    let params = kube::api::ListParams::default()
-        .labels(&format!("{label}={value},{managed}={by}"))
-        .limit(10);
-    let pods = api.list(&params).await.ok()?;
-    pods.items.into_iter().find_map(|pod| {
-        let name = pod.metadata.name.unwrap_or_default();
-        let status = pod.status?;
-        let waiting = status
-            .container_statuses
-            .into_iter()
-            .flatten()
-            .find_map(|container| {
-                let state = container.state?;
-                let waiting = state.waiting.map(|waiting| (waiting.reason, waiting.message));
-                let ended = state.terminated.map(|ended| (ended.reason, ended.message));
-                waiting.or(ended)
-            });
-        let unscheduled = || {
-            let mut conditions = status.conditions.into_iter().flatten();
-            let found = conditions
-                .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
-            Some((found.reason, found.message))
-        };
-        let (reason, message) = waiting.or_else(unscheduled)?;
-        let parts = [reason, message]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(": ");
-        Some(format!("pod {name}: {parts}"))
     })
 }
 

@@ -14,7 +14,10 @@ use mcp_gateway_api::{
 };
 use sha2::Sha256;
 
-use super::fetch::{Fetched, beside};
+use super::{
+    fetch::{Fetched, beside},
+    news::Change,
+};
 use crate::{
     blueprint::{Blueprint, Settings, SigningKey},
     brokers::Contents,
@@ -50,8 +53,8 @@ pub(crate) struct Validated {
     /// The former document stays, because the one that is wanted would be too large: what makes it so.
     pub(super) oversize: Option<String>,
     pub(super) trusted_pair: Vec<NewHalf>,
-    /// The document differs from the one that is stored.
-    pub(super) is_new_document: bool,
+    /// How the document differs from the one that is stored.
+    pub(super) change: Change,
     inconclusive: bool,
 }
 
@@ -127,7 +130,7 @@ pub(crate) fn validate(fetched: Fetched, settings: &Arc<Settings>) -> Result<Ver
     })?;
     let hash = env_hash(&fetched, &signing_key, &inputs);
     let blueprint = blueprint(&fetched, &accepted, settings, (&document, hash));
-    let is_new_document = former.is_none_or(|former| former.hash != document.rendered.hash);
+    let change = Change::to(&document.rendered.hash, &document.contents, former.as_ref());
     let Document {
         rendered,
         contents,
@@ -141,7 +144,7 @@ pub(crate) fn validate(fetched: Fetched, settings: &Arc<Settings>) -> Result<Ver
         contents,
         oversize,
         trusted_pair: inputs.trusted.new_halves,
-        is_new_document,
+        change,
         inconclusive,
     })))
 }

@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::Context;
 use kube::{Api, api::PostParams};
-use mcp_gateway_api::extension::MCPGatewayExtension;
+use mcp_gateway_api::{extension::MCPGatewayExtension, webhooks};
 use mcp_gateway_e2e::{Cluster, OPERATOR_NAMESPACE, apply, delete, get, kubectl, refused};
 use mcp_gateway_kit::{Kit, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Dry-run creates, one after the other, until `stop`; gives back how many were answered.
 async fn knock(
@@ -69,6 +69,58 @@ async fn a_rollout_of_the_webhook_refuses_nobody() -> anyhow::Result<()> {
     };
     let (rolled, knocked) = futures::join!(rollout, knock(&api, &stop, &answered));
     rolled?;
+    knocked?;
+    assert!(answered.load(Ordering::Relaxed) > 20, "{answered:?}");
+    Ok(())
+}
+
+/// Certificate of the serving pair, its authority, and what is trusted beside it, as the Secret and both configurations
+/// say; an error while they do not agree.
+fn trusted() -> Result<(String, String), String> {
+    let said = |what: &str| get(what).map_err(|error| format!("{error:#}"));
+    let secret = said(&format!(
+        "secret {} -n {OPERATOR_NAMESPACE}",
+        webhooks::CERT_SECRET
+    ))?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (certificate, authority) = (text(&secret["data"]["tls.crt"]), text(&secret["data"]["ca.crt"]));
+    if !secret["data"]["former-ca.crt"].is_null() {
+        return Err("the former authority is still trusted".to_owned());
+    }
+    for kind in ["validatingwebhookconfiguration", "mutatingwebhookconfiguration"] {
+        let configuration = said(&format!("{kind} {}", webhooks::NAME))?;
+        if text(&configuration["webhooks"][0]["clientConfig"]["caBundle"]) != authority {
+            return Err(format!("{kind} trusts another authority"));
+        }
+    }
+    Ok((certificate, authority))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o3_a_rotation_of_the_managed_certificate_refuses_nobody() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    apply("{apiVersion: v1, kind: Namespace, metadata: {name: rollout}}")?;
+    let client = Kit::from_env()?.client().await?;
+    let api: Api<MCPGatewayExtension> = Api::namespaced(client, "rollout");
+    let patience = Duration::from_secs(60);
+    let before = eventually(patience, "a settled certificate", async || trusted()).await?;
+    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let rotation = async {
+        let rotated = async || match trusted()? {
+            now if now.0 != before.0 && now.1 != before.1 => Ok(()),
+            _ => Err("the former pair".to_owned()),
+        };
+        let deleted = delete(&format!(
+            "secret {} -n {OPERATOR_NAMESPACE}",
+            webhooks::CERT_SECRET
+        ));
+        let rotated = eventually(patience, "another pair, alone trusted", rotated).await;
+        stop.store(true, Ordering::Relaxed);
+        deleted?;
+        anyhow::Ok(rotated?)
+    };
+    let (rotated, knocked) = futures::join!(rotation, knock(&api, &stop, &answered));
+    rotated?;
     knocked?;
     assert!(answered.load(Ordering::Relaxed) > 20, "{answered:?}");
     Ok(())

@@ -26,7 +26,9 @@ mod least_privilege;
 mod operator_children;
 mod operator_config;
 mod operator_ownership;
+mod operator_patches;
 mod operator_rivals;
+mod operator_secrets;
 mod path;
 
 #[path = "../../../cases/admission.rs"]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::operator_children::events;
 use mcp_gateway_e2e::{Cluster, Site, apply, get, kubectl, refused};
 use mcp_gateway_kit::eventually;
 use serde_json::json;
@@ -122,6 +123,12 @@ async fn t21_the_install_guides_patch_survives_a_spec_change() -> anyhow::Result
     );
     assert!(pod["volumes"].to_string().contains("my-ca-bundle"), "{pod}");
     kubectl("rollout status deployment/mcp-gateway -n patch --timeout=90s")?;
+    assert_eq!(
+        events("DriftReverted", "patch")?,
+        0,
+        "the user changed nothing of ours"
+    );
+    assert!(events("ConfigUpdated", "patch")? > 0);
     Ok(())
 }
 

@@ -81,3 +81,24 @@ fn t46_a_former_document_keeps_the_generation_that_it_was_made_for() {
     let wanted = ready(&facts, &was_ready(2));
     assert_eq!((wanted.status, wanted.observed_generation), (true, 2));
 }
+
+#[test]
+fn flags_of_ours_in_args_are_told_once() {
+    let rollout = rolled(1, true);
+    let warned = |warnings: &[&str]| {
+        let warnings = warnings.iter().map(|&warning| warning.to_owned()).collect();
+        ready(
+            &Facts {
+                warnings,
+                ..facts(&rollout, 1)
+            },
+            &was_ready(3),
+        )
+    };
+    let words = "args of the Deployment repeat flags that the operator owns: --log-level";
+    let verdict = warned(&["something else", words]);
+    assert_eq!(warnings::new_repetition(&verdict, &was_ready(3)), Some(words));
+    let told = upsert(&[], &verdict, Timestamp::UNIX_EPOCH);
+    assert_eq!(warnings::new_repetition(&verdict, &told), None);
+    assert_eq!(warnings::new_repetition(&warned(&[]), &told), None);
+}
