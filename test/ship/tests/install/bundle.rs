@@ -42,6 +42,7 @@ async fn o3_o8_o9_o10_a_release_works_upgrades_under_load_and_gateways_outlive_i
     let pair = rotation(&site, &new).await.context("rotation")?;
     leave_and_return(&site, &new, &pair).await.context("uninstall")?;
     examples(&new.csv)?;
+    uninstall(&new, &pair)?;
     clear(&["olm"])
 }
 
@@ -364,15 +365,7 @@ fn decides(edit: &str, rival: &str) -> anyhow::Result<bool> {
 /// The CSV is deleted with objects present, and installed again.
 async fn leave_and_return(site: &Site, bundle: &Bundle, pair: &Pair) -> anyhow::Result<()> {
     let before = brokers("olm")?;
-    let released = Command::new(program())
-        .args(["uninstall", "--namespace", NAMESPACE])
-        .output()?;
-    ensure!(
-        released.status.success(),
-        "{}",
-        String::from_utf8_lossy(&released.stderr)
-    );
-    bundle.delete(pair)?;
+    uninstall(bundle, pair)?;
     kubectl("annotate mcpge/ext -n olm edited=yes")?;
     kubectl(&format!("delete mcpge one -n {NAMESPACE} --timeout=60s"))?;
     call(site).await?;
@@ -391,6 +384,19 @@ async fn leave_and_return(site: &Site, bundle: &Bundle, pair: &Pair) -> anyhow::
         "an operator that comes back adopts what serves"
     );
     Ok(())
+}
+
+/// What the guide says about an uninstall: our command first, then the CSV.
+fn uninstall(bundle: &Bundle, pair: &Pair) -> anyhow::Result<()> {
+    let released = Command::new(program())
+        .args(["uninstall", "--namespace", NAMESPACE])
+        .output()?;
+    ensure!(
+        released.status.success(),
+        "{}",
+        String::from_utf8_lossy(&released.stderr)
+    );
+    bundle.delete(pair)
 }
 
 /// The examples and the resource that the console offers first are accepted, webhooks included.

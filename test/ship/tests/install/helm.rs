@@ -154,6 +154,8 @@ fn combinations(helm: Helm, name: &str) -> anyhow::Result<()> {
             "imagePullSecrets[0].name=pull",
             "podAnnotations.note=y",
             "fullnameOverride=other",
+            // It would be the second one of its namespace.
+            "mcpGatewayExtension.create=false",
         ],
         &[
             "networkPolicy.enabled=true",
