@@ -6,6 +6,7 @@ pub mod authorization;
 pub mod broker_status;
 pub mod config;
 pub mod envoy_filter;
+pub mod member_names;
 pub mod names;
 
 #[cfg(feature = "k8s")]

@@ -4,6 +4,7 @@
 pub mod header;
 pub mod host;
 pub mod json;
+mod member;
 pub mod message;
 pub mod meta;
 pub mod mirror;

@@ -2,6 +2,7 @@
 //! that decide where a message goes are kept, as ranges; everything else is validated and left where it is.
 
 use super::json::{JsonError, Kind, Reader};
+use super::member::{Seen, is_disguised, is_flawed};
 use super::meta::Meta;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -136,7 +137,7 @@ pub fn read(body: &[u8]) -> Result<Message<'_>, MessageError> {
 
 #[derive(Default)]
 struct Draft<'a> {
-    seen: Vec<String>,
+    seen: Seen,
     flawed: bool,
     version_ok: bool,
     id: Option<(Range<usize>, &'a str, Kind)>,
@@ -148,7 +149,7 @@ struct Draft<'a> {
 
 #[derive(Default)]
 struct Params<'a> {
-    seen: Vec<String>,
+    seen: Seen,
     name: Option<Routed<'a>>,
     uri: Option<Routed<'a>>,
     reference: Option<Reference<'a>>,
@@ -159,16 +160,7 @@ struct Params<'a> {
     meta: Meta<'a>,
 }
 
-/// Remembers a name and says whether it, or one that differs in ASCII case only, was there before: some servers match
-/// member names without case.
-fn seen_before(seen: &mut Vec<String>, name: &str) -> bool {
-    if seen.iter().any(|other| other.eq_ignore_ascii_case(name)) {
-        return true;
-    }
-    seen.push(name.to_owned());
-    false
-}
-
+const TOP_LEVEL: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
 const PARAMS_ROUTED: [&str; 7] = [
     "name",
     "uri",
@@ -186,7 +178,7 @@ const TOP_LEVEL_LIMIT: usize = 64;
 
 impl<'a> Draft<'a> {
     fn member(&mut self, reader: &mut Reader<'a>, name: &str) -> Result<(), JsonError> {
-        if self.seen.len() >= TOP_LEVEL_LIMIT || seen_before(&mut self.seen, name) {
+        if self.seen.len() >= TOP_LEVEL_LIMIT || self.seen.add(name) || is_disguised(&TOP_LEVEL, name) {
             self.flawed = true;
             return reader.value().map(drop);
         }
@@ -230,11 +222,7 @@ impl<'a> Draft<'a> {
         let mut flawed = false;
         let inner = &mut self.inner;
         reader.members(&mut |reader, name| {
-            if PARAMS_ROUTED
-                .iter()
-                .any(|routed| routed.eq_ignore_ascii_case(&name))
-                && seen_before(&mut inner.seen, &name)
-            {
+            if is_flawed(&PARAMS_ROUTED, &mut inner.seen, &name) {
                 flawed = true;
                 return reader.value().map(drop);
             }
@@ -326,13 +314,10 @@ impl<'a> Params<'a> {
 
 impl<'a> Params<'a> {
     fn reference(&mut self, reader: &mut Reader<'a>) -> Result<(), JsonError> {
-        let (mut reference, mut seen) = (Reference::default(), Vec::new());
+        let (mut reference, mut seen) = (Reference::default(), Seen::default());
         let flawed = &mut self.flawed;
         reader.members(&mut |reader, name| {
-            let routed = ["type", "name", "uri"]
-                .iter()
-                .any(|routed| routed.eq_ignore_ascii_case(&name));
-            *flawed |= routed && seen_before(&mut seen, &name);
+            *flawed |= is_flawed(&["type", "name", "uri"], &mut seen, &name);
             let kind = reader.kind()?;
             let range = reader.value()?;
             if kind != Kind::String {

@@ -2,6 +2,7 @@
 //! in it belongs to others and stays where it is.
 
 use super::json::{JsonError, Kind, Reader, quoted};
+use super::member::{Seen, is_flawed};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -35,20 +36,18 @@ pub struct Meta<'a> {
 }
 
 impl<'a> Meta<'a> {
-    /// Reads the object; true when a member that is read here occurs twice.
+    /// Reads the object; true when a member that is read here occurs twice, or in another spelling.
     pub(super) fn read(&mut self, reader: &mut Reader<'a>) -> Result<bool, JsonError> {
         let start = reader.position();
-        let (mut seen, mut twice) = (Vec::new(), false);
+        let (mut seen, mut flawed) = (Seen::default(), false);
         reader.members(&mut |reader, name| {
             let kind = reader.kind()?;
             let range = reader.value()?;
-            let ours = [VERSION, CAPABILITIES, LOG_LEVEL, PROGRESS_TOKEN]
-                .into_iter()
-                .find(|known| known.eq_ignore_ascii_case(&name));
-            if let Some(ours) = ours {
-                twice |= seen.contains(&ours);
-                seen.push(ours);
-            }
+            flawed |= is_flawed(
+                &[VERSION, CAPABILITIES, LOG_LEVEL, PROGRESS_TOKEN],
+                &mut seen,
+                &name,
+            );
             match (name.as_ref(), kind) {
                 (VERSION, Kind::String) => self.version = Some(reader.unescaped(range)?),
                 (CAPABILITIES, Kind::Object) => self.capabilities = Some(reader.slice(range)),
@@ -59,7 +58,7 @@ impl<'a> Meta<'a> {
             Ok(())
         })?;
         self.range = Some(start..reader.position());
-        Ok(twice)
+        Ok(flawed)
     }
 }
 

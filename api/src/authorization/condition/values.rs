@@ -14,6 +14,8 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
+use crate::member_names::folded;
+
 /// Largest arguments that a condition looks at, bytes.
 const MAX_ARGUMENTS: usize = 64 * 1024;
 /// Bytes of text that count as one step.
@@ -136,7 +138,7 @@ impl<'de> Visitor<'de> for Reader {
         let mut read = Map::new();
         let mut names = HashSet::new();
         while let Some(name) = members.next_key::<String>()? {
-            if !names.insert(name.to_lowercase()) {
+            if !names.insert(folded(&name)) {
                 return Err(A::Error::custom("a name occurs twice"));
             }
             let Unambiguous(member) = members.next_value()?;

@@ -31,6 +31,24 @@ fn d28_routed_members_that_occur_twice_are_refused() {
 }
 
 #[test]
+fn d28_routed_members_in_another_spelling_are_refused() {
+    for body in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","Arguments":{"force":true}}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","argumentſ":{"force":true}}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"},"param\u017f":{"name":"b"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"},"Method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","Name":"b"}}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_META":{}}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"io.modelcontextprotocol/ProtocolVersion":"2026-07-28"}}}"#,
+    ] {
+        assert!(invalid(body), "{body}");
+    }
+    let others =
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","Title":"x"},"Extra":1}"#;
+    assert!(!invalid(others));
+}
+
+#[test]
 fn duplicates_that_decide_nothing_pass() {
     let body =
         r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":1,"x":2}}}"#;
