@@ -22,7 +22,7 @@ pub mod user_token;
 use crate::aggregation::user_lists::Own;
 use crate::aggregation::view::Selection;
 use crate::auth::capabilities::CapabilityRules;
-use crate::auth::identity;
+use crate::auth::identity::{self, Binding};
 use crate::auth::jwt::Verified;
 use crate::auth::keys::Keys;
 use crate::auth::session::SessionClaims;
@@ -83,7 +83,7 @@ impl Head {
 
     /// What a session of this caller is bound to (data-plane.md 11.1): the verified identity, else the one that the token
     /// names; `None` for the anonymous caller.
-    pub fn binding(&self, keys: &Keys) -> Option<String> {
+    pub fn binding(&self, keys: &Keys) -> Option<Binding> {
         match &self.caller {
             Some(caller) => Some(identity::binding_of(keys, caller.subject())),
             None => identity::binding(keys, self.get("authorization")),

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
 const MAX_TOKEN: usize = 16 * 1024;
+const PURPOSE: &str = "session-binding";
 
 #[derive(Deserialize)]
 struct Subject {
@@ -14,18 +15,39 @@ struct Subject {
     sub: String,
 }
 
+/// What a session of one identity is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// What is written into new sessions.
+    pub current: String,
+    /// What sessions have that were made under the previous key (S28).
+    former: Option<String>,
+}
+
+impl Binding {
+    /// True when this was made for the same identity, under the current or the previous key.
+    pub fn is(&self, bound: &str) -> bool {
+        self.current == bound || self.former.as_deref() == Some(bound)
+    }
+}
+
 /// The binding of the caller with this `Authorization` value; `None` is the anonymous caller.
-pub fn binding(keys: &Keys, authorization: Option<&str>) -> Option<String> {
+pub fn binding(keys: &Keys, authorization: Option<&str>) -> Option<Binding> {
     let subject = subject(authorization?)?;
     Some(binding_of(keys, (&subject.iss, &subject.sub)))
 }
 
 /// The binding of this issuer and subject.
-pub fn binding_of(keys: &Keys, (issuer, subject): (&str, &str)) -> String {
+pub fn binding_of(keys: &Keys, (issuer, subject): (&str, &str)) -> Binding {
     let message = [issuer.as_bytes(), &[0], subject.as_bytes()].concat();
-    let tag = keys.derived_tag("session-binding", &message);
-    let (first, _) = tag.split_at(16);
-    URL_SAFE_NO_PAD.encode(first)
+    let text = |tag: [u8; 32]| {
+        let (first, _) = tag.split_at(16);
+        URL_SAFE_NO_PAD.encode(first)
+    };
+    Binding {
+        current: text(keys.derived_tag(PURPOSE, &message)),
+        former: keys.former_tag(PURPOSE, &message).map(text),
+    }
 }
 
 /// The `sub` of a token that nobody has verified, for the audit record only.
@@ -61,7 +83,7 @@ mod tests {
         let keys = Keys::new(Secret::new("k"), None);
         let of = |claims: &str| binding(&keys, Some(&bearer(claims)));
         let alice = of(r#"{"iss":"i","sub":"alice","exp":1}"#).unwrap();
-        assert_eq!(alice.len(), 22);
+        assert_eq!(alice.current.len(), 22);
         assert_eq!(of(r#"{"sub":"alice","iss":"i","exp":2}"#).unwrap(), alice);
         assert_ne!(of(r#"{"iss":"i","sub":"bob"}"#).unwrap(), alice);
         assert_ne!(of(r#"{"iss":"ia","sub":"lice"}"#).unwrap(), alice);
@@ -69,5 +91,15 @@ mod tests {
         assert_eq!(binding(&keys, Some("Bearer opaque")), None);
         assert_eq!(binding(&keys, Some("Basic dTpw")), None);
         assert_eq!(binding(&keys, None), None);
+    }
+
+    #[test]
+    fn s28_a_binding_made_under_the_previous_key_is_known() {
+        let secret = |text: &str| Secret::new(text);
+        let before = binding_of(&Keys::new(secret("old"), None), ("i", "alice")).current;
+        let rotated = Keys::new(secret("new"), Some(secret("old")));
+        assert!(binding_of(&rotated, ("i", "alice")).is(&before));
+        assert!(!binding_of(&rotated, ("i", "bob")).is(&before));
+        assert!(!binding_of(&Keys::new(secret("new"), None), ("i", "alice")).is(&before));
     }
 }

@@ -92,6 +92,12 @@ impl Keys {
             .into()
     }
 
+    /// As [`Keys::derived_tag`], from the previous key; `None` when there is none.
+    pub fn former_tag(&self, purpose: &'static str, message: &[u8]) -> Option<[u8; 32]> {
+        let previous = self.previous.as_ref()?;
+        Some(previous.derived(purpose, message).finalize().into_bytes().into())
+    }
+
     /// Verifies a derived tag, or its first bytes (at least 16), with either key in constant time.
     pub fn verify_derived(&self, purpose: &'static str, message: &[u8], tag: &[u8]) -> bool {
         tag.len() >= 16 && self.each(|key| key.derived(purpose, message).verify_truncated_left(tag).is_ok())

@@ -1,5 +1,6 @@
 //! The client session token of the legacy era (data-plane.md 4.4): a JWT that carries everything a replica needs.
 
+use super::identity::Binding;
 use super::keys::Keys;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -76,11 +77,16 @@ pub fn internal(jti: Uuid, expires: u64, binding: Option<String>) -> SessionClai
 
 /// The claims of a valid token of the caller with this binding. Every flaw has the same answer, `None`: 404.
 /// Revocation is the store's.
-pub fn verify(keys: &Keys, token: &str, binding: Option<&str>, now: u64) -> Option<SessionClaims> {
+pub fn verify(keys: &Keys, token: &str, caller: Option<&Binding>, now: u64) -> Option<SessionClaims> {
     let claims: SessionClaims = serde_json::from_slice(&keys.verify(token)?).ok()?;
     let ours = claims.iss == ISSUER && claims.aud.iter().any(|audience| audience == ISSUER);
     let in_time = claims.exp > now && claims.nbf <= now.saturating_add(LEEWAY);
-    (ours && in_time && claims.bnd.as_deref() == binding).then_some(claims)
+    let owned = match (&claims.bnd, caller) {
+        (None, None) => true,
+        (Some(bound), Some(caller)) => caller.is(bound),
+        _ => false,
+    };
+    (ours && in_time && owned).then_some(claims)
 }
 
 /// Capability letters of an `initialize` (data-plane.md 4.4).
@@ -155,6 +161,7 @@ pub fn capabilities(letters: &str, version: &str) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::identity::binding_of;
     use crate::secret::Secret;
     use base64::Engine as _;
 
@@ -209,12 +216,27 @@ mod tests {
 
     #[test]
     fn s7_a_session_belongs_to_one_identity_or_to_nobody() {
-        let (bound, _) = mint(&keys(), new(Some("alice")), 1000);
+        let of = |subject| binding_of(&keys(), ("issuer", subject));
+        let (alice, bob) = (of("alice"), of("bob"));
+        let (bound, _) = mint(&keys(), new(Some(&alice.current)), 1000);
         let (free, _) = mint(&keys(), new(None), 1000);
-        assert!(verify(&keys(), &bound, Some("alice"), 1000).is_some());
-        assert!(verify(&keys(), &bound, Some("bob"), 1000).is_none());
+        assert!(verify(&keys(), &bound, Some(&alice), 1000).is_some());
+        assert!(verify(&keys(), &bound, Some(&bob), 1000).is_none());
         assert!(verify(&keys(), &bound, None, 1000).is_none());
-        assert!(verify(&keys(), &free, Some("alice"), 1000).is_none());
+        assert!(verify(&keys(), &free, Some(&alice), 1000).is_none());
+    }
+
+    #[test]
+    fn s28_a_session_of_an_identity_outlives_a_rotation_of_the_key() {
+        let rotated = Keys::new(
+            Secret::new("fedcba9876543210fedcba9876543210"),
+            Some(Secret::new("0123456789abcdef0123456789abcdef")),
+        );
+        let bound = binding_of(&keys(), ("issuer", "alice")).current;
+        let (token, _) = mint(&keys(), new(Some(&bound)), 1000);
+        let of = |subject| binding_of(&rotated, ("issuer", subject));
+        assert!(verify(&rotated, &token, Some(&of("alice")), 1000).is_some());
+        assert!(verify(&rotated, &token, Some(&of("bob")), 1000).is_none());
     }
 
     #[test]

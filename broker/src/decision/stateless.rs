@@ -56,7 +56,7 @@ pub fn pool_of(head: &Head, keys: &Keys, (now, nonce): (u64, Uuid)) -> Pool {
     let verified = head
         .caller
         .as_ref()
-        .map(|caller| identity::binding_of(keys, caller.subject()));
+        .map(|caller| identity::binding_of(keys, caller.subject()).current);
     pool(
         keys,
         (verified.as_deref(), head.get("authorization")),
@@ -69,7 +69,7 @@ pub fn who(head: &Head, keys: &Keys) -> Option<String> {
     let verified = head
         .caller
         .as_ref()
-        .map(|caller| identity::binding_of(keys, caller.subject()));
+        .map(|caller| identity::binding_of(keys, caller.subject()).current);
     pool::who(keys, verified.as_deref(), head.get("authorization"))
 }
 
@@ -256,7 +256,7 @@ fn with_token(
     (catalog, server): (&Catalog, &Server),
 ) -> Result<SessionClaims, Box<Decision>> {
     let caller = request.head.caller.as_ref();
-    let verified = caller.map(|caller| identity::binding_of(request.keys, caller.subject()));
+    let verified = caller.map(|caller| identity::binding_of(request.keys, caller.subject()).current);
     let claims = verified.and_then(|verified| pool::person(request.keys, &verified, facts.now));
     let Some(claims) = claims else {
         let what = "MCP server requires a per-user token, which a client without a session leaves only where the gateway verifies who calls";

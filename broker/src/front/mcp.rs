@@ -252,7 +252,7 @@ async fn on_message(
 fn has_session(state: &FrontState, head: &Head) -> bool {
     let (tokens, binding) = (head.all(header::SESSION), head.binding(&state.keys));
     matches!(tokens.as_slice(), [token]
-        if session::verify(&state.keys, token, binding.as_deref(), clock::now()).is_some())
+        if session::verify(&state.keys, token, binding.as_ref(), clock::now()).is_some())
 }
 
 /// What the servers that list per caller list for this one.
@@ -312,8 +312,8 @@ pub async fn caller_of(state: &FrontState, head: &Head) -> Result<Caller, Refusa
     };
     let binding = head.binding(&state.keys);
     let now = clock::now();
-    let claims = session::verify(&state.keys, token, binding.as_deref(), now)
-        .ok_or_else(decision::session_not_found)?;
+    let claims =
+        session::verify(&state.keys, token, binding.as_ref(), now).ok_or_else(decision::session_not_found)?;
     match state.store.record(claims.jti).await {
         Ok(record) if record.revoked => Err(decision::session_not_found()),
         Ok(record) => Ok(Caller {

@@ -48,7 +48,7 @@ pub fn initialize(state: &FrontState, head: &Head, message: &Message<'_>) -> Res
     let new = NewSession {
         version,
         capabilities: capability_letters(&params.capabilities),
-        binding: head.binding(&state.keys),
+        binding: head.binding(&state.keys).map(|binding| binding.current),
         length: state.session_length,
     };
     let (token, claims) = mint(&state.keys, new, clock::now());

@@ -3,7 +3,8 @@
 
 use super::FrontState;
 use super::mcp::{head_of, plain, refuse_foreign};
-use crate::auth::{clock, identity, vault};
+use crate::auth::identity::{self, Binding};
+use crate::auth::{clock, vault};
 use crate::authn::Authentication;
 use crate::decision::Head;
 use crate::decision::user_token::Entry;
@@ -155,7 +156,7 @@ async fn submit(state: &FrontState, head: &Head, fields: &[(String, String)]) ->
     if let Some(owner) = &entry.bnd {
         match visitor(state, head).await {
             None => return Err((StatusCode::FORBIDDEN, "no identity found in request")),
-            Some(visitor) if visitor != *owner => return Err((StatusCode::FORBIDDEN, "identity mismatch")),
+            Some(visitor) if !visitor.is(owner) => return Err((StatusCode::FORBIDDEN, "identity mismatch")),
             Some(_) => {}
         }
     }
@@ -200,7 +201,7 @@ fn cookie<'a>(head: &'a Head, name: &str) -> Option<&'a str> {
 }
 
 /// Who visits: by `Authorization`, else by the cookie `jwt`; verified where the gateway verifies callers.
-async fn visitor(state: &FrontState, head: &Head) -> Option<String> {
+async fn visitor(state: &FrontState, head: &Head) -> Option<Binding> {
     let mut shown = head.all("authorization");
     if shown.is_empty() {
         shown.push(format!("Bearer {}", cookie(head, "jwt")?));

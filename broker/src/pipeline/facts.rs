@@ -121,7 +121,7 @@ impl Pipeline {
         let claims = match tokens.as_slice() {
             [token] => {
                 let binding = head.binding(&self.keys);
-                session::verify(&self.keys, token, binding.as_deref(), now)
+                session::verify(&self.keys, token, binding.as_ref(), now)
             }
             _ => None,
         };
