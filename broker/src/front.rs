@@ -27,7 +27,7 @@ pub mod streams;
 pub mod tls;
 pub mod tokens;
 pub mod unsolicited;
-mod updates;
+pub mod updates;
 
 use crate::aggregation::federation::Published;
 use crate::aggregation::user_lists::UserLists;
@@ -83,6 +83,8 @@ pub struct FrontState {
     pub running: running::RunningCalls,
     /// Streams of backend sessions that may be open at once.
     pub unsolicited: Arc<Semaphore>,
+    /// Servers that are listened to on behalf of clients without a session.
+    pub updates: Arc<Semaphore>,
     /// Health.
     pub health: Arc<Health>,
     /// Settings that decide.

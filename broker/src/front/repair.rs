@@ -6,6 +6,7 @@ use super::mcp::plain;
 use crate::auth::seal;
 use crate::decision::repair::{Context, FailedReply, UserToken, Verdict, fingerprint, judge};
 use crate::decision::user_token::{self, Entry};
+use crate::pipeline::facts::REPLAY_PURPOSE;
 use crate::protocol::reply::{INTERNAL, Refusal, error};
 use crate::protocol::{header, server_message};
 use crate::sessions::hairpin::as_client;
@@ -27,8 +28,6 @@ use uuid::Uuid;
 const REPEAT: Duration = Duration::from_secs(8);
 /// Largest answer of it, bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
-/// Purpose of the mark of a call that is sent once more; the router opens it with the same word.
-const REPLAY_PURPOSE: &str = "replay";
 /// Purpose of the seal; the router makes it with the same word.
 pub const PURPOSE: &str = "repair";
 

@@ -30,7 +30,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// Resources that one stream may name.
 pub(super) const MAX_URIS: usize = 100;
 /// Longest wait for a server before the client is told what it will hear of.
-const ATTACH: Duration = Duration::from_secs(10);
+const ATTACH: Duration = Duration::from_secs(5);
+/// Servers that are listened to for updates at once, for all listeners.
+pub const MAX_SOURCES: usize = 2000;
+/// Subscriptions at one server that are made at once.
+const SUBSCRIBING: usize = 8;
 const UPDATED: &str = "notifications/resources/updated";
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 
@@ -159,7 +163,7 @@ impl Source {
     /// Keeps the stream open until the listener is gone. A server that takes nothing at first is not asked again; the client
     /// knows from the acknowledgement that it will not hear of it.
     async fn run(self, first: oneshot::Sender<Vec<String>>) {
-        let Ok(_permit) = Arc::clone(&self.state.unsolicited).try_acquire_owned() else {
+        let Ok(_permit) = Arc::clone(&self.state.updates).try_acquire_owned() else {
             self.state.metrics.stream_overflows.inc();
             return;
         };
@@ -167,21 +171,26 @@ impl Source {
             return;
         };
         let acknowledged = attached.taken.clone();
-        let mut told = first.send(self.published(&acknowledged)).is_ok();
+        if first.send(self.published(&acknowledged)).is_err() {
+            // The listener is gone, or was told by now that it will not hear of this.
+            self.close(attached).await;
+            return;
+        }
         let mut pause = FIRST_PAUSE;
         loop {
             let opened = Instant::now();
-            if told {
-                tokio::select! {
-                    () = self.gone.cancelled() => told = false,
-                    () = self.read(&mut attached, &acknowledged) => {}
-                }
-            }
+            let gone = tokio::select! {
+                () = self.gone.cancelled() => true,
+                () = self.read(&mut attached, &acknowledged) => false,
+            };
             self.close(attached).await;
+            if gone {
+                return;
+            }
+            if opened.elapsed() > LASTING {
+                pause = FIRST_PAUSE;
+            }
             attached = loop {
-                if opened.elapsed() > LASTING {
-                    pause = FIRST_PAUSE;
-                }
                 tokio::select! {
                     () = self.gone.cancelled() => return,
                     () = sleep(pause) => {}
@@ -201,14 +210,12 @@ impl Source {
         known.cloned().collect()
     }
 
+    /// Every step has a deadline of its own: a session that was opened is always closed again.
     async fn attach(&self) -> Option<Attached> {
-        let attaching = async {
-            match self.wanted.era {
-                Era::Legacy => self.in_session().await,
-                Era::Modern => self.without_session().await,
-            }
-        };
-        timeout(ATTACH, attaching).await.ok().flatten()
+        match self.wanted.era {
+            Era::Legacy => self.in_session().await,
+            Era::Modern => timeout(ATTACH, self.without_session()).await.ok().flatten(),
+        }
     }
 
     async fn in_session(&self) -> Option<Attached> {
@@ -231,12 +238,14 @@ impl Source {
         let to = (self.wanted.server.as_ref(), backend);
         let response = self.opener.listen(to, self.headers.clone(), None).await.ok()?;
         let messages = Messages::of(response)?;
-        let mut taken = BTreeSet::new();
-        for uri in self.wanted.uris.keys() {
-            let subscribing = self.opener.subscribe(to, self.headers.clone(), uri);
-            if subscribing.await.is_ok() {
-                taken.insert(uri.clone());
-            }
+        let (uris, mut taken) = (self.wanted.uris.keys().collect::<Vec<_>>(), BTreeSet::new());
+        for some in uris.chunks(SUBSCRIBING) {
+            let subscribing = some
+                .iter()
+                .map(|uri| self.opener.subscribe(to, self.headers.clone(), uri));
+            let answers = join_all(subscribing).await;
+            let subscribed = some.iter().zip(answers).filter(|(_, answer)| answer.is_ok());
+            taken.extend(subscribed.map(|(uri, _)| String::clone(uri)));
         }
         (!taken.is_empty()).then_some((messages, taken))
     }

@@ -13,7 +13,7 @@ use crate::authn::Authenticator;
 use crate::decision::Rules;
 use crate::front::forwarding::Forwarding;
 use crate::front::tls::ServingPair;
-use crate::front::{FrontState, Health, listen, older, rounds, running, streams, unsolicited};
+use crate::front::{FrontState, Health, listen, older, rounds, running, streams, unsolicited, updates};
 use crate::options::Options;
 use crate::pipeline::facts::{MAX_ANSWERS, Pipeline};
 use crate::sessions::hairpin::Hairpin;
@@ -144,6 +144,7 @@ impl Pieces {
             questions: rounds::Questions::new(options.bridge_wait),
             running: running::RunningCalls::default(),
             unsolicited: Arc::new(Semaphore::new(unsolicited::MAX_STREAMS)),
+            updates: Arc::new(Semaphore::new(updates::MAX_SOURCES)),
             health: Arc::new(Health::default()),
             rules: self.rules.clone(),
             page_size: options.page_size,

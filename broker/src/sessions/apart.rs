@@ -27,7 +27,10 @@ impl Opener {
         headers: HeaderMap,
     ) -> Result<BackendSession, OpenError> {
         let backend = initialize(&self.way, claims, server, headers.clone()).await?;
-        initialized(&self.way, server, headers, &backend).await?;
+        if let Err(error) = initialized(&self.way, server, headers, &backend).await {
+            self.close(server, &backend).await;
+            return Err(error);
+        }
         Ok(backend)
     }
 

@@ -179,17 +179,21 @@ impl Peer {
         self.initialized(answer).await
     }
 
-    /// What an answer to `initialize` says, and `notifications/initialized`.
+    /// What an answer to `initialize` says, and `notifications/initialized`; a session that the server then refuses is closed.
     pub(super) async fn initialized(&self, answer: Answer) -> Result<Hello, ExchangeError> {
         let result: InitializeResult =
             serde_json::from_str(answer.result.get()).map_err(|_| ExchangeError::Malformed)?;
         let hello = Hello::of(result.protocol_version, &result.capabilities, answer.session);
         if version::served(&hello.version).is_some() {
-            let response =
-                exchange::send(self.post(reply::notification("notifications/initialized"), Some(&hello)))
-                    .await?;
-            if !response.status().is_success() {
-                return Err(ExchangeError::Status(response.status().as_u16()));
+            let notice = self.post(reply::notification("notifications/initialized"), Some(&hello));
+            let refused = match exchange::send(notice).await {
+                Ok(response) if response.status().is_success() => None,
+                Ok(response) => Some(ExchangeError::Status(response.status().as_u16())),
+                Err(error) => Some(error),
+            };
+            if let Some(refused) = refused {
+                self.close(&hello).await;
+                return Err(refused);
             }
         }
         Ok(hello)

@@ -96,22 +96,22 @@ impl Peer {
         if named {
             return true;
         }
-        match timeout(PROBE, self.tried()).await {
-            Ok(Ok(hello)) => {
-                self.close(&hello).await;
-                version::served(&hello.version).is_some()
-            }
-            Ok(Err(_)) | Err(_) => false,
-        }
+        let Ok(Ok(answer)) = timeout(PROBE, self.tried()).await else {
+            return false;
+        };
+        let Ok(hello) = self.initialized(answer).await else {
+            return false;
+        };
+        self.close(&hello).await;
+        version::served(&hello.version).is_some()
     }
 
     /// `initialize` with everything that a server without sessions wants of a request, so that it can read and refuse it.
-    async fn tried(&self) -> Result<Hello, ExchangeError> {
+    async fn tried(&self) -> Result<Answer, ExchangeError> {
         let method = "initialize";
         let (request, id) = self.dressed(version::LATEST_LEGACY, method, &introduction());
         let response = exchange::send(request).await?;
-        let answer = exchange::answer(response, &id, Some(&self.notices)).await?;
-        self.initialized(answer).await
+        exchange::answer(response, &id, Some(&self.notices)).await
     }
 
     /// Finds out whether the server is one without sessions. A server that names this revision among others is asked once
