@@ -27,6 +27,8 @@ const MAX_LINE: usize = 8 * 1024 * 1024;
 const LOG_RATE: usize = 8 * 1024;
 /// Variables that a child inherits.
 const PASSED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
+/// From the end of its output to its own end.
+const LEAVING: Duration = Duration::from_secs(1);
 /// From the end of its input to SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
 /// From SIGTERM to SIGKILL.
@@ -113,11 +115,12 @@ pub(super) fn open(
     let mut child = start(command, Stdio::piped())?;
     let (outgoing, lines) = mpsc::channel(QUEUE);
     let (to, incoming) = mpsc::channel(QUEUE);
+    let closed = CancellationToken::new();
     if let Some(stdin) = child.stdin.take() {
         tokio::spawn(write(stdin, lines, end.clone()));
     }
     if let Some(stdout) = child.stdout.take() {
-        tokio::spawn(read(stdout, to, end.clone()));
+        tokio::spawn(read(stdout, to, (closed.clone(), end.clone())));
     }
     if let Some(stderr) = child.stderr.take() {
         tokio::spawn(log(server.name.clone(), stderr));
@@ -125,7 +128,7 @@ pub(super) fn open(
     tasks.spawn(watch(
         (server.name.clone(), server.trouble.clone()),
         child,
-        (end.clone(), Place::new(permit, named)),
+        (closed, end.clone(), Place::new(permit, named)),
         starts.clone(),
     ));
     Ok(Link {
@@ -166,7 +169,7 @@ pub(super) async fn keep_running(server: Named, command: Arc<ChildCommand>, end:
                 watch(
                     (name.clone(), nobody),
                     child,
-                    (end.clone(), Place::new(permit, &server)),
+                    (CancellationToken::new(), end.clone(), Place::new(permit, &server)),
                     Starts::default(),
                 )
                 .await;
@@ -244,12 +247,20 @@ async fn write(mut stdin: ChildStdin, mut lines: mpsc::Receiver<String>, end: Ca
     }
 }
 
-async fn read(stdout: impl AsyncRead + Unpin, to: mpsc::Sender<String>, end: CancellationToken) {
+/// Reads what a child answers; `closed` says that it was not us who ended that.
+async fn read(
+    stdout: impl AsyncRead + Unpin,
+    to: mpsc::Sender<String>,
+    (closed, end): (CancellationToken, CancellationToken),
+) {
     let mut lines = FramedRead::new(stdout, LinesCodec::new_with_max_length(MAX_LINE));
     while let Some(Ok(line)) = lines.next().await {
         if !line.trim().is_empty() && to.send(line).await.is_err() {
             break;
         }
+    }
+    if !end.is_cancelled() {
+        closed.cancel();
     }
     // No further answer can come, also when a line was too long.
     end.cancel();
@@ -288,19 +299,23 @@ fn ended(status: ExitStatus) -> String {
     format!("its process ended with {status}; what it wrote is in the log")
 }
 
-/// Waits for the end of a child, or ends it: its input is closed, then it is asked, then killed.
+/// Waits for the end of a child, or ends it: its input is closed, then it is asked, then killed. A child whose output is
+/// `closed` is about to end by itself.
 async fn watch(
     (name, trouble): (String, Trouble),
     mut child: Child,
-    (end, place): (CancellationToken, Place),
+    (closed, end, place): (CancellationToken, CancellationToken, Place),
     starts: Starts,
 ) {
     let started = Instant::now();
     let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let left = tokio::select! {
+    let mut left = tokio::select! {
         () = end.cancelled() => None,
         left = child.wait() => left.ok(),
     };
+    if closed.is_cancelled() && left.is_none() {
+        left = timeout(LEAVING, child.wait()).await.ok().and_then(Result::ok);
+    }
     match left {
         Some(status) => {
             end.cancel();
@@ -311,14 +326,7 @@ async fn watch(
         None => {
             starts.was_ended(started.elapsed());
             for (wait, signal) in [(GRACE, Signal::TERM), (TERMINATION, Signal::KILL)] {
-                if let Ok(left) = timeout(wait, child.wait()).await {
-                    // Its output may have ended before it did; after a signal it is us who ended it.
-                    let by_itself = left
-                        .ok()
-                        .filter(|status| signal == Signal::TERM && !status.success());
-                    if let Some(status) = by_itself {
-                        trouble.set(ended(status));
-                    }
+                if timeout(wait, child.wait()).await.is_ok() {
                     break;
                 }
                 let _ = group.map(|group| kill_process_group(group, signal));
