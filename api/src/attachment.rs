@@ -5,6 +5,7 @@
 use crate::{
     admission::{self, Facts, Subject, Write},
     auth_policy::{DefaultAction, Effect, MCPAuthPolicy, PolicyTargetKind, PolicyTargetRef, ResourceKind},
+    authorization::condition,
     conditions::{PolicyReason, name_list},
     config::{AuthPolicyEntry, PolicyAction, PolicyMatch, PolicyRule, PolicyTarget},
     gateway::Gateway,
@@ -76,6 +77,16 @@ pub fn is_there(world: &World, policy: &MCPAuthPolicy, target: &PolicyTargetRef)
         PolicyTargetKind::MCPServerRegistration => world.registration(&key).is_some(),
         PolicyTargetKind::MCPVirtualServer => world.virtual_server(&key).is_some(),
     }
+}
+
+/// True for a rule that asks who calls.
+#[must_use]
+pub fn looks_at_claims(rule: &crate::auth_policy::PolicyRule) -> bool {
+    let named = rule
+        .condition
+        .as_deref()
+        .and_then(|text| condition::check(text).ok());
+    !rule.matches.is_empty() || named.is_some_and(|named| named.claims)
 }
 
 /// Holds a policy against the admission rules and looks for its targets.

@@ -358,7 +358,7 @@ fn condition_notes(
 ) -> Vec<String> {
     let rules = policies.iter().flat_map(|policy| &policy.spec.rules);
     let named: Vec<_> = rules
-        .filter(|rule| resource_name_covers(&rule.resource.name, item.server, item.name))
+        .filter(|rule| advice::covers(&rule.resource, item))
         .filter_map(|rule| condition::check(rule.condition.as_deref()?).ok())
         .collect();
     let mut notes = Vec::new();

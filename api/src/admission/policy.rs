@@ -7,6 +7,7 @@ use super::{
     secrets::{self, SecretUse},
 };
 use crate::{
+    attachment,
     auth_policy::{
         DefaultAction, JwtProvider, MCPAuthPolicy, PolicyTargetGroup, PolicyTargetKind, PolicyTargetRef,
         ResourceKind,
@@ -35,11 +36,11 @@ pub(super) fn judge(world: &World, new: &MCPAuthPolicy, facts: &Facts) -> Verdic
             "no rules and defaultAction Deny: denies everything",
         ));
     }
-    if new.spec.rules.iter().any(|rule| !rule.matches.is_empty()) && !provider_reachable(world, new) {
+    if new.spec.rules.iter().any(attachment::looks_at_claims) && !provider_reachable(world, new) {
         warnings.push(Warning::new(
             "no-provider",
             "spec.rules",
-            "no JWT provider on its targets: matches never hold",
+            "no JWT provider on its targets: no claims, matches never hold",
         ));
     }
     warnings.extend(condition_warnings(new));

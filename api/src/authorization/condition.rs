@@ -5,7 +5,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Mutex},
     thread,
 };
 
@@ -37,7 +37,10 @@ const COMPILER_STACK: usize = 64 << 20;
 /// conditions stay under a thousandth of it.
 const MAX_STEPS: u64 = 4_000_000;
 /// Largest compiled pattern of `matches`, bytes.
-const MAX_PATTERN: usize = 256 * 1024;
+const MAX_PATTERN: usize = 64 * 1024;
+/// Conditions whose check is remembered, because the same ones are judged again and again: at every write, by every
+/// reconcile that a policy concerns.
+const MAX_CHECKED: usize = 4096;
 
 /// Variable with the claims of the verified token.
 const CLAIMS: &str = "claims";
@@ -48,6 +51,9 @@ const ARGUMENTS: &str = "arguments";
 
 static ENVIRONMENT: LazyLock<Arc<Env>> =
     LazyLock::new(|| Arc::new(Env::default().with_optional_support(false).with_stdlib()));
+
+static CHECKED: LazyLock<Mutex<HashMap<String, Result<ConditionUse, ConditionError>>>> =
+    LazyLock::new(Mutex::default);
 
 /// Why a condition cannot be used. The texts continue "the condition …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,12 +117,26 @@ impl fmt::Debug for Condition {
 /// # Errors
 /// [`ConditionError`].
 pub fn check(text: &str) -> Result<ConditionUse, ConditionError> {
-    let condition = Condition::compile(text)?;
-    Ok(ConditionUse {
+    if let Ok(known) = CHECKED.lock()
+        && let Some(found) = known.get(text)
+    {
+        return found.clone();
+    }
+    let found = Condition::compile(text).map(|condition| ConditionUse {
         arguments: condition.shape.arguments,
         annotations: condition.shape.annotations,
         claims: condition.shape.claims,
-    })
+    });
+    // What the process could not do says nothing about the text, and a text that is too long is not kept.
+    if !matches!(found, Err(ConditionError::Thread | ConditionError::TooLong))
+        && let Ok(mut known) = CHECKED.lock()
+    {
+        if known.len() >= MAX_CHECKED {
+            known.clear();
+        }
+        known.insert(text.to_owned(), found.clone());
+    }
+    found
 }
 
 /// Which variables a condition names.

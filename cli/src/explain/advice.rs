@@ -1,6 +1,6 @@
 //! What would have to change for the verdict to turn.
 
-use mcp_gateway_api::authorization::Denial;
+use mcp_gateway_api::{auth_policy::RuleResource, authorization::Denial};
 
 use super::{
     Claims, Effect, Item, ItemKind, MCPAuthPolicy, ObjectKey, Outcome, ResourceKind, World, attachment,
@@ -37,19 +37,25 @@ pub(super) fn changes(
 }
 
 /// Allow rules that name the item but do not hold for the caller, else what a rule would have to name.
-fn near_misses(policies: &[&MCPAuthPolicy], item: &Item<'_>, claims: Option<&Claims>) -> Vec<String> {
-    let kind = match item.kind {
+fn kind_of(item: &Item<'_>) -> ResourceKind {
+    match item.kind {
         ItemKind::Tool => ResourceKind::Tool,
         ItemKind::Prompt => ResourceKind::Prompt,
         ItemKind::Resource => ResourceKind::Resource,
-    };
+    }
+}
+
+/// True when a rule for this resource is about the item.
+pub(super) fn covers(resource: &RuleResource, item: &Item<'_>) -> bool {
+    resource.kind == kind_of(item) && resource_name_covers(&resource.name, item.server, item.name)
+}
+
+fn near_misses(policies: &[&MCPAuthPolicy], item: &Item<'_>, claims: Option<&Claims>) -> Vec<String> {
     let mut found = Vec::new();
     for policy in policies {
         let name = ObjectKey::of(&policy.metadata);
         for (index, rule) in policy.spec.rules.iter().enumerate() {
-            let covers = rule.effect == Effect::Allow
-                && rule.resource.kind == kind
-                && resource_name_covers(&rule.resource.name, item.server, item.name);
+            let covers = rule.effect == Effect::Allow && covers(&rule.resource, item);
             if !covers {
                 continue;
             }
@@ -79,7 +85,7 @@ fn near_misses(policies: &[&MCPAuthPolicy], item: &Item<'_>, claims: Option<&Cla
         }
     }
     if found.is_empty() {
-        let what = format!("{kind:?}").to_lowercase();
+        let what = format!("{:?}", kind_of(item)).to_lowercase();
         let names: Vec<String> = policies
             .iter()
             .map(|policy| ObjectKey::of(&policy.metadata).to_string())

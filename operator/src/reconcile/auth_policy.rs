@@ -155,7 +155,7 @@ impl Moment<'_> {
 
     fn accepted(&self) -> String {
         let mut message = "valid, every target found".to_owned();
-        let has_matches = self.policy.spec.rules.iter().any(|rule| !rule.matches.is_empty());
+        let asks_who = self.policy.spec.rules.iter().any(attachment::looks_at_claims);
         let verified = |accepted: &&Accepted| {
             attachment::by_age(&self.snapshot.world).iter().any(|other| {
                 let mut targets = other.spec.target_refs.iter();
@@ -165,11 +165,11 @@ impl Moment<'_> {
         };
         let concerned = self.concerned();
         let unverified = concerned.iter().find(|accepted| !verified(accepted));
-        if let (true, Some(accepted)) = (has_matches, unverified) {
+        if let (true, Some(accepted)) = (asks_who, unverified) {
             let gateway = &accepted.gateway().key;
             message.push_str("; warning: no JWT provider on gateway ");
             message.push_str(&gateway.to_string());
-            message.push_str(", so no rule with matches holds");
+            message.push_str(", so no rule that asks for claims holds");
         }
         message
     }

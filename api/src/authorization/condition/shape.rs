@@ -11,6 +11,8 @@ use super::{ANNOTATIONS, ARGUMENTS, CLAIMS, ConditionError, values::Size};
 
 /// The function with a pattern, which is compiled with the condition.
 pub(super) const MATCHES: &str = "matches";
+/// What a pattern costs at worst beside a plain search in the same text: it may be in many states at once.
+const SCANS_OF_MATCHES: usize = 16;
 
 /// Deepest tree: each level is one call on the stack when it runs.
 const MAX_LEVELS: usize = 64;
@@ -238,6 +240,9 @@ impl Shape {
         }
         self.count(place, scans);
         if function == MATCHES {
+            for _ in 1..SCANS_OF_MATCHES {
+                self.count(place, true);
+            }
             let pattern = match (target, arguments) {
                 (Some(_), [pattern]) | (None, [_, pattern]) => literal_text(pattern),
                 _ => None,
