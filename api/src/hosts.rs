@@ -118,8 +118,8 @@ fn service_name(gateway: &Gateway) -> String {
 }
 
 /// How the broker reaches the Gateway itself (operator.md 5.3): `explicit` verbatim; else the conventional Service;
-/// else a labelled one; else the Gateway's address. HTTPS listeners get the scheme in front. `in_use`, what is used for
-/// this Gateway now, is kept while there is neither, as when the Gateway is being made again.
+/// else a labelled one; else `in_use`, what is used for this Gateway now: a Service that is gone for a moment must not roll
+/// the brokers; else the Gateway's address. HTTPS listeners get the scheme in front.
 #[must_use]
 pub fn private_host(
     world: &World,
@@ -142,9 +142,10 @@ pub fn private_host(
     if let Some(service) = gateway_service(world, gateway, listener.port) {
         return at_service(&service.key.name);
     }
-    address(gateway)
-        .map(|host| format!("{scheme}{host}:{}", listener.port))
-        .or_else(|| in_use.map(str::to_owned))
+    let at_address = || address(gateway).map(|host| format!("{scheme}{host}:{}", listener.port));
+    in_use
+        .map(str::to_owned)
+        .or_else(at_address)
         .unwrap_or_else(|| at_service(&service_name(gateway)))
 }
 
@@ -284,20 +285,23 @@ mod tests {
     }
 
     #[test]
-    fn t36_an_address_of_the_gateway_comes_before_the_value_in_use() {
+    fn t36_a_value_in_use_outlives_the_service_for_a_moment() {
         let mut gateway = gateway_of_class("edge", false);
         gateway.addresses = vec![crate::gateway::Address {
             kind: Some("IPAddress".to_owned()),
             value: "192.0.2.7".to_owned(),
         }];
         let listener = gateway.listener("mcp").expect("the listener");
-        let host = |world: &World| {
-            let in_use = Some("gw-former.infra.svc.cluster.local:8443");
-            private_host(world, (&gateway, listener), None, in_use, "cluster.local")
-        };
-        assert_eq!(host(&World::default()), "192.0.2.7:8443");
+        let host =
+            |world: &World, in_use| private_host(world, (&gateway, listener), None, in_use, "cluster.local");
+        let used = Some("gw-edge.infra.svc.cluster.local:8443");
         assert_eq!(
-            host(&world_with(&[("gw-edge", 8443)])),
+            host(&World::default(), used),
+            "gw-edge.infra.svc.cluster.local:8443"
+        );
+        assert_eq!(host(&World::default(), None), "192.0.2.7:8443");
+        assert_eq!(
+            host(&world_with(&[("gw-edge", 8443)]), Some("192.0.2.7:8443")),
             "gw-edge.infra.svc.cluster.local:8443"
         );
     }

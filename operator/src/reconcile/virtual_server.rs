@@ -107,8 +107,8 @@ struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// The status; nothing while the brokers of a ready extension are not known. An extension that is not ready itself
-    /// is nobody's obstacle.
+    /// The status; nothing while the brokers of a ready extension are not known, or its document with this generation is
+    /// still to come, which queues this again. An extension that is not ready itself is nobody's obstacle.
     fn judge(&self, brokers: &BTreeMap<String, Namespace>) -> Option<StatusWish> {
         let Some(first) = self.accepted.first() else {
             return Some(self.refused("no valid mcpgatewayextensions; create one".to_owned()));
@@ -117,9 +117,9 @@ impl Facts<'_> {
         for Candidate { key, is_ready } in self.accepted {
             let found = brokers.get(&key.namespace);
             match found.filter(|found| found.asked && found.belongs_to(key)) {
-                Some(found) => observed.push((key, found)),
-                None if *is_ready => return None,
-                None => {}
+                Some(found) if !self.has_former(found) => observed.push((key, found)),
+                _ if *is_ready => return None,
+                _ => {}
             }
         }
         if observed.is_empty() {
@@ -140,6 +140,19 @@ impl Facts<'_> {
         Some(StatusWish {
             conditions: vec![self.ready(&observed), resolution(generation, unknown)],
             members: [("resolvedTools", resolved)].into(),
+        })
+    }
+
+    /// True while the extension's document holds a former generation of this virtual server.
+    fn has_former(&self, observed: &Namespace) -> bool {
+        let own = ObjectKey::of(&self.server.metadata);
+        let contents = observed.written.as_ref().map(|written| &written.contents);
+        contents.is_some_and(|contents| {
+            let held = contents.virtual_servers.get(&own);
+            held.is_some_and(|held| *held != self.generation())
+                && !contents
+                    .problems
+                    .contains_key(&WorkItem::VirtualServer(own.clone()))
         })
     }
 

@@ -96,11 +96,23 @@ fn only_extensions_that_publish_a_listed_tool_count() {
 }
 
 #[test]
-fn t46_a_generation_that_no_document_holds_yet_is_not_ready() {
+fn t46_a_generation_that_no_document_holds_yet_is_waited_for() {
     let one = [candidate("a", true)];
     let published = || vec![gateway("a", "new", "weather_now")];
     assert!(verdict((1, false), &one, published()).is_some_and(|(ready, _)| ready));
-    assert!(verdict((2, false), &one, published()).is_some_and(|(ready, _)| !ready));
+    assert_eq!(
+        verdict((2, true), &one, published()),
+        None,
+        "neither Ready nor taken away"
+    );
+    let with_paused = [candidate("a", true), candidate("paused", false)];
+    let mut newer = gateway("a", "new", "weather_now");
+    if let Some(written) = &mut newer.1.written {
+        let own = ObjectKey::new("apps", "vs");
+        written.contents.virtual_servers.insert(own, 2);
+    }
+    let found = vec![newer, gateway("paused", "new", "weather_now")];
+    assert!(verdict((2, true), &with_paused, found).is_some_and(|(ready, _)| ready));
 }
 
 #[test]
