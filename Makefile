@@ -63,7 +63,7 @@ e2e: build ## End-to-end tests on a real control plane and Envoy (TEST=name runs
 	$(KIT) doctor
 	$(KIT) build
 	$(MAKE) --no-print-directory e2e-cluster
-	$(MAKE) --no-print-directory e2e-direct
+	$(if $(TEST),,$(MAKE) --no-print-directory e2e-direct)
 	$(MAKE) --no-print-directory e2e-faults
 	$(MAKE) --no-print-directory e2e-install
 
@@ -111,6 +111,15 @@ ifeq ($(filter data-plane% micro%,$(BENCH)),)
 	for subject in $(or "$(BENCH)",admission operator); do \
 	  $(KIT) run --bin-dir $(abspath $(TARGET_DIR)/release) -- $(abspath $(TARGET_DIR)/release/bench) $$subject || exit 1; done
 endif
+
+.PHONY: profile
+profile: $(KIT) ## Flame graphs of router, front, broker and operator under load, and their hottest functions (needs perf)
+	RUSTFLAGS="-C force-frame-pointers=yes" CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only \
+	  $(CARGO) build --release --locked --target-dir $(TARGET_DIR)/profile -p mcp-gateway-operator -p mcp-gateway-bench --bins
+	$(KIT) build
+	$(TARGET_DIR)/profile/release/bench profile --folder $(TARGET_DIR)/profile
+	$(KIT) run --bin-dir $(abspath $(TARGET_DIR)/profile/release) -- $(abspath $(TARGET_DIR)/profile/release/bench) operator \
+	  --namespaces 100 --profile $(abspath $(TARGET_DIR)/profile)
 
 # cargo-fuzz wants unstable compiler flags; RUSTC_BOOTSTRAP gives them to the stable compiler. A corpus lives in
 # <crate>/fuzz/corpus (kept out of the tree); what made a target fail is in <crate>/fuzz/artifacts.
@@ -205,14 +214,3 @@ images: ## Images of programs, bundle, catalog and chart as OCI layouts in dist/
 .PHONY: push
 push: ## Push what `make images` wrote to REGISTRY (REGISTRY_USER and REGISTRY_PASSWORD log in)
 	$(CARGO) run -q -p mcp-gateway-images -- push --registry $(REGISTRY)
-
-## -- later issues -------------------------------------------------------------------------------------------------
-
-.PHONY: profile
-profile: $(KIT) ## Flame graphs of router, front, broker and operator under load, and their hottest functions (needs perf)
-	RUSTFLAGS="-C force-frame-pointers=yes" CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only \
-	  $(CARGO) build --release --locked --target-dir $(TARGET_DIR)/profile -p mcp-gateway-operator -p mcp-gateway-bench --bins
-	$(KIT) build
-	$(TARGET_DIR)/profile/release/bench profile --folder $(TARGET_DIR)/profile
-	$(KIT) run --bin-dir $(abspath $(TARGET_DIR)/profile/release) -- $(abspath $(TARGET_DIR)/profile/release/bench) operator \
-	  --namespaces 100 --profile $(abspath $(TARGET_DIR)/profile)

@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # A port of this machine for the Gateway of the samples, in the kept sandbox or in the cluster of KUBECONFIG; until Ctrl-C.
-# GATEWAY_LOCAL_PORT_HTTP_MCP says which one (8888). Usage: forward.sh KIT
+# GATEWAY_LOCAL_PORT_HTTP_MCP, else KIND_HOST_PORT_HTTP, says which one (8888). Usage: forward.sh KIT
 set -euo pipefail
 kit=$1
-export GATEWAY_LOCAL_PORT_HTTP_MCP=${GATEWAY_LOCAL_PORT_HTTP_MCP:-8888}
+export GATEWAY_LOCAL_PORT_HTTP_MCP=${GATEWAY_LOCAL_PORT_HTTP_MCP:-${KIND_HOST_PORT_HTTP:-8888}}
 url=http://mcp.127-0-0-1.sslip.io:$GATEWAY_LOCAL_PORT_HTTP_MCP/mcp
 
 initialize='{"jsonrpc":"2.0","id":1,"method":"initialize"}'
-if curl -sS -m 5 -o /dev/null -H 'Content-Type: application/json' --noproxy '*' -d "$initialize" \
-  --connect-to "::127.0.0.1:$GATEWAY_LOCAL_PORT_HTTP_MCP" "$url" 2>/dev/null; then
+if answer=$(curl -sS -m 5 -H 'Content-Type: application/json' --noproxy '*' -d "$initialize" \
+  --connect-to "::127.0.0.1:$GATEWAY_LOCAL_PORT_HTTP_MCP" "$url" 2>/dev/null); then
+  if [[ $answer != *'"jsonrpc"'* ]]; then
+    echo "Port $GATEWAY_LOCAL_PORT_HTTP_MCP is used by something else; choose another with GATEWAY_LOCAL_PORT_HTTP_MCP" >&2
+    exit 1
+  fi
   echo "The gateway is at $url already"
   exit 0
 fi

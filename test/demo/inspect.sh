@@ -2,7 +2,7 @@
 # MCP Inspector, opened with the URL of the gateway; the Gateway is forwarded while it runs. Usage: inspect.sh KIT
 # MCP_URL inspects another endpoint, such as http://127.0.0.1:8080/mcp of `make run`, and forwards nothing.
 set -euo pipefail
-port=${GATEWAY_LOCAL_PORT_HTTP_MCP:-8888}
+port=${GATEWAY_LOCAL_PORT_HTTP_MCP:-${KIND_HOST_PORT_HTTP:-8888}}
 command -v npx >/dev/null || { echo "npx is missing: install Node.js 22.7.5 or later" >&2; exit 1; }
 if [[ -z ${MCP_URL:-} ]]; then
   MCP_URL=http://mcp.127-0-0-1.sslip.io:$port/mcp

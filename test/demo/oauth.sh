@@ -23,7 +23,7 @@ initialize='{"jsonrpc":"2.0","id":1,"method":"initialize"}'
 show() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
 show "Without a token: 401 and the way to the metadata"
-"${gateway[@]}" -o /dev/null -D - -d "$initialize" "$url/mcp" | tee /dev/stderr | grep -q '^HTTP/1.1 401'
+"${gateway[@]}" -o /dev/null -D - -d "$initialize" "$url/mcp" | tee /dev/stderr | grep '^HTTP/1.1 401' >/dev/null
 show "The metadata, which names the authorization servers"
 "${gateway[@]}" --fail "$url/.well-known/oauth-protected-resource/mcp"
 show "With a token of the example's issuer: what the policy allows"

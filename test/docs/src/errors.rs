@@ -10,6 +10,9 @@ use std::{
 
 use regex::Regex;
 
+/// What is nobody else's doing.
+const FAULT: &str = "a fault of the gateway: report it with the log";
+
 /// What mends each, by the word in logs and metrics.
 const REMEDIES: &[(&str, &str)] = &[
     ("accept", "send `Accept: application/json, text/event-stream`"),
@@ -57,7 +60,7 @@ const REMEDIES: &[(&str, &str)] = &[
     ("message", "the body is no JSON-RPC message"),
     ("meta", "`params._meta` lacks what the revision demands"),
     ("method", "no such method in this revision"),
-    ("needs", "a fault of the gateway: report it with the log"),
+    ("needs", FAULT),
     ("origin", "`spec.allowedOrigins`, `--allowed-origins`"),
     ("params", "the message names the member"),
     ("parse", "the body is not JSON"),
@@ -123,6 +126,7 @@ pub fn page(root: &Path) -> io::Result<String> {
     for (reason, shapes) in refusals(root)? {
         let remedy = remedies.get(reason.as_str()).copied().unwrap_or_default();
         for (status, code, message) in shapes {
+            let remedy = if status == "500" { FAULT } else { remedy };
             // Writing into a String cannot fail.
             let _ = writeln!(
                 text,

@@ -7,7 +7,22 @@ pub mod flags;
 pub mod limits;
 pub mod metrics;
 
-/// Text that is safe in a cell of a table.
+/// Text that is safe in a cell of a table; what stands between backticks is shown as it is anyway.
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace('<', "&lt;")
+    let parts = text.split('`').enumerate().map(|(at, part)| {
+        if at % 2 == 0 {
+            part.replace('<', "&lt;")
+        } else {
+            part.to_owned()
+        }
+    });
+    parts.collect::<Vec<_>>().join("`").replace('|', "\\|")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn only_text_outside_of_code_is_escaped() {
+        assert_eq!(super::cell("a <b> `<c|d>`"), "a &lt;b> `<c\\|d>`");
+    }
 }
