@@ -246,7 +246,7 @@ pub async fn message(State(state): State<Arc<FrontState>>, request: Request<Body
 /// Who asks, as sessions are bound to callers.
 async fn binding(state: &FrontState, mut head: Head) -> Result<Option<String>, Response> {
     head.caller = admitted(state, &head).await?;
-    Ok(head.binding(&state.keys))
+    Ok(head.binding(&state.keys).map(|binding| binding.current))
 }
 
 fn named(state: &FrontState, query: &str) -> Option<Arc<Older>> {
