@@ -1,5 +1,5 @@
 //! The harness of the end-to-end suite: the installed operator, sites of its own for each test, kubectl as a user types
-//! it, and an MCP client that goes through Envoy.
+//! it, the reader of guides, and an MCP client that goes through Envoy.
 
 #![expect(
     clippy::indexing_slicing,
@@ -7,12 +7,14 @@
 )]
 
 mod cluster;
+mod guide;
 mod kubectl;
 mod load;
 mod mcp;
 mod site;
 
 pub use cluster::{Cluster, OPERATOR_NAMESPACE};
+pub use guide::{Block, GUIDE_HOST, Reader};
 pub use kubectl::{
     Written, apply, delete, delete_dry, dry_run, get, kubectl, kubectl_with, refused, write_dry,
 };

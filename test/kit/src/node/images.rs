@@ -10,6 +10,8 @@ use crate::binaries::Binaries;
 
 /// The registry path of the project's images.
 const REGISTRY: &str = "ghcr.io/mcp-gateway-operator";
+/// The image of the session store in guides.
+const REDIS_IMAGE: &str = "docker.io/library/redis";
 /// The image of the played Gateways' proxy.
 pub(crate) const ENVOY_IMAGE: &str = "kit/envoy";
 
@@ -73,6 +75,17 @@ impl ImageTable {
         builtin.insert(format!("{REGISTRY}/broker"), broker(bin_dir));
         builtin.insert(format!("{REGISTRY}/sample-everything"), everything(binaries));
         builtin.insert(format!("{REGISTRY}/sample-python"), python(binaries));
+        builtin.insert(
+            REDIS_IMAGE.to_owned(),
+            Image {
+                entrypoint: vec![text(&binaries.redis)],
+                // Nothing is written: a container's root is not its own.
+                cmd: ["--save", "", "--appendonly", "no", "--protected-mode", "no"]
+                    .map(str::to_owned)
+                    .to_vec(),
+                ..Image::default()
+            },
+        );
         let entrypoint = crate::envoy::entrypoint(&text(&binaries.envoy));
         builtin.insert(
             ENVOY_IMAGE.to_owned(),

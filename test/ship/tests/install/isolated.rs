@@ -1,10 +1,10 @@
-//! The guide of isolated gateways (seed 002): one controller, a release with a Gateway for each of two teams, and the
-//! guide's own cleanup. Its commands are given word by word.
+//! The guide of isolated gateways: one controller, a release with a Gateway for each of two teams, and the guide's own cleanup.
+//! Team A follows our guide as it stands, team B the older one (seed 002) word by word.
 
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use mcp_gateway_e2e::{McpClient, apply, delete, get, kubectl};
+use mcp_gateway_e2e::{Block, McpClient, Reader, apply, delete, get, kubectl};
 use mcp_gateway_kit::eventually;
 use mcp_gateway_ship::helm::Helm;
 use serde_json::json;
@@ -13,9 +13,7 @@ use crate::{CLUSTER, cluster::prepare};
 
 const SOON: Duration = Duration::from_secs(90);
 
-const CONTROLLER: &str = "upgrade -i mcp-controller ./charts/mcp-gateway --namespace mcp-system --create-namespace \
-    --set controller.enabled=true --set gateway.create=false --set httpRoute.create=false \
-    --set mcpGatewayExtension.create=false --set envoyFilter.create=false";
+const GUIDE: &str = "docs/guides/isolated-gateways.md";
 
 fn release_of(team: &str) -> String {
     format!(
@@ -54,16 +52,13 @@ fn server_of(team: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A session with a team's gateway.
-async fn client_of(team: &str) -> anyhow::Result<McpClient> {
+/// A session with a team's gateway, by its public host.
+async fn client_of(team: &str, host: &str) -> anyhow::Result<McpClient> {
     let gateway = get(&format!("gateway {team}-gateway -n gateway-system"))?;
     let address = gateway["status"]["addresses"][0]["value"]
         .as_str()
         .context("the Gateway has no address")?;
-    let mut client = McpClient::new(
-        &format!("http://{address}:8080/mcp"),
-        &format!("{team}.127-0-0-1.sslip.io"),
-    )?;
+    let mut client = McpClient::new(&format!("http://{address}:8080/mcp"), host)?;
     client.initialize().await?;
     Ok(client)
 }
@@ -72,21 +67,31 @@ async fn client_of(team: &str) -> anyhow::Result<McpClient> {
 async fn each_team_of_the_guide_has_its_own_gateway_and_sees_only_its_own_tools() -> anyhow::Result<()> {
     let _alone = CLUSTER.lock().await;
     prepare()?;
-    apply("{apiVersion: v1, kind: Namespace, metadata: {name: gateway-system}}")?;
-    helm(CONTROLLER)?;
+    let helm_folder = Helm::V3
+        .program()?
+        .parent()
+        .context("helm has no folder")?
+        .to_owned();
+    let reader = Reader::new("isolated")?.with_programs(helm_folder);
+    let blocks = Reader::blocks(GUIDE)?;
+    let [install, annotate, cleanup] = blocks.as_slice() else {
+        anyhow::bail!("{GUIDE}: {} blocks", blocks.len())
+    };
+    reader.run(install)?;
+    helm(&release_of("team-b"))?;
+    kubectl("wait --for=condition=Ready mcpgatewayextension/team-b-mcp-gateway -n team-b --timeout=60s")?;
     for team in ["team-a", "team-b"] {
-        helm(&release_of(team))?;
-        kubectl(&format!("get gateway {team}-gateway -n gateway-system"))?;
-        kubectl(&format!(
-            "wait --for=condition=Ready mcpgatewayextension/{team}-mcp-gateway -n {team} --timeout=60s"
-        ))?;
         server_of(team)?;
     }
-    for (team, own, other) in [("team-a", "team_a_", "team_b_"), ("team-b", "team_b_", "team_a_")] {
+    one_for_two_teams(&reader, annotate)?;
+    for (team, host, own, other) in [
+        ("team-a", "team-a.example.com", "team_a_", "team_b_"),
+        ("team-b", "team-b.127-0-0-1.sslip.io", "team_b_", "team_a_"),
+    ] {
         kubectl(&format!(
             "wait --for=condition=Ready mcpsr/tools -n {team} --timeout=90s"
         ))?;
-        let client = client_of(team).await?;
+        let client = client_of(team, host).await?;
         let tools = client.server_tools().await?;
         ensure!(
             !tools.is_empty() && tools.iter().all(|tool| tool.starts_with(own)),
@@ -97,17 +102,25 @@ async fn each_team_of_the_guide_has_its_own_gateway_and_sees_only_its_own_tools(
         let refused = client.call(&format!("{other}add"), json!({"a": 1, "b": 2})).await;
         ensure!(refused.is_err(), "{team} called a tool of the other team");
     }
-    cleanup().await
+    cleaned(&reader, cleanup).await
+}
+
+/// The Gateway of the guide's second part; that teams can share it is tested with the operator (T8).
+fn one_for_two_teams(reader: &Reader, annotate: &Block) -> anyhow::Result<()> {
+    apply(
+        "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: shared, namespace: gateway-system}, \
+        spec: {gatewayClassName: istio, listeners: [{name: mcp, port: 8080, protocol: HTTP}]}}",
+    )?;
+    reader.run(annotate)?;
+    let gateway = get("gateway shared -n gateway-system")?;
+    let scope = &gateway["metadata"]["annotations"]["mcp.kuadrant.io/extension-scope"];
+    ensure!(scope == "Listener", "{scope}");
+    delete("gateway shared -n gateway-system").map(drop)
 }
 
 /// The guide's cleanup, and nothing else; then nothing of it is left.
-async fn cleanup() -> anyhow::Result<()> {
-    helm("uninstall team-b-mcp-gateway -n team-b")?;
-    helm("uninstall team-a-mcp-gateway -n team-a")?;
-    helm("uninstall mcp-controller -n mcp-system")?;
-    for namespace in ["team-b", "team-a", "mcp-system"] {
-        kubectl(&format!("delete namespace {namespace} --timeout=90s"))?;
-    }
+async fn cleaned(reader: &Reader, cleanup: &Block) -> anyhow::Result<()> {
+    reader.run(cleanup)?;
     let kinds = "mcpge,mcpsr,gateway,referencegrant,envoyfilter";
     eventually(SOON, "nothing to be left of the guide", async || {
         let mut left = kubectl(&format!("get {kinds} -A -o name")).map_err(|error| format!("{error:#}"))?;

@@ -1,0 +1,158 @@
+//! Guides, followed literally: each fenced block whose info string ends with `run` is run as it stands, in the order of the
+//! page. YAML is applied, anything else goes to a shell in the root of the repository.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, ensure};
+
+use crate::{kubectl::apply, site::publish_host};
+
+/// The host of the guides; DNS leads it to their Gateway.
+pub const GUIDE_HOST: &str = "mcp.example.com";
+
+/// A block that is to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// A manifest.
+    Apply(String),
+    /// Lines for a shell.
+    Shell(String),
+}
+
+/// The blocks of a page that are marked.
+fn blocks(page: &str) -> Vec<Block> {
+    let mut found = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        let Some(language) = line
+            .strip_prefix("```")
+            .and_then(|info| info.strip_suffix(" run"))
+        else {
+            continue;
+        };
+        let text: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        let text = text.join("\n");
+        found.push(if language == "yaml" {
+            Block::Apply(text)
+        } else {
+            Block::Shell(text)
+        });
+    }
+    found
+}
+
+/// The root of the repository, where the guides' commands are typed.
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The reader of guides: a home, with a folder for programs that is on the path.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    home: PathBuf,
+    programs: Vec<PathBuf>,
+}
+
+impl Reader {
+    /// A reader with a home of this name, who has our programs.
+    ///
+    /// # Errors
+    /// Outside of `make e2e`.
+    pub fn new(name: &str) -> anyhow::Result<Self> {
+        let kit = std::env::var("MCPGW_KIT_DIR").context("not in the kit's sandbox: run this by make e2e")?;
+        let ours =
+            std::env::var("MCPGW_BIN_DIR").context("MCPGW_BIN_DIR is not set: run this by make e2e")?;
+        let home = Path::new(&kit).join("home").join(name);
+        let own = home.join(".local/bin");
+        std::fs::create_dir_all(&own)?;
+        let programs = vec![ours.into(), own];
+        Ok(Self { home, programs })
+    }
+
+    /// Who has the programs of one more folder.
+    #[must_use]
+    pub fn with_programs(mut self, folder: PathBuf) -> Self {
+        self.programs.push(folder);
+        self
+    }
+
+    /// Runs lines in a shell that ends with the first failure; what it printed.
+    ///
+    /// # Errors
+    /// When one fails, with what was printed.
+    pub fn shell(&self, lines: &str) -> anyhow::Result<String> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = self.programs.iter().cloned().chain(std::env::split_paths(&path));
+        let output = Command::new("bash")
+            .args(["-euo", "pipefail", "-c", lines])
+            .current_dir(repository())
+            .env("PATH", std::env::join_paths(folders)?)
+            .env("HOME", &self.home)
+            .output()?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            output.status.success(),
+            "{lines}\n{printed}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(printed)
+    }
+
+    /// The marked blocks of a page, named from the root of the repository.
+    ///
+    /// # Errors
+    /// When it cannot be read, or none is marked.
+    pub fn blocks(page: &str) -> anyhow::Result<Vec<Block>> {
+        let text = std::fs::read_to_string(repository().join(page)).with_context(|| page.to_owned())?;
+        let blocks = blocks(&text);
+        ensure!(!blocks.is_empty(), "{page}: no block is marked");
+        Ok(blocks)
+    }
+
+    /// Does what one block says; what it printed.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn run(&self, block: &Block) -> anyhow::Result<String> {
+        match block {
+            Block::Apply(manifest) => apply(manifest),
+            Block::Shell(lines) => self.shell(lines),
+        }
+    }
+
+    /// Does what a page says, block by block; what the last one printed.
+    ///
+    /// # Errors
+    /// When one fails.
+    pub async fn follow(&self, page: &str) -> anyhow::Result<String> {
+        let mut printed = String::new();
+        for block in Self::blocks(page)? {
+            if matches!(&block, Block::Shell(lines) if lines.contains(GUIDE_HOST)) {
+                publish_host(GUIDE_HOST, "mcp-gateway -n gateway-system").await?;
+            }
+            printed = self.run(&block).with_context(|| page.to_owned())?;
+        }
+        Ok(printed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_marked_blocks_are_run() {
+        let page =
+            "# x\n```\nnot me\n```\n```yaml run\na: 1\nb: 2\n```\n```yaml\nnor me\n```\n```sh run\nls\n```\n";
+        assert_eq!(
+            blocks(page),
+            [
+                Block::Apply("a: 1\nb: 2".to_owned()),
+                Block::Shell("ls".to_owned())
+            ]
+        );
+    }
+}
