@@ -10,6 +10,7 @@ use crate::{
     auth_policy::MCPAuthPolicy,
     conditions::{self, ExtensionReason, PolicyReason, RegistrationReason, VirtualServerReason},
     extension::MCPGatewayExtension,
+    names,
     registration::MCPServerRegistration,
     virtual_server::MCPVirtualServer,
     world::World,
@@ -74,10 +75,10 @@ impl Kind {
     #[must_use]
     pub fn plural(self) -> &'static str {
         match self {
-            Self::Extension => "mcpgatewayextensions",
-            Self::Registration => "mcpserverregistrations",
-            Self::VirtualServer => "mcpvirtualservers",
-            Self::Policy => "mcpauthpolicies",
+            Self::Extension => names::EXTENSIONS,
+            Self::Registration => names::REGISTRATIONS,
+            Self::VirtualServer => names::VIRTUAL_SERVERS,
+            Self::Policy => names::AUTH_POLICIES,
         }
     }
 

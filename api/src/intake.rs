@@ -10,6 +10,7 @@ use crate::{
     auth_policy::{DefaultAction, MCPAuthPolicy, MCPAuthPolicySpec, PolicyTargetRef},
     gateway::Gateway,
     grant::ReferenceGrant,
+    names,
     object_key::ObjectKey,
     route::HttpRoute,
     world::World,
@@ -36,6 +37,27 @@ pub enum Watched {
     Namespace,
 }
 
+/// Where the objects of a kind are in the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServedAs {
+    /// API group; empty for core.
+    pub group: &'static str,
+    /// Versions that we understand, the preferred one first.
+    pub versions: &'static [&'static str],
+    /// Plural, as it stands in URLs.
+    pub plural: &'static str,
+}
+
+impl ServedAs {
+    const fn new(group: &'static str, versions: &'static [&'static str], plural: &'static str) -> Self {
+        Self {
+            group,
+            versions,
+            plural,
+        }
+    }
+}
+
 impl Watched {
     /// Every kind.
     pub const ALL: [Self; 8] = [
@@ -55,9 +77,28 @@ impl Watched {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
+    /// How the API server serves the kind.
+    #[must_use]
+    pub const fn served_as(self) -> ServedAs {
+        const OURS: &[&str] = &[names::VERSION];
+        const V1: &[&str] = &["v1"];
+        match self {
+            Self::Extension => ServedAs::new(names::GROUP, OURS, names::EXTENSIONS),
+            Self::Registration => ServedAs::new(names::GROUP, OURS, names::REGISTRATIONS),
+            Self::VirtualServer => ServedAs::new(names::GROUP, OURS, names::VIRTUAL_SERVERS),
+            Self::Policy => ServedAs::new(names::GROUP, OURS, names::AUTH_POLICIES),
+            Self::Gateway => ServedAs::new(names::GATEWAY_API_GROUP, V1, "gateways"),
+            Self::HttpRoute => ServedAs::new(names::GATEWAY_API_GROUP, V1, "httproutes"),
+            Self::ReferenceGrant => {
+                ServedAs::new(names::GATEWAY_API_GROUP, &["v1", "v1beta1"], "referencegrants")
+            }
+            Self::Namespace => ServedAs::new("", V1, "namespaces"),
+        }
+    }
+
     /// The kind as it stands in objects.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Extension => "MCPGatewayExtension",
             Self::Registration => "MCPServerRegistration",

@@ -35,6 +35,7 @@ pub mod grant;
 pub mod hosts;
 #[cfg(feature = "k8s")]
 pub mod intake;
+pub mod log_level;
 #[cfg(feature = "k8s")]
 pub mod object_key;
 #[cfg(feature = "k8s")]

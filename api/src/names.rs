@@ -10,6 +10,22 @@ pub const GATEWAY_API_GROUP: &str = "gateway.networking.k8s.io";
 /// Group of an older system; grants that name it grant nothing, and messages point out the right group.
 pub const RETIRED_GROUP: &str = "mcp.kagenti.com";
 
+/// Plural of `MCPGatewayExtension`.
+pub const EXTENSIONS: &str = "mcpgatewayextensions";
+/// Plural of `MCPServerRegistration`.
+pub const REGISTRATIONS: &str = "mcpserverregistrations";
+/// Plural of `MCPVirtualServer`.
+pub const VIRTUAL_SERVERS: &str = "mcpvirtualservers";
+/// Plural of `MCPAuthPolicy`.
+pub const AUTH_POLICIES: &str = "mcpauthpolicies";
+
+/// Name of the operator's Deployment, ServiceAccount and roles.
+pub const OPERATOR: &str = "mcp-gateway-controller";
+/// Lease of the operator's leader election.
+pub const OPERATOR_LEASE: &str = "mcp-gateway-operator";
+/// Annotation of [`OPERATOR_LEASE`] while the installation goes: no finalizer is taken any more.
+pub const UNINSTALLING_ANNOTATION: &str = "mcp.kuadrant.io/uninstalling";
+
 /// Field manager of every server-side apply of the operator.
 pub const FIELD_MANAGER: &str = "mcp-gateway-operator";
 /// `controllerName` of our own entries in `HTTPRoute.status.parents`.
@@ -44,7 +60,7 @@ pub const ENV_SECRETS_HASH_ANNOTATION: &str = "mcp.kuadrant.io/env-secrets-hash"
 /// Common label, key and value, on every child object.
 pub const NAME_LABEL: (&str, &str) = ("app.kubernetes.io/name", "mcp-gateway");
 /// Common label, key and value, on every child object.
-pub const MANAGED_BY_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "mcp-gateway-controller");
+pub const MANAGED_BY_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", OPERATOR);
 /// Label of the Services that belong to a Gateway.
 pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 

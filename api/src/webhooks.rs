@@ -123,9 +123,9 @@ pub fn validating(client: &WebhookClient) -> ValidatingWebhookConfiguration {
     let exclusive = |name: &str, operation: &str| ValidatingWebhook {
         failure_policy: Some("Fail".to_owned()),
         side_effects: "NoneOnDryRun".to_owned(),
-        ..webhook(name, rule(&[operation], &["mcpgatewayextensions"]))
+        ..webhook(name, rule(&[operation], &[names::EXTENSIONS]))
     };
-    let others = ["mcpauthpolicies", "mcpserverregistrations", "mcpvirtualservers"];
+    let others = [names::AUTH_POLICIES, names::REGISTRATIONS, names::VIRTUAL_SERVERS];
     ValidatingWebhookConfiguration {
         metadata: metadata(),
         webhooks: Some(vec![
@@ -158,7 +158,7 @@ pub fn mutating(client: &WebhookClient) -> MutatingWebhookConfiguration {
             reinvocation_policy: Some("Never".to_owned()),
             rules: Some(vec![rule(
                 &["CREATE", "UPDATE"],
-                &["mcpgatewayextensions", "mcpserverregistrations"],
+                &[names::EXTENSIONS, names::REGISTRATIONS],
             )]),
             side_effects: "None".to_owned(),
             timeout_seconds: Some(TIMEOUT_SECONDS),

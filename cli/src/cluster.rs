@@ -9,7 +9,12 @@ use kube::{
     api::ListParams,
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
-use mcp_gateway_api::{intake::key_of, names, object_key::ObjectKey, world::World};
+use mcp_gateway_api::{
+    intake::{Watched, key_of},
+    names,
+    object_key::ObjectKey,
+    world::World,
+};
 use serde_json::Value;
 
 use crate::world::world;
@@ -24,37 +29,26 @@ pub(crate) type Listing = (&'static str, &'static str, &'static str, &'static st
 
 /// Our kinds and what the rules judge them by.
 pub(crate) const JUDGED: [Listing; 9] = [
-    (
-        names::GROUP,
-        names::VERSION,
-        "MCPGatewayExtension",
-        "mcpgatewayextensions",
-    ),
-    (
-        names::GROUP,
-        names::VERSION,
-        "MCPServerRegistration",
-        "mcpserverregistrations",
-    ),
-    (
-        names::GROUP,
-        names::VERSION,
-        "MCPVirtualServer",
-        "mcpvirtualservers",
-    ),
-    (names::GROUP, names::VERSION, "MCPAuthPolicy", "mcpauthpolicies"),
-    (names::GATEWAY_API_GROUP, "v1", "Gateway", "gateways"),
-    (names::GATEWAY_API_GROUP, "v1", "HTTPRoute", "httproutes"),
-    // `v1beta1` where that is not served yet.
-    (
-        names::GATEWAY_API_GROUP,
-        "v1",
-        "ReferenceGrant",
-        "referencegrants",
-    ),
-    ("", "v1", "Namespace", "namespaces"),
+    judged(Watched::Extension),
+    judged(Watched::Registration),
+    judged(Watched::VirtualServer),
+    judged(Watched::Policy),
+    judged(Watched::Gateway),
+    judged(Watched::HttpRoute),
+    judged(Watched::ReferenceGrant),
+    judged(Watched::Namespace),
     ("", "v1", "Service", "services"),
 ];
+
+/// A kind in its preferred version; an older one is tried where that is not served yet.
+const fn judged(kind: Watched) -> Listing {
+    let served = kind.served_as();
+    let version = match served.versions {
+        [preferred, ..] => preferred,
+        [] => "v1",
+    };
+    (served.group, version, kind.name(), served.plural)
+}
 
 /// Deployments: of the operator, the webhook and the brokers.
 pub(crate) const DEPLOYMENTS: Listing = ("apps", "v1", "Deployment", "deployments");

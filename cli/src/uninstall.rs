@@ -23,10 +23,6 @@ use mcp_gateway_api::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-/// Lease of the operator's leader election.
-const LEASE: &str = "mcp-gateway-operator";
-/// Says on the Lease that the installation is going.
-const UNINSTALLING: &str = "mcp.kuadrant.io/uninstalling";
 /// How long no operator may take the Lease back: longer than Helm needs to delete its pods.
 const HELD_SECONDS: i32 = 30;
 /// A leader that lost the Lease may still finish what it had begun; the finalizers are looked at again after this time.
@@ -108,12 +104,12 @@ async fn take_lease(task: &Uninstall, mark: Mark) -> Result<(), UninstallError> 
     let api: Api<Lease> = Api::namespaced(task.client.clone(), &task.namespace);
     loop {
         let current = api
-            .get_opt(LEASE)
+            .get_opt(names::OPERATOR_LEASE)
             .await
             .map_err(request("read the operator's Lease"))?;
         let written = match current {
             Some(lease) => {
-                api.replace(LEASE, &PostParams::default(), &taken(lease, mark))
+                api.replace(names::OPERATOR_LEASE, &PostParams::default(), &taken(lease, mark))
                     .await
             }
             None => {
@@ -131,7 +127,7 @@ async fn take_lease(task: &Uninstall, mark: Mark) -> Result<(), UninstallError> 
 fn new_lease() -> Lease {
     Lease {
         metadata: ObjectMeta {
-            name: Some(LEASE.to_owned()),
+            name: Some(names::OPERATOR_LEASE.to_owned()),
             ..ObjectMeta::default()
         },
         spec: None,
@@ -151,8 +147,8 @@ fn taken(mut lease: Lease, mark: Mark) -> Lease {
     });
     let annotations = lease.metadata.annotations.get_or_insert_default();
     match mark {
-        Mark::There => annotations.insert(UNINSTALLING.to_owned(), "true".to_owned()),
-        Mark::Away => annotations.remove(UNINSTALLING),
+        Mark::There => annotations.insert(names::UNINSTALLING_ANNOTATION.to_owned(), "true".to_owned()),
+        Mark::Away => annotations.remove(names::UNINSTALLING_ANNOTATION),
     };
     lease
 }
@@ -303,7 +299,7 @@ mod tests {
             (Some(HELD_SECONDS), Some(3))
         );
         assert_eq!(
-            taken.metadata.annotations.expect("annotations")[UNINSTALLING],
+            taken.metadata.annotations.expect("annotations")[names::UNINSTALLING_ANNOTATION],
             "true"
         );
         assert!(
@@ -311,7 +307,7 @@ mod tests {
                 .metadata
                 .annotations
                 .expect("annotations")
-                .contains_key(UNINSTALLING)
+                .contains_key(names::UNINSTALLING_ANNOTATION)
         );
     }
 }

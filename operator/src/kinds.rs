@@ -1,7 +1,7 @@
 //! The kinds that the operator watches or writes: group, version, plural, and which part of them is watched.
 
 use kube::core::{ApiResource, GroupVersionKind};
-use mcp_gateway_api::{names, webhooks::supplementary::ConfigurationKind};
+use mcp_gateway_api::{intake, names, webhooks::supplementary::ConfigurationKind};
 
 /// Every kind that the cache holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,30 +124,22 @@ impl Kind {
 
     /// Group, versions (preferred first), kind, plural.
     fn parts(self) -> (&'static str, &'static [&'static str], &'static str, &'static str) {
-        const OURS: &[&str] = &[names::VERSION];
         const V1: &[&str] = &["v1"];
-        const GATEWAY_API: &str = names::GATEWAY_API_GROUP;
         const ADMISSION: &str = "admissionregistration.k8s.io";
         let configurations = |kind: ConfigurationKind| (ADMISSION, V1, kind.as_str(), kind.plural());
+        let judged = |kind: intake::Watched| {
+            let served = kind.served_as();
+            (served.group, served.versions, kind.name(), served.plural)
+        };
         match self {
-            Self::Extension => (names::GROUP, OURS, "MCPGatewayExtension", "mcpgatewayextensions"),
-            Self::Registration => (
-                names::GROUP,
-                OURS,
-                "MCPServerRegistration",
-                "mcpserverregistrations",
-            ),
-            Self::VirtualServer => (names::GROUP, OURS, "MCPVirtualServer", "mcpvirtualservers"),
-            Self::AuthPolicy => (names::GROUP, OURS, "MCPAuthPolicy", "mcpauthpolicies"),
-            Self::Gateway => (GATEWAY_API, V1, "Gateway", "gateways"),
-            Self::ReferenceGrant => (
-                GATEWAY_API,
-                &["v1", "v1beta1"],
-                "ReferenceGrant",
-                "referencegrants",
-            ),
-            Self::HttpRoute => (GATEWAY_API, V1, "HTTPRoute", "httproutes"),
-            Self::Namespace => ("", V1, "Namespace", "namespaces"),
+            Self::Extension => judged(intake::Watched::Extension),
+            Self::Registration => judged(intake::Watched::Registration),
+            Self::VirtualServer => judged(intake::Watched::VirtualServer),
+            Self::AuthPolicy => judged(intake::Watched::Policy),
+            Self::Gateway => judged(intake::Watched::Gateway),
+            Self::ReferenceGrant => judged(intake::Watched::ReferenceGrant),
+            Self::HttpRoute => judged(intake::Watched::HttpRoute),
+            Self::Namespace => judged(intake::Watched::Namespace),
             Self::Secret => ("", V1, "Secret", "secrets"),
             Self::ConfigMap => ("", V1, "ConfigMap", "configmaps"),
             Self::Service => ("", V1, "Service", "services"),

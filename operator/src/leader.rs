@@ -19,13 +19,12 @@ use kube::{
     Api, ResourceExt,
     api::{ObjectMeta, PostParams},
 };
+use mcp_gateway_api::names::{OPERATOR_LEASE, UNINSTALLING_ANNOTATION};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{context::Context, metrics::Metrics, uninstall::UNINSTALLING};
+use crate::{context::Context, metrics::Metrics};
 
-/// Name of the Lease.
-pub(crate) const LEASE: &str = "mcp-gateway-operator";
 const LEASE_SECONDS: i32 = 15;
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
@@ -131,7 +130,7 @@ impl Election {
             return;
         }
         self.set(false);
-        let Ok(Some(mut lease)) = self.api.get_opt(LEASE).await else {
+        let Ok(Some(mut lease)) = self.api.get_opt(OPERATOR_LEASE).await else {
             return;
         };
         if let Some(spec) = &mut lease.spec
@@ -139,18 +138,22 @@ impl Election {
         {
             spec.holder_identity = None;
             spec.lease_duration_seconds = Some(1);
-            if let Err(error) = self.api.replace(LEASE, &PostParams::default(), &lease).await {
+            if let Err(error) = self
+                .api
+                .replace(OPERATOR_LEASE, &PostParams::default(), &lease)
+                .await
+            {
                 tracing::warn!(%error, "Lease cannot be released");
             }
         }
     }
 
     async fn attempt(&self, seen: &mut Seen) -> Result<bool, kube::Error> {
-        let current = self.api.get_opt(LEASE).await?;
+        let current = self.api.get_opt(OPERATOR_LEASE).await?;
         let unchanged = seen.unchanged(current.as_ref().and_then(ResourceExt::resource_version));
         let leaving = current
             .as_ref()
-            .is_some_and(|lease| lease.annotations().contains_key(UNINSTALLING));
+            .is_some_and(|lease| lease.annotations().contains_key(UNINSTALLING_ANNOTATION));
         self.uninstalling.store(leaving, Ordering::Relaxed);
         let spec = current.as_ref().and_then(|lease| lease.spec.as_ref());
         let Step::Write(spec) = decide(spec, &self.identity, (Timestamp::now(), unchanged)) else {
@@ -159,14 +162,14 @@ impl Election {
         let was_ours = spec_holder(current.as_ref()) == Some(self.identity.as_str());
         let mut metadata = current.map_or_else(
             || ObjectMeta {
-                name: Some(LEASE.to_owned()),
+                name: Some(OPERATOR_LEASE.to_owned()),
                 ..ObjectMeta::default()
             },
             |lease| lease.metadata,
         );
         if !was_ours && let Some(annotations) = &mut metadata.annotations {
             // Left by an uninstall that was broken off: whoever takes the Lease now is a new installation.
-            annotations.remove(UNINSTALLING);
+            annotations.remove(UNINSTALLING_ANNOTATION);
             self.uninstalling.store(false, Ordering::Relaxed);
         }
         let is_new = metadata.resource_version.is_none();
@@ -177,7 +180,9 @@ impl Election {
         let written = if is_new {
             self.api.create(&PostParams::default(), &lease).await
         } else {
-            self.api.replace(LEASE, &PostParams::default(), &lease).await
+            self.api
+                .replace(OPERATOR_LEASE, &PostParams::default(), &lease)
+                .await
         };
         match written {
             Ok(_) => Ok(true),

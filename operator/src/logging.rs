@@ -2,18 +2,14 @@
 
 use std::io::IsTerminal;
 
+use mcp_gateway_api::log_level;
 use tracing_subscriber::EnvFilter;
 
-use crate::options::{LogFormat, log_level};
+use crate::options::LogFormat;
 
 /// Installs the global subscriber; a second call does nothing.
 pub(crate) fn install(level: &str, format: LogFormat) {
-    let level = match log_level(level) {
-        Some(..0) => "debug",
-        Some(1..=4) => "warn",
-        Some(5..) => "error",
-        Some(0) | None => "info",
-    };
+    let level = log_level::word(log_level::parse(level));
     let filter = EnvFilter::new(format!(
         "{level},kube=warn,hyper=warn,rustls=warn,reqwest=warn,tower=warn"
     ));

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
-use mcp_gateway_api::names;
+use mcp_gateway_api::{log_level, names};
 
 const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
@@ -91,7 +91,7 @@ impl Environment {
         Self {
             broker_image: named("RELATED_IMAGE_ROUTER_BROKER").unwrap_or_else(default_image),
             broker_log_level: named("BROKER_ROUTER_LOG_LEVEL").and_then(|text| {
-                let level = log_level(&text);
+                let level = log_level::parse(&text);
                 if level.is_none() {
                     tracing::warn!("BROKER_ROUTER_LOG_LEVEL is not a level and is ignored");
                 }
@@ -105,18 +105,6 @@ impl Environment {
             webhook_configuration_owner: named("WEBHOOK_CONFIGURATION_OWNER"),
             operator_condition: named("OPERATOR_CONDITION_NAME"),
         }
-    }
-}
-
-/// A level by name or number.
-#[must_use]
-pub fn log_level(text: &str) -> Option<i32> {
-    match text.trim().to_ascii_lowercase().as_str() {
-        "debug" => Some(-4),
-        "info" => Some(0),
-        "warn" | "warning" => Some(4),
-        "error" => Some(8),
-        other => other.parse().ok(),
     }
 }
 

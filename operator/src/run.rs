@@ -8,7 +8,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     runtime::events::EventType,
 };
-use mcp_gateway_api::object_key::ObjectKey;
+use mcp_gateway_api::{names, object_key::ObjectKey};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -87,21 +87,42 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     stopped().await;
     tracing::info!("Stopping");
     stop.cancel();
+    let left = async {
+        if environment.pod.is_some() {
+            uninstall::leave(&finished).await;
+        }
+    };
+    let candidacy = Candidacy {
+        election,
+        candidate,
+        drained,
+    };
+    end(worker, left, candidacy).await;
+    Ok(())
+}
+
+/// This replica's part in the election.
+struct Candidacy {
+    election: Arc<Election>,
+    candidate: Option<JoinHandle<()>>,
+    /// Ends the renewals.
+    drained: CancellationToken,
+}
+
+/// The order of a stop: work that is under way ends, then `left` is done, and only then the lease is given up. It is
+/// renewed until there, so that nobody else works while something of ours is under way (operator.md 11.1).
+async fn end(worker: JoinHandle<()>, left: impl Future<Output = ()>, candidacy: Candidacy) {
     let running = worker.abort_handle();
     if tokio::time::timeout(DRAIN, worker).await.is_err() {
         tracing::warn!("Evaluations did not end in time and are broken off");
         running.abort();
     }
-    if environment.pod.is_some() {
-        uninstall::leave(&finished).await;
-    }
-    // The lease is renewed until here: nobody else works while something of ours is under way.
-    drained.cancel();
-    if let Some(candidate) = candidate {
+    left.await;
+    candidacy.drained.cancel();
+    if let Some(candidate) = candidacy.candidate {
         drop(tokio::time::timeout(LAST_ATTEMPT, candidate).await);
-        election.release().await;
+        candidacy.election.release().await;
     }
-    Ok(())
 }
 
 async fn client(options: &Options) -> anyhow::Result<Client> {
@@ -225,7 +246,7 @@ impl Work {
         };
         let note = format!("the operator in namespace {elder} is older and works; this one stays passive");
         tracing::warn!(elder, "Another operator works in this cluster");
-        let deployment = ObjectKey::new(namespace.as_str(), uninstall::DEPLOYMENT);
+        let deployment = ObjectKey::new(namespace.as_str(), names::OPERATOR);
         let api = self.context.api(Kind::Deployment, namespace);
         if let Ok(Some(object)) = api.get_opt(&deployment.name).await {
             let object = crate::apply::raw(object);
@@ -312,3 +333,6 @@ async fn stopped() {
         _ = interrupt.recv() => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

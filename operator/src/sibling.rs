@@ -10,9 +10,9 @@ use std::{
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, api::ListParams};
-use mcp_gateway_api::object_key::Age;
+use mcp_gateway_api::{names::OPERATOR_LEASE, object_key::Age};
 
-use crate::leader::{LEASE, Seen, ran_out};
+use crate::leader::{Seen, ran_out};
 
 /// How often a leader looks for another install. An install that ended without a word holds a newcomer up for two looks.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(15);
@@ -28,7 +28,7 @@ impl Siblings {
     /// own lease is held all the same, and the next look comes soon.
     pub(crate) async fn elder(&self, client: &Client, namespace: &str) -> Option<String> {
         let api: Api<Lease> = Api::all(client.clone());
-        let params = ListParams::default().fields(&format!("metadata.name={LEASE}"));
+        let params = ListParams::default().fields(&format!("metadata.name={OPERATOR_LEASE}"));
         match api.list(&params).await {
             Ok(leases) => self.elder_of(namespace, &leases.items),
             Err(error) => {
@@ -71,7 +71,7 @@ mod tests {
 
     fn lease(namespace: &str, created: i64, (holder, version): (&str, &str)) -> Lease {
         serde_json::from_value(json!({
-            "metadata": {"name": LEASE, "namespace": namespace, "uid": namespace, "resourceVersion": version,
+            "metadata": {"name": OPERATOR_LEASE, "namespace": namespace, "uid": namespace, "resourceVersion": version,
                 "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z")},
             "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15, "renewTime": "2000-01-01T01:00:00.000000Z"},
         }))

@@ -11,15 +11,10 @@ use serde_json::{Value, json};
 
 use crate::{context::Context, kinds::Kind, reconcile::ReconcileError};
 
-/// Name of the operator's Deployment.
-pub(crate) const DEPLOYMENT: &str = "mcp-gateway-controller";
-/// Annotation of the operator's Lease that stops it from taking finalizers.
-pub(crate) const UNINSTALLING: &str = "mcp.kuadrant.io/uninstalling";
-
 /// Releases every finalizer when this stop is an uninstall.
 pub(crate) async fn leave(context: &Context) {
     let api: Api<Deployment> = Api::namespaced(context.client.clone(), &context.settings.namespace);
-    match api.get_opt(DEPLOYMENT).await {
+    match api.get_opt(names::OPERATOR).await {
         Ok(Some(deployment)) if deployment.metadata.deletion_timestamp.is_none() => return,
         Ok(_) => {}
         Err(error) => {

@@ -209,6 +209,9 @@ fn raw<T: Serialize>(event: Event<T>) -> Event<Value> {
 
 #[cfg(test)]
 mod tests {
+    use axum::{Json, Router, http::Uri};
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -225,6 +228,42 @@ mod tests {
                 .next()
                 .is_some_and(|pause| pause < Duration::from_millis(700))
         );
+    }
+
+    /// A cluster that serves ReferenceGrants in these versions, as discovery tells it.
+    fn serving(versions: &'static [&'static str]) -> Watcher {
+        let answer = move |uri: Uri| {
+            let version = uri.path().rsplit('/').next().unwrap_or_default().to_owned();
+            let grants = json!({"name": "referencegrants", "singularName": "", "namespaced": true,
+                "kind": "ReferenceGrant", "verbs": ["list"]});
+            let resources = if versions.contains(&version.as_str()) {
+                vec![grants]
+            } else {
+                vec![]
+            };
+            let list = json!({"kind": "APIResourceList", "apiVersion": "v1",
+                "groupVersion": format!("gateway.networking.k8s.io/{version}"), "resources": resources});
+            std::future::ready(Json(list))
+        };
+        Watcher {
+            client: Client::new(Router::new().fallback(answer), "default"),
+            cache: Arc::default(),
+            queue: Arc::default(),
+            metrics: Arc::new(Metrics::new()),
+        }
+    }
+
+    #[tokio::test]
+    async fn t11_grants_are_watched_in_v1_where_it_is_served_and_else_in_v1beta1() {
+        for (versions, expected) in [
+            (["v1", "v1beta1"].as_slice(), Some("v1")),
+            (["v1beta1"].as_slice(), Some("v1beta1")),
+            ([].as_slice(), None),
+        ] {
+            let found = serving(versions).served_resource(Kind::ReferenceGrant).await;
+            let version = found.as_ref().map(|resource| resource.version.as_str());
+            assert_eq!(version, expected, "{versions:?}");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl KubeCluster {
             client,
             claims_namespace,
             gateways: ApiResource::from_gvk_with_plural(&gateway, "gateways"),
-            extensions: ApiResource::from_gvk_with_plural(&extension, "mcpgatewayextensions"),
+            extensions: ApiResource::from_gvk_with_plural(&extension, names::EXTENSIONS),
         }
     }
 

@@ -119,7 +119,7 @@ fn namespace_of(snapshot: &Snapshot, name: &str) -> Option<String> {
 /// A dry run that passes through the webhooks and stores nothing.
 async fn probe(client: &Client, namespace: &str) -> Probe {
     let kind = GroupVersionKind::gvk(names::GROUP, names::VERSION, "MCPGatewayExtension");
-    let resource = ApiResource::from_gvk_with_plural(&kind, "mcpgatewayextensions");
+    let resource = ApiResource::from_gvk_with_plural(&kind, names::EXTENSIONS);
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let spec = json!({"targetRef": {"name": "mcpgw-doctor", "sectionName": "mcpgw-doctor"}});
     let object = DynamicObject::new("mcpgw-doctor", &resource).data(json!({"spec": spec}));

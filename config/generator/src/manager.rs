@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Name of the operator's Deployment and ServiceAccount.
-pub(crate) const NAME: &str = "mcp-gateway-controller";
+pub(crate) const NAME: &str = names::OPERATOR;
 /// Value of `app.kubernetes.io/name` on its pods: never that of the broker, so that no selector of a child meets it.
 pub(crate) const APP: &str = "mcp-gateway-operator";
 /// Env variable with the image of the operands.

@@ -13,10 +13,10 @@ const READ: &[&str] = &["get", "list", "watch"];
 /// What a cache needs.
 const WATCH: &[&str] = &["list", "watch"];
 const KINDS: &[&str] = &[
-    "mcpauthpolicies",
-    "mcpgatewayextensions",
-    "mcpserverregistrations",
-    "mcpvirtualservers",
+    names::AUTH_POLICIES,
+    names::EXTENSIONS,
+    names::REGISTRATIONS,
+    names::VIRTUAL_SERVERS,
 ];
 const WEBHOOK: &str = mcp_gateway_api::webhooks::NAME;
 
@@ -67,7 +67,7 @@ const STATUS: &[&str] = &[
 /// What the operator may do in the whole cluster.
 const OPERATOR: &[Rule] = &[
     rule(names::GROUP, KINDS, &["list", "patch", "watch"]),
-    rule(names::GROUP, &["mcpgatewayextensions"], &["get"]),
+    rule(names::GROUP, &[names::EXTENSIONS], &["get"]),
     rule(names::GROUP, STATUS, &["patch"]),
     rule(names::GROUP, &["mcpgatewayextensions/finalizers"], &["update"]),
     rule(
@@ -143,7 +143,7 @@ const OPERATOR_OWN: &[Rule] = &[
 /// What the webhook may do in the whole cluster; it reads only metadata of Secrets and ConfigMaps.
 const WEBHOOK_CLUSTER: &[Rule] = &[
     rule(names::GROUP, KINDS, WATCH),
-    rule(names::GROUP, &["mcpgatewayextensions"], &["get"]),
+    rule(names::GROUP, &[names::EXTENSIONS], &["get"]),
     rule(
         names::GATEWAY_API_GROUP,
         &["gateways", "httproutes", "referencegrants"],

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::fixtures::Objects;
+use crate::{fixtures::Objects, snapshot::Snapshot};
 
 fn world() -> Objects {
     Objects::default()
@@ -181,4 +181,60 @@ fn o4_a_changed_webhook_configuration_or_certificate_is_looked_at_at_once() {
     let secret = ObjectKey::new("mcp-system", "mcp-gateway-webhook-cert");
     let expected = [WorkItem::WebhookCertificates].into();
     assert_eq!(of(Kind::Secret, &secret, json!({})), expected);
+}
+
+#[test]
+fn t5_the_next_in_line_is_judged_anew_when_the_winner_goes_moves_or_turns_invalid() {
+    let next = ObjectKey::new("later", "ext");
+    let winner = ObjectKey::new("team", "ext");
+    let target = |gateway: &str, section: &str| json!({"targetRef": {"name": gateway, "namespace": "infra", "sectionName": section}});
+    let end: [(&str, Option<Value>); 4] = [
+        ("deleted", None),
+        (
+            "moved to another Gateway",
+            Some(json!({"spec": target("other", "mcp")})),
+        ),
+        (
+            "moved to a listener that is not there",
+            Some(json!({"spec": target("gw", "none")})),
+        ),
+        (
+            "terminating",
+            Some(
+                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:02:00Z"}, "spec": target("gw", "mcp")}),
+            ),
+        ),
+    ];
+    for (what, change) in end {
+        let grant = json!({"spec": {
+            "from": [{"group": "mcp.kuadrant.io", "kind": "MCPGatewayExtension", "namespace": "later"}],
+            "to": [{"group": "gateway.networking.k8s.io", "kind": "Gateway"}],
+        }});
+        let objects = world().put(Kind::ReferenceGrant, "infra/later", &grant).put_at(
+            Kind::Extension,
+            "later/ext",
+            30,
+            &json!({"spec": target("gw", "mcp")}),
+        );
+        let judged = || Snapshot::compute(objects.0.versioned_world(), "cluster.local");
+        let before = judged();
+        assert!(
+            before.accepted(&winner).is_some() && before.accepted(&next).is_none(),
+            "{what}"
+        );
+        let items = match change {
+            None => objects.0.delete(Kind::Extension, &winner),
+            Some(change) => {
+                let mut stored = (*objects.0.get(Kind::Extension, &winner).expect("stored")).clone();
+                stored["metadata"]["deletionTimestamp"] = change["metadata"]["deletionTimestamp"].clone();
+                stored["spec"] = change["spec"].clone();
+                objects.0.apply(Kind::Extension, &winner, stored)
+            }
+        };
+        assert!(
+            items.contains(&WorkItem::Extension(next.clone())),
+            "{what}: {items:?}"
+        );
+        assert!(judged().accepted(&next).is_some(), "{what}");
+    }
 }

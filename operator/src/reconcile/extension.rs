@@ -88,3 +88,52 @@ async fn accepted(context: &Context, validated: validate::Validated) -> Result<O
     status::write_accepted(context, &validated, &applied).await?;
     Ok(again)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::{
+        Json, Router,
+        http::{Method, StatusCode, Uri},
+    };
+    use mcp_gateway_api::names;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::{Objects, context};
+
+    #[tokio::test]
+    async fn t42_a_config_that_cannot_be_read_is_not_an_absent_one_and_nothing_is_written() {
+        let writes = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&writes);
+        let answer = move |method: Method, uri: Uri| {
+            if method != Method::GET {
+                noted.lock().expect("free").push(format!("{method} {uri}"));
+            }
+            let config = uri.path().ends_with(names::CONFIG_SECRET);
+            let (code, reason) = if config {
+                (500, "InternalError")
+            } else {
+                (404, "NotFound")
+            };
+            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "code": code, "reason": reason, "message": "not now"});
+            let code = StatusCode::from_u16(code).expect("a code");
+            std::future::ready((code, Json(status)))
+        };
+        let client = kube::Client::new(Router::new().fallback(answer), "default");
+        let held = json!({"metadata": {"finalizers": [names::FINALIZER]},
+            "spec": {"targetRef": {"name": "gw", "namespace": "infra", "sectionName": "mcp"}}});
+        let objects = Objects::default()
+            .gateway_and_extension()
+            .put(Kind::Extension, "team/ext", &held);
+        let context = context(client, objects);
+        let outcome = reconcile(&context, &ObjectKey::new("team", "ext")).await;
+        assert!(
+            matches!(outcome, Err(ReconcileError::SecretUnknown(_))),
+            "{outcome:?}"
+        );
+        assert_eq!(*writes.lock().expect("free"), Vec::<String>::new());
+    }
+}

@@ -13,7 +13,6 @@ use kube::{
 };
 use mcp_gateway_api::{
     intake::{Watched, key_of},
-    names,
     object_key::ObjectKey,
 };
 use serde_json::Value;
@@ -162,24 +161,12 @@ fn is_missing(error: &watcher::Error) -> bool {
 
 /// Versions to try, in this order.
 fn resources(kind: Watched) -> Vec<ApiResource> {
-    let of = |group: &str, version: &str, plural: &str| {
-        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind.name()), plural)
+    let served = kind.served_as();
+    let of = |version: &&str| {
+        let gvk = GroupVersionKind::gvk(served.group, version, kind.name());
+        ApiResource::from_gvk_with_plural(&gvk, served.plural)
     };
-    let ours = |plural: &str| vec![of(names::GROUP, names::VERSION, plural)];
-    let gateway_api = |plural: &str| vec![of(names::GATEWAY_API_GROUP, "v1", plural)];
-    match kind {
-        Watched::Extension => ours("mcpgatewayextensions"),
-        Watched::Registration => ours("mcpserverregistrations"),
-        Watched::VirtualServer => ours("mcpvirtualservers"),
-        Watched::Policy => ours("mcpauthpolicies"),
-        Watched::Gateway => gateway_api("gateways"),
-        Watched::HttpRoute => gateway_api("httproutes"),
-        Watched::ReferenceGrant => vec![
-            of(names::GATEWAY_API_GROUP, "v1", "referencegrants"),
-            of(names::GATEWAY_API_GROUP, "v1beta1", "referencegrants"),
-        ],
-        Watched::Namespace => vec![of("", "v1", "namespaces")],
-    }
+    served.versions.iter().map(of).collect()
 }
 
 async fn discover(client: Client, snapshot: watch::Sender<Snapshot>) {
