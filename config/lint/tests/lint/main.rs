@@ -5,6 +5,8 @@
     reason = "tables of changes, one expression each"
 )]
 
+mod changes_bundle;
+mod changes_listing;
 mod compatibility;
 mod fixture;
 mod rules;

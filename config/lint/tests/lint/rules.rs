@@ -1,330 +1,37 @@
-//! One entry for each rule: the smallest change that breaks it.
+//! One entry for each rule: the smallest change that breaks it. Those of bundle and listing are in files of their own.
 
 use std::collections::BTreeSet;
 
 use mcp_gateway_lint::{RULES, repository::Repository};
 use serde_json::{Value, json};
 
-use crate::fixture::{CSV, EXTENSIONS, blob, blobs, csv, file, good, next};
+use crate::{
+    changes_bundle::OF_BUNDLE,
+    changes_listing::OF_LISTING,
+    fixture::{CSV, EXTENSIONS, blob, blobs, csv, file, good, next},
+};
 
-type Break = fn(&mut Repository);
+/// A change to a repository.
+pub(crate) type Break = fn(&mut Repository);
 
-const CONTAINER: &str = "/spec/install/spec/deployments/0/spec/template/spec/containers/0";
+pub(crate) const CONTAINER: &str = "/spec/install/spec/deployments/0/spec/template/spec/containers/0";
 
-fn at<'a>(csv: &'a mut Value, pointer: &str) -> &'a mut Value {
+pub(crate) fn at<'a>(csv: &'a mut Value, pointer: &str) -> &'a mut Value {
     csv.pointer_mut(pointer).unwrap()
 }
 
-fn drop(value: &mut Value, member: &str) {
+pub(crate) fn drop(value: &mut Value, member: &str) {
     value.as_object_mut().unwrap().remove(member).unwrap();
 }
 
-fn annotation(repository: &mut Repository, name: &str, value: &str) {
+pub(crate) fn annotation(repository: &mut Repository, name: &str, value: &str) {
     csv(repository, |csv| {
         csv["metadata"]["annotations"][name] = json!(value)
     });
 }
 
-/// Broken in a repository without history.
+/// Broken in a repository without history: what is ours, and the catalog.
 const BREAKS: &[(&str, Break)] = &[
-    ("layout", |r| {
-        r.candidate.insert("notes.txt".to_owned(), String::new());
-    }),
-    ("layout", |r| {
-        r.candidate.remove("metadata/annotations.yaml");
-    }),
-    ("layout", |r| {
-        r.candidate.remove(CSV);
-    }),
-    ("one-document", |r| {
-        r.candidate.get_mut(EXTENSIONS).unwrap().push_str("---\na: b\n")
-    }),
-    ("one-document", |r| {
-        r.candidate.get_mut(EXTENSIONS).unwrap().insert_str(0, "a: [")
-    }),
-    ("file-name", |r| {
-        let text = r.candidate.remove(EXTENSIONS).unwrap();
-        r.candidate.insert("manifests/mcp gateway.yaml".to_owned(), text);
-    }),
-    ("bundle-annotations", |r| {
-        file(r, "metadata/annotations.yaml", |f| {
-            f["annotations"]["operators.operatorframework.io.bundle.channels.v1"] = json!("")
-        })
-    }),
-    ("bundle-annotations", |r| {
-        file(r, "metadata/annotations.yaml", |f| {
-            f["annotations"]["operators.operatorframework.io.bundle.mediatype.v1"] = json!("helm")
-        })
-    }),
-    ("bundle-annotations", |r| {
-        file(r, "metadata/annotations.yaml", |f| {
-            f["annotations"]["operators.operatorframework.io.bundle.package.v1"] = json!("MCP")
-        })
-    }),
-    ("image-labels", |r| {
-        r.candidate
-            .get_mut("bundle.Dockerfile")
-            .unwrap()
-            .push_str("LABEL more=1\n")
-    }),
-    ("size", |r| {
-        let mut state = 1_u64;
-        let noise: String = (0..1_200_000)
-            .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                char::from(b'!' + u8::try_from(state >> 33 & 63).unwrap())
-            })
-            .collect();
-        r.candidate.insert(
-            "manifests/noise.yaml".to_owned(),
-            format!(
-                "kind: ConfigMap\ndata: {{\"a\": '{}'}}\n",
-                noise.replace('\'', "")
-            ),
-        );
-    }),
-    ("kinds", |r| {
-        r.candidate.insert(
-            "manifests/policy.yaml".to_owned(),
-            "kind: NetworkPolicy\n".to_owned(),
-        );
-    }),
-    ("csv-name", |r| {
-        csv(r, |c| c["metadata"]["name"] = json!("mcp-gateway.0.1.0"))
-    }),
-    ("csv-name", |r| csv(r, |c| c["spec"]["version"] = json!("0.0.0"))),
-    ("csv-edges", |r| {
-        csv(r, |c| c["spec"]["replaces"] = c["metadata"]["name"].clone())
-    }),
-    ("csv-edges", |r| annotation(r, "olm.skipRange", ">=0.0.1 <9.0.0")),
-    ("install-modes", |r| {
-        csv(r, |c| c["spec"]["installModes"][2]["supported"] = json!(true))
-    }),
-    ("min-kube-version", |r| {
-        csv(r, |c| c["spec"]["minKubeVersion"] = json!("1.30"))
-    }),
-    ("alm-examples", |r| annotation(r, "alm-examples", "[]")),
-    ("alm-examples", |r| annotation(r, "alm-examples", "[{")),
-    ("annotation-case", |r| annotation(r, "olm.skiprange", "<0.1.0")),
-    ("service-account", |r| {
-        r.candidate.insert(
-            "manifests/sa.yaml".to_owned(),
-            "kind: ServiceAccount\nmetadata: {name: mcp-gateway-webhook}\n".to_owned(),
-        );
-    }),
-    ("deployments", |r| {
-        csv(r, |c| *at(c, "/spec/install/spec/deployments") = json!([]))
-    }),
-    ("related-images", |r| {
-        csv(r, |c| {
-            c["spec"]["relatedImages"][0]["image"] = json!("ghcr.io/mcp-gateway-operator/broker:0.1.0")
-        })
-    }),
-    ("related-images", |r| {
-        csv(r, |c| {
-            c["spec"]["relatedImages"].as_array_mut().unwrap().truncate(2)
-        })
-    }),
-    ("related-images", |r| {
-        csv(r, |c| {
-            let first = c["spec"]["relatedImages"][0].clone();
-            c["spec"]["relatedImages"].as_array_mut().unwrap().push(first);
-        })
-    }),
-    ("images-built", |r| {
-        csv(r, |c| {
-            c["spec"]["relatedImages"][0]["image"] = json!(format!("x/broker@sha256:{}", "0".repeat(64)))
-        })
-    }),
-    ("crd-unique", |r| {
-        let text = r.candidate[EXTENSIONS].clone();
-        r.candidate.insert("manifests/again.yaml".to_owned(), text);
-    }),
-    ("crd-owned", |r| {
-        r.candidate.remove(EXTENSIONS);
-    }),
-    ("crd-owned", |r| {
-        csv(r, |c| {
-            c["spec"]["customresourcedefinitions"]["owned"]
-                .as_array_mut()
-                .unwrap()
-                .remove(0);
-        })
-    }),
-    ("crd-structural", |r| {
-        file(r, EXTENSIONS, |f| {
-            drop(
-                at(
-                    f,
-                    "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/targetRef",
-                ),
-                "type",
-            )
-        })
-    }),
-    ("crd-structural", |r| {
-        file(r, EXTENSIONS, |f| {
-            at(f, "/spec/versions/0/schema/openAPIV3Schema")["$ref"] = json!("#/x")
-        })
-    }),
-    ("crd-stored", |r| {
-        file(r, EXTENSIONS, |f| {
-            f["spec"]["versions"][0]["storage"] = json!(false)
-        })
-    }),
-    ("crd-conversion", |r| {
-        file(r, EXTENSIONS, |f| {
-            f["spec"]["conversion"] = json!({"strategy": "Webhook"})
-        })
-    }),
-    ("crd-conversion", |r| {
-        file(r, EXTENSIONS, |f| {
-            f["spec"]["preserveUnknownFields"] = json!(true)
-        })
-    }),
-    ("webhook-name", |r| {
-        csv(r, |c| {
-            let name = c["spec"]["webhookdefinitions"][0]["generateName"].clone();
-            c["spec"]["webhookdefinitions"][1]["generateName"] = name;
-        })
-    }),
-    ("webhook-name", |r| {
-        csv(r, |c| {
-            c["spec"]["webhookdefinitions"][0]["generateName"] = json!("exclusivity")
-        })
-    }),
-    ("webhook-deployment", |r| {
-        csv(r, |c| {
-            c["spec"]["webhookdefinitions"][0]["deploymentName"] = json!("other")
-        })
-    }),
-    ("webhook-ports", |r| {
-        csv(r, |c| {
-            c["spec"]["webhookdefinitions"][0]["targetPort"] = json!(9444)
-        })
-    }),
-    ("webhook-rules", |r| {
-        csv(r, |c| {
-            at(c, "/spec/webhookdefinitions/0/rules/0")["apiGroups"] = json!(["*"])
-        })
-    }),
-    ("webhook-rules", |r| {
-        csv(r, |c| {
-            at(c, "/spec/webhookdefinitions/0/rules/0")["resources"] =
-                json!(["mcpgatewayextensions", "mcpgatewayextensions/status"])
-        })
-    }),
-    ("webhook-rules", |r| {
-        csv(r, |c| {
-            at(c, "/spec/webhookdefinitions/0/rules/0")["operations"] = json!(["DELETE"])
-        })
-    }),
-    ("webhook-policy", |r| {
-        csv(r, |c| {
-            c["spec"]["webhookdefinitions"][0]["failurePolicy"] = json!("Ignore")
-        })
-    }),
-    ("webhook-policy", |r| {
-        csv(r, |c| {
-            c["spec"]["webhookdefinitions"][0]["sideEffects"] = json!("None")
-        })
-    }),
-    ("webhook-policy", |r| {
-        csv(r, |c| {
-            c["spec"]["webhookdefinitions"][1]["failurePolicy"] = json!("Fail")
-        })
-    }),
-    ("webhook-policy", |r| {
-        csv(r, |c| {
-            c["spec"]["webhookdefinitions"][2]["timeoutSeconds"] = json!(30)
-        })
-    }),
-    ("webhook-conversion", |r| {
-        csv(r, |c| {
-            c["spec"]["webhookdefinitions"][0]["type"] = json!("ConversionWebhook")
-        })
-    }),
-    ("examples-spec", |r| {
-        csv(r, |c| {
-            let text = c["metadata"]["annotations"]["alm-examples"].as_str().unwrap();
-            let mut examples: Value = serde_json::from_str(text).unwrap();
-            drop(&mut examples[0], "spec");
-            c["metadata"]["annotations"]["alm-examples"] = json!(examples.to_string());
-        })
-    }),
-    ("crd-validation", |r| {
-        file(r, EXTENSIONS, |f| {
-            drop(
-                at(f, "/spec/versions/0/schema/openAPIV3Schema/properties/spec"),
-                "properties",
-            )
-        })
-    }),
-    ("crd-resources", |r| {
-        csv(r, |c| {
-            at(c, "/spec/customresourcedefinitions/owned/0")["resources"] = json!([])
-        })
-    }),
-    ("spec-descriptors", |r| {
-        csv(r, |c| {
-            at(c, "/spec/customresourcedefinitions/owned/1")["specDescriptors"] = json!([])
-        })
-    }),
-    ("status-descriptors", |r| {
-        csv(r, |c| {
-            at(c, "/spec/customresourcedefinitions/owned/1")["statusDescriptors"] = json!([])
-        })
-    }),
-    ("hub-display-name", |r| {
-        csv(r, |c| c["spec"]["displayName"] = json!("M"))
-    }),
-    ("hub-description", |r| {
-        csv(r, |c| c["spec"]["description"] = json!("short"))
-    }),
-    ("hub-description", |r| {
-        csv(r, |c| {
-            at(c, "/spec/customresourcedefinitions/owned/0")["description"] = json!("")
-        })
-    }),
-    ("hub-icon", |r| {
-        csv(r, |c| c["spec"]["icon"][0]["base64data"] = json!("not base64!"))
-    }),
-    ("hub-icon", |r| {
-        csv(r, |c| c["spec"]["icon"][0]["mediatype"] = json!("image/webp"))
-    }),
-    ("hub-maintainers", |r| {
-        csv(r, |c| c["spec"]["maintainers"][0]["email"] = json!("nobody"))
-    }),
-    ("hub-provider", |r| {
-        csv(r, |c| c["spec"]["provider"]["name"] = json!("x"))
-    }),
-    ("hub-links", |r| {
-        csv(r, |c| c["spec"]["links"][0]["url"] = json!("github"))
-    }),
-    ("hub-annotations", |r| annotation(r, "capabilities", "Everything")),
-    ("hub-annotations", |r| annotation(r, "categories", "Gateways")),
-    ("hub-annotations", |r| annotation(r, "repository", "here")),
-    ("hub-annotations", |r| annotation(r, "createdAt", "yesterday")),
-    ("hub-annotations", |r| annotation(r, "support", "")),
-    ("hub-keywords", |r| csv(r, |c| c["spec"]["keywords"] = json!([]))),
-    ("features", |r| {
-        annotation(r, "features.operators.openshift.io/fips-compliant", "True")
-    }),
-    ("platforms", |r| {
-        csv(r, |c| {
-            drop(at(c, "/metadata/labels"), "operatorframework.io/os.linux")
-        })
-    }),
-    ("no-latest", |r| {
-        csv(r, |c| {
-            at(c, CONTAINER)["image"] = json!("ghcr.io/mcp-gateway-operator/operator:latest")
-        })
-    }),
-    ("technology-preview", |r| {
-        csv(r, |c| {
-            c["spec"]["description"] = json!("A gateway for everything that speaks MCP.")
-        })
-    }),
     ("security", |r| {
         csv(r, |c| {
             at(c, CONTAINER)["securityContext"]["readOnlyRootFilesystem"] = json!(false)
@@ -526,7 +233,13 @@ fn this_repository_breaks_no_rule_and_would_not_after_the_next_release() {
 
 #[test]
 fn each_change_breaks_the_rule_that_it_is_for() {
-    for (base, changes) in [(good as fn() -> Repository, BREAKS), (next, LATER)] {
+    let without_history = good as fn() -> Repository;
+    for (base, changes) in [
+        (without_history, OF_BUNDLE),
+        (without_history, OF_LISTING),
+        (without_history, BREAKS),
+        (next, LATER),
+    ] {
         let base = base();
         for (index, (rule, change)) in changes.iter().enumerate() {
             let mut repository = base.clone();
@@ -542,9 +255,9 @@ fn each_change_breaks_the_rule_that_it_is_for() {
 
 #[test]
 fn every_rule_has_a_change_that_breaks_it() {
-    let broken: BTreeSet<&str> = BREAKS
-        .iter()
-        .chain(LATER)
+    let broken: BTreeSet<&str> = [OF_BUNDLE, OF_LISTING, BREAKS, LATER]
+        .into_iter()
+        .flatten()
         .map(|(rule, _)| *rule)
         .chain(["named-secrets"])
         .collect();
