@@ -19,7 +19,10 @@ mod tokens;
 
 use std::{path::PathBuf, time::Duration};
 
+pub(crate) use load::Connection;
 pub(crate) use profile::{Arguments as ProfileArguments, run as profile};
+pub(crate) use session::{open, request};
+pub(crate) use stage::{Program, free, listening};
 
 use crate::report::Row;
 

@@ -4,6 +4,7 @@
 mod brokers;
 mod objects;
 mod process;
+mod propagation;
 
 use std::{
     path::PathBuf,
@@ -35,6 +36,9 @@ pub(crate) struct Arguments {
     /// Registrations in each namespace.
     #[arg(long, default_value_t = 4)]
     registrations: usize,
+    /// Registrations whose way to `tools/list` is measured.
+    #[arg(long, default_value_t = 100)]
+    propagations: usize,
     /// Draws a flame graph of the cold start into this folder.
     #[arg(long)]
     profile: Option<PathBuf>,
@@ -69,37 +73,85 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
     };
     let (steady, writes) = steady(&kit, &operator).await?;
     let calls = one_change(&kit, &scale).await?;
-    let objects = scale.namespaces * (1 + scale.registrations);
-    let size = format!("{} × (1 + {})", scale.namespaces, scale.registrations);
-    rows.extend([
-        judged(
-            format!("operator, cold start of {size}: CPU"),
-            format!("wall {:.0} s", wall.as_secs_f64()),
-            (Quantity::Time(cold), Quantity::Time(Duration::from_secs(60))),
-        ),
-        judged(
-            "operator, steady: part of a core".to_owned(),
-            format!("{writes} writes in {} s", STEADY.as_secs()),
-            (
-                Quantity::Ratio(steady.as_secs_f64() / STEADY.as_secs_f64()),
-                Quantity::Ratio(0.01),
-            ),
-        ),
-        judged(
-            "operator, memory".to_owned(),
-            format!(
-                "{} per object",
-                Quantity::Bytes(cold_memory / objects.max(1) as u64)
-            ),
-            (Quantity::Bytes(operator.memory()?), Quantity::Bytes(120 << 20)),
-        ),
-        Row {
-            what: "operator, API calls for one changed registration".to_owned(),
-            values: calls.join(", "),
-            target: None,
-        },
-    ]);
+    let rested = operator.memory()?;
+    let propagation = propagation::run(&kit, &scale, arguments.propagations).await?;
+    let measured = Measured {
+        cold,
+        wall,
+        cold_memory,
+        steady,
+        writes,
+        calls,
+        rested,
+        in_the_end: operator.memory()?,
+    };
+    rows.extend(measured.rows(arguments));
+    rows.push(propagation);
     Ok(rows)
+}
+
+/// What one run gave, beside the way of registrations.
+struct Measured {
+    /// CPU time, wall time and memory of the cold start.
+    cold: Duration,
+    wall: Duration,
+    cold_memory: u64,
+    /// CPU time and writes of the steady state.
+    steady: Duration,
+    writes: usize,
+    /// Requests for one change.
+    calls: Vec<String>,
+    /// Memory before and after the registrations that came later.
+    rested: u64,
+    in_the_end: u64,
+}
+
+impl Measured {
+    fn rows(&self, arguments: &Arguments) -> [Row; 5] {
+        let objects = arguments.namespaces * (1 + arguments.registrations);
+        let size = format!("{} × (1 + {})", arguments.namespaces, arguments.registrations);
+        let grown = self.in_the_end.saturating_sub(self.rested) as f64 / self.rested.max(1) as f64;
+        [
+            judged(
+                format!("operator, cold start of {size}: CPU"),
+                format!("wall {:.0} s", self.wall.as_secs_f64()),
+                (Quantity::Time(self.cold), Quantity::Time(Duration::from_secs(60))),
+            ),
+            judged(
+                "operator, steady: part of a core".to_owned(),
+                format!("{} writes in {} s", self.writes, STEADY.as_secs()),
+                (
+                    Quantity::Ratio(self.steady.as_secs_f64() / STEADY.as_secs_f64()),
+                    Quantity::Ratio(0.01),
+                ),
+            ),
+            judged(
+                "operator, memory".to_owned(),
+                format!(
+                    "{} per object",
+                    Quantity::Bytes(self.cold_memory / objects.max(1) as u64)
+                ),
+                (Quantity::Bytes(self.rested), Quantity::Bytes(120 << 20)),
+            ),
+            judged(
+                format!(
+                    "operator, growth of memory by {} more registrations",
+                    arguments.propagations
+                ),
+                format!(
+                    "{} to {}",
+                    Quantity::Bytes(self.rested),
+                    Quantity::Bytes(self.in_the_end)
+                ),
+                (Quantity::Ratio(grown), Quantity::Ratio(0.1)),
+            ),
+            Row {
+                what: "operator, API calls for one changed registration".to_owned(),
+                values: self.calls.join(", "),
+                target: None,
+            },
+        ]
+    }
 }
 
 async fn all_ready(scale: &Scale) -> anyhow::Result<()> {
@@ -146,15 +198,8 @@ async fn one_change(kit: &Kit, scale: &Scale) -> anyhow::Result<Vec<String>> {
     pause(Duration::from_secs(8)).await;
     let requests = kit.requests_since(mark)?;
     let ours = requests.iter().filter(|request| {
-        // Leases are renewed and claims swept at all times; OLM's configurations are looked for every 3 s.
-        request.user.ends_with(process::ACCOUNT)
-            && ![
-                "leases",
-                "validatingwebhookconfigurations",
-                "mutatingwebhookconfigurations",
-            ]
-            .contains(&request.resource.as_str())
-            && request.verb != "watch"
+        // Leases are renewed and claims swept at all times.
+        request.user.ends_with(process::ACCOUNT) && request.resource != "leases" && request.verb != "watch"
     });
     let mut calls = std::collections::BTreeMap::<String, usize>::new();
     for request in ours {

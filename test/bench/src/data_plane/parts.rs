@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use axum::{Router, body::Bytes, http::header, response::IntoResponse, serve::ListenerExt as _};
 use mcp_gateway_broker::{
+    kubernetes::secret::ClusterAccess,
     options::{self, Command},
     run::{self, Environment},
     telemetry,
@@ -24,6 +25,12 @@ pub(crate) struct StaticArguments {
 /// Options of `bench broker`.
 #[derive(clap::Args)]
 pub(crate) struct BrokerArguments {
+    /// API server whose config Secret it watches; without one it reads its file only.
+    #[arg(long, requires = "account")]
+    api_server: Option<String>,
+    /// Folder with `token` and `ca.crt` of its account there.
+    #[arg(long)]
+    account: Option<PathBuf>,
     /// Flags of `mcp-gateway-broker`.
     #[arg(last = true)]
     flags: Vec<String>,
@@ -49,7 +56,9 @@ pub(crate) async fn serve_broker(arguments: &BrokerArguments) -> anyhow::Result<
     };
     // Every call is audited by a line, as in a cluster.
     telemetry::logs::start(options.log_level, options.log_json);
+    let cluster = arguments.api_server.clone().zip(arguments.account.clone());
     let environment = Environment {
+        cluster: cluster.map(|(base, account)| ClusterAccess { base, account }),
         addresses: AddressPolicy::Unchecked,
         endpoint_removal: Duration::ZERO,
         ..Environment::real(&options)

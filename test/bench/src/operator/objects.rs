@@ -9,7 +9,7 @@ use kube::{
 };
 use mcp_gateway_api::registration::MCPServerRegistration;
 use serde_json::{Value, json};
-use std::process::Command;
+use std::{net::SocketAddr, process::Command};
 
 /// Requests at once.
 const PARALLEL: usize = 16;
@@ -133,23 +133,40 @@ fn condition(kind: &str) -> Value {
         "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1})
 }
 
-/// A Service, an accepted HTTPRoute and a registration.
-async fn create_server(scale: &Scale, name: &str, server: &str) -> anyhow::Result<()> {
+/// A Service of one port and an accepted HTTPRoute to it.
+async fn routed(
+    scale: &Scale,
+    (name, server): (&str, &str),
+    service: Value,
+    port: u16,
+) -> anyhow::Result<()> {
     let meta = json!({"name": server, "namespace": name});
     let accepted = condition("Accepted");
     let parent =
         json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gw", "sectionName": "mcps"});
-    put(
-        scale,
-        "v1",
-        "Service",
-        json!({"metadata": meta, "spec": {"ports": [{"port": 80}]}}),
-    )
-    .await?;
+    put(scale, "v1", "Service", json!({"metadata": meta, "spec": service})).await?;
     put(scale, GATEWAY_API, "HTTPRoute", json!({"metadata": meta,
             "spec": {"parentRefs": [parent], "hostnames": [format!("{server}.{name}.local")],
-                "rules": [{"backendRefs": [{"name": server, "port": 80}]}]},
-            "status": {"parents": [{"controllerName": "example.com/played", "parentRef": parent, "conditions": [accepted]}]}})).await?;
+                "rules": [{"backendRefs": [{"name": server, "port": port}]}]},
+            "status": {"parents": [{"controllerName": "example.com/played", "parentRef": parent, "conditions": [accepted]}]}})).await
+}
+
+/// A route that leads out of the cluster, to a server at `address`.
+pub(crate) async fn route_to(
+    scale: &Scale,
+    name: &str,
+    server: &str,
+    address: SocketAddr,
+) -> anyhow::Result<()> {
+    let outside = json!({"type": "ExternalName", "externalName": address.ip().to_string(),
+        "ports": [{"port": address.port()}]});
+    routed(scale, (name, server), outside, address.port()).await
+}
+
+/// A Service, an accepted HTTPRoute and a registration.
+async fn create_server(scale: &Scale, name: &str, server: &str) -> anyhow::Result<()> {
+    let meta = json!({"name": server, "namespace": name});
+    routed(scale, (name, server), json!({"ports": [{"port": 80}]}), 80).await?;
     put(
         scale,
         "mcp.kuadrant.io/v1alpha1",
