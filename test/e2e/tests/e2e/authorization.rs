@@ -7,6 +7,8 @@ use mcp_gateway_e2e::{Cluster, McpClient, Site, apply, get, kubectl};
 use mcp_gateway_kit::eventually;
 use serde_json::{Value, json};
 
+use crate::operator_children::told;
+
 const GUIDE: &str = include_str!("../../../../docs/guides/authorize-tools.md");
 
 /// The blocks of the guide in one language, with the names of the test's site.
@@ -217,7 +219,8 @@ async fn a_closed_gateway_stays_closed_when_its_policy_is_deleted() -> anyhow::R
     };
     eventually(Duration::from_secs(30), "the tools of an open gateway", open).await?;
     kubectl("delete mcpauthpolicy open -n shut")?;
-    until_tools(&client, &[]).await
+    until_tools(&client, &[]).await?;
+    told("LastPolicyRemoved", "shut").await
 }
 
 #[tokio::test]

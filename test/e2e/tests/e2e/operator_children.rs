@@ -34,6 +34,15 @@ pub(crate) fn events(reason: &str, namespace: &str) -> anyhow::Result<usize> {
     Ok(found["items"].as_array().map_or(0, Vec::len))
 }
 
+/// Waits until an Event of this reason is there.
+pub(crate) async fn told(reason: &str, namespace: &str) -> anyhow::Result<()> {
+    let look = async || match events(reason, namespace) {
+        Ok(0) => Err("no Event yet".to_owned()),
+        other => other.map(drop).map_err(|error| format!("{error:#}")),
+    };
+    Ok(eventually(SOON, reason, look).await?)
+}
+
 pub(crate) async fn ready_site(name: &str) -> anyhow::Result<Site> {
     let site = Site::create(name)?;
     apply(&site.extension(name, "ext", "mcp", ""))?;
@@ -159,11 +168,7 @@ async fn t28_deleted_and_edited_children_are_restored() -> anyhow::Result<()> {
     .await?;
     assert_eq!(repaired["metadata"]["annotations"]["mine"], "yes");
     assert_eq!(repaired["metadata"]["labels"]["also"], "mine");
-    let told = async || match events("DriftReverted", "repair") {
-        Ok(0) => Err("no Event yet".to_owned()),
-        other => other.map_err(|error| format!("{error:#}")),
-    };
-    eventually(SOON, "the repair to be told", told).await?;
+    told("DriftReverted", "repair").await?;
     patch(
         "role mcp-gateway -n repair",
         "json",
