@@ -27,6 +27,21 @@ pub struct BrokerStatus {
     pub config: ConfigStatus,
     /// Name of the pod.
     pub replica: String,
+    /// Issuers of tokens whose keys are missing or old.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub key_problems: Vec<KeyProblem>,
+}
+
+/// `keyProblems[]`: the keys of an issuer are not as they should be (operator.md 10.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeyProblem {
+    /// `issuer` of the provider.
+    pub issuer: String,
+    /// The last keys still verify its tokens; without usable keys its callers are answered with 503.
+    pub usable: bool,
+    /// What is wrong, since when and until when, to be read after "the keys of issuer …".
+    pub message: String,
 }
 
 /// `config` of [`BrokerStatus`].

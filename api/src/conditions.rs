@@ -166,6 +166,10 @@ names!(
         NoConflict,
         /// A rule names something that nobody serves.
         UnknownResource,
+        /// The brokers have no keys of an issuer: never loaded, or past their bound.
+        KeysUnavailable,
+        /// The keys of an issuer cannot be fetched anew; the last ones are used for a bounded time.
+        KeysStale,
         /// Every named item is served.
         AllResolved,
     }

@@ -11,14 +11,16 @@ use crate::auth::jwt::{self, TokenError, Unverified, Verified};
 use crate::config::model::Snapshot;
 use crate::transport::address::AddressPolicy;
 use arc_swap::ArcSwap;
+use futures::future::join_all;
+use mcp_gateway_api::broker_status::KeyProblem;
 use provider::Provider;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Verified identities that are remembered.
-const MAX_REMEMBERED: usize = 10_000;
+/// Verified identities that are remembered (data-plane.md 15.1).
+const MAX_REMEMBERED: usize = 50_000;
 /// How long one is remembered, seconds.
 const REMEMBERED: u64 = 60;
 
@@ -45,7 +47,8 @@ pub enum Unauthenticated {
     Invalid(TokenError),
     /// A good token without these scopes.
     Scope(Vec<String>),
-    /// The keys of its issuer were never loaded.
+    /// There are no keys: those of the token's issuer, or without a token of any issuer, were never loaded or are past
+    /// their bound. Nobody can tell a good caller from a bad one then, so that none is sent to log in anew.
     KeysUnavailable,
 }
 
@@ -117,8 +120,8 @@ impl Authenticator {
         issuers.filter(|issuer| issuer.starts_with("http")).collect()
     }
 
-    /// What is wrong with the keys of providers, for the status.
-    pub fn problems(&self) -> Vec<String> {
+    /// What is wrong with the keys of providers, for status and metrics.
+    pub fn problems(&self) -> Vec<KeyProblem> {
         let providers = self.providers.load();
         providers.iter().filter_map(Provider::problem).collect()
     }
@@ -129,6 +132,9 @@ impl Authenticator {
         let providers = self.providers.load_full();
         if providers.is_empty() {
             return Authentication::NotConfigured;
+        }
+        if !some_keys(&providers).await {
+            return Authentication::Refused(Unauthenticated::KeysUnavailable);
         }
         let token = match bearer(authorization) {
             Ok(Some(token)) => token,
@@ -178,6 +184,15 @@ impl Authenticator {
             remembered.insert(verified.digest, known);
         }
     }
+}
+
+/// False when no issuer has keys, also not after a moment's wait for a fetch.
+async fn some_keys(providers: &[Provider]) -> bool {
+    let loaded = || providers.iter().any(Provider::has_keys);
+    if !loaded() {
+        join_all(providers.iter().map(Provider::load)).await;
+    }
+    loaded()
 }
 
 async fn verify(

@@ -172,15 +172,15 @@ impl Namespace {
         Some(written.since.elapsed())
     }
 
-    /// True when some enabled server is not ready somewhere.
-    pub(crate) fn some_server_unready(&self) -> bool {
-        let statuses = self
+    /// True when some enabled server is not ready somewhere, or keys of an issuer are missing or old.
+    pub(crate) fn something_missing(&self) -> bool {
+        let mut statuses = self
             .replicas
             .values()
             .filter_map(|replica| replica.status.as_ref());
-        statuses
-            .flat_map(|status| &status.servers)
-            .any(|server| !server.ready)
+        statuses.any(|status| {
+            !status.key_problems.is_empty() || status.servers.iter().any(|server| !server.ready)
+        })
     }
 
     fn answer<'a>(&'a self, replica: &'a Replica) -> Answer<'a, &'a BrokerStatus> {

@@ -82,7 +82,8 @@ fn namespace_of(policy: &MCPAuthPolicy) -> &str {
     policy.metadata.namespace.as_deref().unwrap_or_default()
 }
 
-fn providers(policy: &MCPAuthPolicy) -> impl Iterator<Item = &JwtProvider> {
+/// The issuers that a policy declares.
+pub(crate) fn providers(policy: &MCPAuthPolicy) -> impl Iterator<Item = &JwtProvider> {
     let authentication = policy.spec.authentication.iter();
     authentication.flat_map(|authentication| &authentication.jwt.providers)
 }

@@ -32,6 +32,7 @@ pub fn status(catalog: &Catalog, replica: &str, scoped_sessions: u64, now: Strin
         scoped_sessions,
         config,
         replica: replica.to_owned(),
+        key_problems: Vec::new(),
         servers,
     }
 }

@@ -4,6 +4,7 @@ use super::remote_keys::RemoteKeys;
 use super::{Authenticator, Unauthenticated};
 use crate::auth::jwks::{Algorithm, KeySet};
 use crate::auth::jwt::{Demands, TokenError, Unverified, VerifiedClaims};
+use mcp_gateway_api::broker_status::KeyProblem;
 use mcp_gateway_api::config::PolicyProvider;
 use std::sync::Arc;
 
@@ -74,16 +75,34 @@ impl Provider {
         }
     }
 
-    /// What is wrong with its keys.
-    pub fn problem(&self) -> Option<String> {
-        let issuer = &self.demands.issuer;
+    /// True when tokens can be verified now.
+    pub fn has_keys(&self) -> bool {
         match &self.keys {
-            Keys::Fixed(_) => None,
-            Keys::Unusable(why) => Some(format!("keys of issuer {issuer}: {why}")),
-            Keys::Remote(remote) => remote
-                .last_error()
-                .map(|why| format!("keys of issuer {issuer}: {why}")),
+            Keys::Fixed(_) => true,
+            Keys::Unusable(_) => false,
+            Keys::Remote(remote) => remote.current().is_some(),
         }
+    }
+
+    /// Waits a moment for the keys, when they are fetched.
+    pub async fn load(&self) {
+        if let Keys::Remote(remote) = &self.keys {
+            remote.refresh().await;
+        }
+    }
+
+    /// What is wrong with its keys.
+    pub fn problem(&self) -> Option<KeyProblem> {
+        let message = match &self.keys {
+            Keys::Fixed(_) => return None,
+            Keys::Unusable(why) => format!("cannot be used: {why}"),
+            Keys::Remote(remote) => remote.problem()?,
+        };
+        Some(KeyProblem {
+            issuer: self.demands.issuer.clone(),
+            usable: self.has_keys(),
+            message,
+        })
     }
 }
 
@@ -92,12 +111,16 @@ fn keys(entry: &PolicyProvider, authenticator: &Authenticator, before: &[Provide
         return KeySet::parse(&entry.jwks)
             .map_or_else(|error| Keys::Unusable(error.to_string()), Keys::Fixed);
     }
-    let same = before.iter().find_map(|provider| match &provider.keys {
-        Keys::Remote(remote) if remote.is_for(entry) => Some(Arc::clone(remote)),
+    let mut remote = before.iter().filter_map(|provider| match &provider.keys {
+        Keys::Remote(remote) => Some(remote),
         _ => None,
     });
-    let start = || RemoteKeys::start(entry, authenticator.addresses, authenticator.epoch.clone());
-    match same.map_or_else(start, Ok) {
+    let former = remote.clone().find(|former| former.is_at(entry));
+    if let Some(same) = remote.find(|former| former.is_for(entry)) {
+        return Keys::Remote(Arc::clone(same));
+    }
+    let (addresses, epoch) = (authenticator.addresses, authenticator.epoch.clone());
+    match RemoteKeys::start(entry, addresses, epoch, former.map(Arc::as_ref)) {
         Ok(remote) => Keys::Remote(remote),
         Err(error) => Keys::Unusable(error.to_string()),
     }

@@ -1,12 +1,14 @@
 //! Keys of an issuer that are fetched (operator.md 10.3): at once, then every refresh interval, and for an unknown `kid`
-//! at most every 30 s. A failed fetch keeps the last good set for 24 h.
+//! at most every 30 s. A failed fetch is repeated and keeps the last good set, for at most 24 h since it was fetched.
 
 use super::Epoch;
 use crate::auth::jwks::{KeySet, MAX_DOCUMENT};
 use crate::transport::address::AddressPolicy;
 use crate::transport::client::{ClientError, document_client};
+use crate::transport::exchange::connect_error;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use mcp_gateway_api::config::PolicyProvider;
 use reqwest::Client;
 use std::sync::Arc;
@@ -20,14 +22,18 @@ use url::Url;
 const FETCH: Duration = Duration::from_secs(10);
 /// Least time between fetches for unknown keys.
 const UNKNOWN_KEY: Duration = Duration::from_secs(30);
-/// Until the first success it is tried this often.
+/// While there are no keys it is tried this often.
 const FIRST: Duration = Duration::from_secs(2);
+/// While the last keys stand in for those that cannot be fetched, it is tried at least this often.
+const RETRY: Duration = Duration::from_secs(30);
 /// How long a request waits for a fetch that its token asks for.
 const REQUEST_WAIT: Duration = Duration::from_secs(2);
 /// How long a set is used without a successful fetch.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Refresh interval when the provider names none.
 const REFRESH: Duration = Duration::from_secs(300);
+/// Longest pause between two fetches: a provider may ask for one of [`KEPT`], and then no moment without keys is meant.
+const LONGEST: Duration = Duration::from_secs(23 * 3600);
 
 /// Why no fetch can be made.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +41,9 @@ pub enum RemoteKeysError {
     /// The URL is not `https` (or, on this machine only, `http` to a loopback address).
     #[error("the key URL must be https")]
     Url,
+    /// The URL names an address that no server may have (data-plane.md 6.4).
+    #[error("address not allowed")]
+    Address,
     /// The CA bundle is bad.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -44,11 +53,15 @@ struct Loaded {
     keys: Arc<KeySet>,
     text: String,
     at: Instant,
+    /// `at` for people.
+    time: Timestamp,
 }
 
 /// The keys behind one URL, kept fresh by a task that ends with the value.
 pub struct RemoteKeys {
     shared: Arc<Shared>,
+    /// As the provider spells it.
+    url: String,
     ca: String,
     refresh: Duration,
     task: AbortHandle,
@@ -65,7 +78,7 @@ struct Shared {
 }
 
 impl RemoteKeys {
-    /// Starts to fetch.
+    /// Starts to fetch. The keys of `former` stay in use when they come from the same place.
     ///
     /// # Errors
     /// [`RemoteKeysError`] for a provider that can never be fetched.
@@ -73,6 +86,7 @@ impl RemoteKeys {
         entry: &PolicyProvider,
         addresses: AddressPolicy,
         epoch: Epoch,
+        former: Option<&Self>,
     ) -> Result<Arc<Self>, RemoteKeysError> {
         let url = Url::parse(&entry.jwks_url).map_err(|_| RemoteKeysError::Url)?;
         let literal = url.host_str().unwrap_or_default();
@@ -80,11 +94,18 @@ impl RemoteKeys {
         if url.scheme() != "https" && !local {
             return Err(RemoteKeysError::Url);
         }
+        // A name is checked once it is resolved.
+        let address = literal.trim_start_matches('[').trim_end_matches(']').parse();
+        if address.is_ok_and(|address| !addresses.allows(literal, address)) {
+            return Err(RemoteKeysError::Address);
+        }
+        let loaded = former.filter(|former| former.is_at(entry));
+        let loaded = loaded.and_then(|former| former.shared.loaded.load_full());
         let client = document_client(&[&entry.jwks_ca_cert], addresses)?;
         let shared = Arc::new(Shared {
             url,
             client,
-            loaded: ArcSwapOption::empty(),
+            loaded: ArcSwapOption::new(loaded),
             error: ArcSwap::default(),
             epoch,
             last: Mutex::const_new(None),
@@ -93,29 +114,42 @@ impl RemoteKeys {
         let task = tokio::spawn(keep_fresh(Arc::clone(&shared), refresh)).abort_handle();
         Ok(Arc::new(Self {
             shared,
+            url: entry.jwks_url.clone(),
             ca: entry.jwks_ca_cert.clone(),
             refresh,
             task,
         }))
     }
 
-    /// True when this provider is fetched the same way.
+    /// True when the keys of this provider come from the same place.
+    pub fn is_at(&self, entry: &PolicyProvider) -> bool {
+        self.url == entry.jwks_url && self.ca == entry.jwks_ca_cert
+    }
+
+    /// True when they are also fetched as often.
     pub fn is_for(&self, entry: &PolicyProvider) -> bool {
-        self.shared.url.as_str() == entry.jwks_url
-            && self.ca == entry.jwks_ca_cert
-            && self.refresh == interval(entry)
+        self.is_at(entry) && self.refresh == interval(entry)
     }
 
     /// The last good set, for as long as it may be used.
     pub fn current(&self) -> Option<Arc<KeySet>> {
-        let loaded = self.shared.loaded.load();
-        let loaded = loaded.as_ref().filter(|loaded| loaded.at.elapsed() < KEPT)?;
-        Some(Arc::clone(&loaded.keys))
+        self.shared.current()
     }
 
-    /// Why the last fetch failed.
-    pub fn last_error(&self) -> Option<String> {
-        self.shared.error.load().as_ref().clone()
+    /// What is wrong with the keys; nothing before the first fetch has ended.
+    pub fn problem(&self) -> Option<String> {
+        let why = self.shared.error.load().as_ref().clone()?;
+        let loaded = self.shared.loaded.load();
+        let Some(loaded) = loaded.as_ref() else {
+            return Some(format!("were never loaded: {why}"));
+        };
+        let until = loaded.time.saturating_add(KEPT).unwrap_or(loaded.time);
+        let (time, until) = (whole_seconds(loaded.time), whole_seconds(until));
+        Some(if loaded.is_usable() {
+            format!("are still those fetched at {time}, which are used until {until} at the latest: {why}")
+        } else {
+            format!("were last fetched at {time} and are not used since {until}: {why}")
+        })
     }
 
     /// Fetches for a token whose key is not known, unless that was just done; waits a moment for a running fetch.
@@ -123,7 +157,7 @@ impl RemoteKeys {
         let shared = &self.shared;
         let attempt = async {
             let last = shared.last.lock().await;
-            let pause = if shared.loaded.load().is_some() {
+            let pause = if shared.current().is_some() {
                 UNKNOWN_KEY
             } else {
                 FIRST
@@ -149,15 +183,56 @@ fn interval(entry: &PolicyProvider) -> Duration {
 }
 
 async fn keep_fresh(shared: Arc<Shared>, refresh: Duration) {
+    let mut usable = shared.current().is_some();
     loop {
         let last = shared.last.lock().await;
         shared.fetch(last).await;
-        let loaded = shared.loaded.load().is_some();
-        sleep(if loaded { refresh } else { FIRST }).await;
+        usable = shared.still_usable(usable);
+        sleep(shared.pause(refresh)).await;
+        usable = shared.still_usable(usable);
     }
 }
 
+impl Loaded {
+    fn is_usable(&self) -> bool {
+        self.at.elapsed() < KEPT
+    }
+}
+
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
 impl Shared {
+    fn current(&self) -> Option<Arc<KeySet>> {
+        let loaded = self.loaded.load();
+        let loaded = loaded.as_ref().filter(|loaded| loaded.is_usable())?;
+        Some(Arc::clone(&loaded.keys))
+    }
+
+    /// Whether there are keys; what was verified with keys that are past their bound is forgotten with them.
+    fn still_usable(&self, before: bool) -> bool {
+        let usable = self.current().is_some();
+        if before && !usable {
+            self.epoch.advance();
+        }
+        usable
+    }
+
+    /// Time until the next fetch, or until the keys are past their bound.
+    fn pause(&self, refresh: Duration) -> Duration {
+        let loaded = self.loaded.load();
+        let Some(loaded) = loaded.as_ref().filter(|loaded| loaded.is_usable()) else {
+            return FIRST;
+        };
+        let longest = if self.error.load().as_ref().is_some() {
+            RETRY
+        } else {
+            LONGEST
+        };
+        refresh.min(longest).min(KEPT.saturating_sub(loaded.at.elapsed()))
+    }
+
     async fn fetch(&self, mut last: MutexGuard<'_, Option<Instant>>) {
         let fetched = timeout(FETCH, self.document()).await;
         *last = Some(Instant::now());
@@ -176,6 +251,7 @@ impl Shared {
                     keys: Arc::new(keys),
                     text,
                     at: Instant::now(),
+                    time: Timestamp::now(),
                 })));
                 self.error.store(Arc::default());
                 if !same {
@@ -199,7 +275,10 @@ impl Shared {
             .client
             .get(self.url.clone())
             .header("accept", "application/json");
-        let reply = request.send().await.map_err(|_| "cannot be reached".to_owned())?;
+        let reply = request
+            .send()
+            .await
+            .map_err(|error| connect_error(&error).to_string())?;
         if !reply.status().is_success() {
             return Err(format!("answered {}", reply.status().as_u16()));
         }
@@ -212,5 +291,56 @@ impl Shared {
             }
         }
         String::from_utf8(bytes).map_err(|_| "the document is no text".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{JWK, key_server};
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_keys_are_used_for_24_hours_after_their_fetch_and_not_a_moment_longer() {
+        let document = Arc::new(ArcSwap::from_pointee(JWK.to_owned()));
+        let (url, _server) = key_server(Arc::clone(&document)).await;
+        let entry = PolicyProvider {
+            jwks_url: url,
+            ..PolicyProvider::default()
+        };
+        let epoch = Epoch::default();
+        let remote = RemoteKeys::start(&entry, AddressPolicy::Unchecked, epoch.clone(), None).unwrap();
+        remote.refresh().await;
+        assert!(remote.current().is_some() && remote.problem().is_none());
+        document.store(Arc::default());
+
+        tokio::time::pause();
+        let bound = remote.shared.loaded.load().as_ref().unwrap().at + KEPT;
+        let moment = Duration::from_millis(1);
+        tokio::time::advance(bound - moment - Instant::now()).await;
+        assert!(remote.current().is_some(), "a moment before the bound");
+        until("a failed fetch", || remote.problem().is_some()).await;
+        let problem = remote.problem().unwrap();
+        assert!(problem.starts_with("are still those fetched at "), "{problem}");
+        assert!(
+            problem.ends_with(" at the latest: answered 503"),
+            "{problem}"
+        );
+
+        let before = epoch.now();
+        tokio::time::advance(moment).await;
+        assert!(remote.current().is_none(), "at the bound");
+        tokio::time::advance(moment).await;
+        until("verified identities to be forgotten", || epoch.now() != before).await;
+        let problem = remote.problem().unwrap();
+        assert!(problem.contains(" and are not used since "), "{problem}");
+    }
+
+    /// Waits without letting the paused clock go on.
+    async fn until(what: &str, holds: impl Fn() -> bool) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while !holds() {
+            assert!(std::time::Instant::now() < deadline, "not within 20 s: {what}");
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const NOW: u64 = 1_800_000_000;
-const JWK: &str = r#"{"use":"sig","kty":"EC","kid":"XhO06x8JjWH1wwkWkyeEUxsooGEWoEdidEpwyd_hmuI","crv":"P-256","alg":"ES256","x":"XZHF8Em5LbpqfgewAalpSEH4Ka2I2xjcxxUt2j6-lCo","y":"g3DFz45A7EOUMgmsNXatrXw1t-PG5xsbkxUs851RxSE"}"#;
+pub(super) const JWK: &str = r#"{"use":"sig","kty":"EC","kid":"XhO06x8JjWH1wwkWkyeEUxsooGEWoEdidEpwyd_hmuI","crv":"P-256","alg":"ES256","x":"XZHF8Em5LbpqfgewAalpSEH4Ka2I2xjcxxUt2j6-lCo","y":"g3DFz45A7EOUMgmsNXatrXw1t-PG5xsbkxUs851RxSE"}"#;
 /// The token of the user's guide: iss me, aud me.com, sub me, exp 1900650294.
 const TOKEN: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6IlhoTzA2eDhKaldIMXd3a1dreWVFVXhzb29HRVdvRWRpZEVwd3lkX2htdUkiLCJ0eXAiOiJKV1QifQ.eyJhdWQiOiJtZS5jb20iLCJleHAiOjE5MDA2NTAyOTQsImlhdCI6MTc0MzYyNDc4NywiaXNzIjoibWUiLCJqdGkiOiJlM2MzNjhkYzBmNGUyODdiYzhkYmM2OTIyOTU5ZTA3M2YzMThkNTliYTlhZjdhY2Q0N2ViMWUzZGIyOTZlYTQwIiwibmJmIjoxNzQzNjI0Nzg3LCJzdWIiOiJtZSJ9.IshAKo62yWHwfnt62vR1nfa4SQmpSB-4ceAMXWs1P_rREl2gYj6nJ7HwLM5avv_eyOFbI-3rRZzCMCuNVLAF5w";
 
@@ -99,7 +99,7 @@ async fn algorithms_that_the_provider_does_not_list_are_refused() {
 }
 
 /// A key server whose document can be exchanged; an empty one answers 503.
-async fn key_server(document: Arc<ArcSwap<String>>) -> (String, tokio::task::JoinHandle<()>) {
+pub(super) async fn key_server(document: Arc<ArcSwap<String>>) -> (String, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/jwks.json", listener.local_addr().unwrap());
     let app = Router::new().route(
@@ -132,7 +132,18 @@ async fn keys_that_were_never_loaded_are_503_and_loaded_ones_outlive_their_serve
         format!("authn: {{type: jwt, issuer: me, audience: me.com, jwks: {{type: remote, url: '{url}'}}}}");
     let checked = authenticator(&config);
     assert_eq!(outcome(&checked.check(&bearer(TOKEN), NOW).await), "keys");
-    assert_eq!(checked.problems(), ["keys of issuer me: answered 503"]);
+    for nobody in [Vec::new(), vec!["Basic x".to_owned()], bearer("x.y.z")] {
+        assert_eq!(outcome(&checked.check(&nobody, NOW).await), "keys", "{nobody:?}");
+    }
+    let problem = |usable, message: &str| KeyProblem {
+        issuer: "me".to_owned(),
+        usable,
+        message: message.to_owned(),
+    };
+    assert_eq!(
+        checked.problems(),
+        [problem(false, "were never loaded: answered 503")]
+    );
     document.store(Arc::new(JWK.to_owned()));
     until(&checked, "verified").await;
     assert!(checked.problems().is_empty());
@@ -144,17 +155,47 @@ async fn keys_that_were_never_loaded_are_503_and_loaded_ones_outlive_their_serve
         "verified",
         "the set is kept over a reload"
     );
+    let another_pace = config.replace("type: remote,", "type: remote, refreshIntervalSeconds: 77,");
+    checked.apply(&document::read(another_pace.as_bytes()).unwrap());
+    assert_eq!(
+        outcome(&checked.check(&bearer(TOKEN), NOW).await),
+        "verified",
+        "and over a change of the refresh interval"
+    );
 }
 
 #[tokio::test]
-async fn a_key_url_without_tls_is_used_nowhere_but_in_tests() {
+async fn a_key_url_without_tls_or_on_the_own_machine_is_used_nowhere_but_in_tests() {
     let config =
         "authn: {type: jwt, issuer: me, audience: me.com, jwks: {type: remote, url: 'http://127.0.0.1:1/'}}";
     let strict = Authenticator::new(AddressPolicy::Strict, String::new());
-    strict.apply(&document::read(config.as_bytes()).unwrap());
-    assert_eq!(outcome(&strict.check(&bearer(TOKEN), NOW).await), "keys");
+    for (url, why) in [
+        ("http://127.0.0.1:1/", "the key URL must be https"),
+        ("https://127.0.0.1:1/", "address not allowed"),
+        ("https://[::1]:1/", "address not allowed"),
+    ] {
+        let config = config.replace("http://127.0.0.1:1/", url);
+        strict.apply(&document::read(config.as_bytes()).unwrap());
+        assert_eq!(outcome(&strict.check(&bearer(TOKEN), NOW).await), "keys");
+        assert_eq!(strict.problems()[0].message, format!("cannot be used: {why}"));
+    }
+}
+
+#[tokio::test]
+async fn one_issuer_without_keys_does_not_close_the_door_to_those_of_another() {
+    let provider =
+        |issuer: &str, keys: &str| format!("{{name: p, issuer: {issuer}, audiences: [me.com], {keys}}}");
+    let (absent, there) = (
+        provider("me", "jwksURL: 'http://127.0.0.1:1/'"),
+        provider("you", &format!("jwks: '{JWK}'")),
+    );
+    let checked = authenticator(&format!(
+        "authPolicies: [{{name: a/b, defaultAction: Allow, providers: [{absent}, {there}]}}]"
+    ));
+    assert_eq!(outcome(&checked.check(&bearer(TOKEN), NOW).await), "keys");
     assert_eq!(
-        strict.problems(),
-        ["keys of issuer me: the key URL must be https"]
+        outcome(&checked.check(&[], NOW).await),
+        "missing",
+        "a token of the other issuer would be good"
     );
 }

@@ -5,11 +5,15 @@ use super::Head;
 use crate::aggregation::catalog::Catalog;
 use crate::auth::jwt::Verified;
 use crate::authn::{Authentication, Unauthenticated};
+use crate::protocol::host;
 use crate::protocol::reply::{INTERNAL, Refusal, SESSION};
+use http::uri::Authority;
 use std::sync::Arc;
 
 /// Seconds after which keys may have been loaded.
-const KEYS_RETRY: u32 = 5;
+pub const KEYS_RETRY: u32 = 5;
+/// What callers are told while there are no keys.
+pub const KEYS_UNAVAILABLE: &str = "authentication keys unavailable";
 
 /// The verified caller, or `None` where nobody is verified.
 ///
@@ -50,14 +54,13 @@ fn refusal(why: &Unauthenticated, head: &Head, catalog: &Catalog) -> Refusal {
                 scope(scopes)
             )),
         Unauthenticated::KeysUnavailable => {
-            Refusal::new(503, INTERNAL, "authentication keys unavailable", "authn_keys")
-                .retry_after(KEYS_RETRY)
+            Refusal::new(503, INTERNAL, KEYS_UNAVAILABLE, "authn_keys").retry_after(KEYS_RETRY)
         }
     }
 }
 
-/// `<scheme>://<public host>` as the caller knows it; a gateway without a public host is known by where it was asked, and
-/// there no proxy stands before it that would speak TLS.
+/// `<scheme>://<public host>[:<port>]` as the caller knows it, who asked at the port that leads here. A gateway without a
+/// public host is known by where it was asked, and there no proxy stands before it that would speak TLS.
 pub fn base(head: &Head, catalog: &Catalog) -> String {
     let public = &catalog.hosts.public;
     let forwarded = head
@@ -65,11 +68,64 @@ pub fn base(head: &Head, catalog: &Catalog) -> String {
         .filter(|scheme| matches!(*scheme, "http" | "https"));
     let plain = public.is_empty() && !catalog.speaks_tls();
     let scheme = forwarded.unwrap_or(if plain { "http" } else { "https" });
-    let asked = head.host();
-    let name = match head.get("host") {
-        Some(host) if public.is_empty() => host,
-        _ if public.is_empty() || catalog.is_public_host(&asked) => &asked,
-        _ => public,
-    };
-    format!("{scheme}://{name}")
+    let asked = head.get(":authority").or_else(|| head.get("host"));
+    let asked: Option<Authority> = asked.and_then(|asked| asked.parse().ok());
+    let asked = asked
+        .filter(|asked| public.is_empty() || catalog.is_public_host(&host::comparable(asked.host())))
+        .map(|asked| canonical(&asked, scheme));
+    format!("{scheme}://{}", asked.as_ref().unwrap_or(public))
+}
+
+/// Lower case, without trailing dot, user and the port that the scheme implies (data-plane.md 2.6).
+fn canonical(asked: &Authority, scheme: &str) -> String {
+    let name = asked.host().trim_end_matches('.').to_ascii_lowercase();
+    let implied = if scheme == "https" { 443 } else { 80 };
+    match asked.port_u16().filter(|port| *port != implied) {
+        Some(port) => format!("{name}:{port}"),
+        None => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_leads_to_the_port_that_was_asked() {
+        let mut catalog = Catalog::default();
+        let based = |catalog: &Catalog, authority: &str, scheme: Option<&str>| {
+            let asked = [(":authority", Some(authority)), ("x-forwarded-proto", scheme)];
+            let fields = asked
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.to_owned(), value?.as_bytes().to_vec())));
+            let head = Head {
+                fields: fields.collect(),
+                ..Head::default()
+            };
+            base(&head, catalog)
+        };
+        let open = [
+            ("127.0.0.1:8080", None, "http://127.0.0.1:8080"),
+            ("[::1]:8080", None, "http://[::1]:8080"),
+            ("me@LocalHost.:80", None, "http://localhost"),
+            ("a\"b", None, "http://"),
+        ];
+        for (authority, scheme, expected) in open {
+            assert_eq!(based(&catalog, authority, scheme), expected, "{authority}");
+        }
+        catalog.hosts.public = "mcp.test".into();
+        let behind = [
+            ("MCP.test.", None, "https://mcp.test"),
+            ("mcp.test:443", Some("https"), "https://mcp.test"),
+            ("mcp.test:8443", Some("https"), "https://mcp.test:8443"),
+            ("mcp.test:8080", Some("http"), "http://mcp.test:8080"),
+            ("mcp.test:443", Some("http"), "http://mcp.test:443"),
+            ("mcp.test:80\", x=\"y", Some("http"), "http://mcp.test"),
+            ("private.local:8080", Some("http"), "http://mcp.test"),
+            ("mcp.test:8443", Some("gopher"), "https://mcp.test:8443"),
+        ];
+        for (authority, scheme, expected) in behind {
+            assert_eq!(based(&catalog, authority, scheme), expected, "{authority}");
+        }
+    }
 }

@@ -2,12 +2,11 @@
 //! client is answered when not, with a session and without. Departure from 8.6: the router answers itself instead of sending the call to the broker's
 //! `/mcp/elicitation`; the client sees the same.
 
-use super::bridge;
 use super::repair::UserToken;
 use super::{Answer, Decision, Facts, Head, Need, message::answer};
+use super::{access, bridge};
 use crate::aggregation::catalog::{Catalog, Server};
 use crate::auth::session::SessionClaims;
-use crate::protocol::host;
 use crate::protocol::json::quoted;
 use crate::protocol::message::Message;
 use crate::protocol::reply::{INTERNAL, Refusal};
@@ -161,22 +160,7 @@ pub fn page(configured: &str, head: &Head, catalog: &Catalog) -> String {
         let separator = if configured.contains('?') { '&' } else { '?' };
         return format!("{configured}{separator}elicitation_id=");
     }
-    let public = &catalog.hosts.public;
-    // Where no public host is configured, no proxy stands before the gateway that would speak TLS.
-    let scheme = match head.get("x-forwarded-proto") {
-        Some("http") => "http",
-        None if public.is_empty() => "http",
-        _ => "https",
-    };
-    // The client's own spelling has the port that leads here.
-    let asked = head.get(":authority").or_else(|| head.get("host"));
-    let asked = asked.unwrap_or_default();
-    let authority = if public.is_empty() || catalog.is_public_host(&host::comparable(asked)) {
-        asked
-    } else {
-        public
-    };
-    format!("{scheme}://{authority}{PAGE}?elicitation_id=")
+    format!("{}{PAGE}?elicitation_id=", access::base(head, catalog))
 }
 
 /// The error that names the page.

@@ -24,7 +24,7 @@ pub fn admin(state: Arc<FrontState>) -> Router {
 }
 
 async fn metrics(State(state): State<Arc<FrontState>>) -> Response {
-    state.metrics.key_problems(state.authenticator.problems().len());
+    state.metrics.key_problems(&state.authenticator.problems());
     let mut response = state.metrics.text().into_response();
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     response

@@ -40,7 +40,7 @@ fn all_json(state: &FrontState) -> (StatusCode, String) {
     for server in &mut status.servers {
         warn_of_route(state, server);
     }
-    status.config.warnings.extend(state.authenticator.problems());
+    status.key_problems = state.authenticator.problems();
     status.config.warnings.extend(state.tls.problem());
     status.config.warnings.extend(open_to_all(state));
     (StatusCode::OK, serde_json::to_string(&status).unwrap_or_default())

@@ -5,9 +5,9 @@ use super::FrontState;
 use super::mcp::{head_of, plain, refuse_foreign};
 use crate::auth::identity::{self, Binding};
 use crate::auth::{clock, vault};
-use crate::authn::Authentication;
-use crate::decision::Head;
+use crate::authn::{Authentication, Unauthenticated};
 use crate::decision::user_token::Entry;
+use crate::decision::{Head, access};
 use crate::secret::Secret;
 use crate::sessions::store::Change;
 use axum::body::Body;
@@ -46,7 +46,16 @@ pub async fn handle(State(state): State<Arc<FrontState>>, request: Request<Body>
         },
         _ => Err((StatusCode::METHOD_NOT_ALLOWED, "method not allowed")),
     };
-    guarded(response.unwrap_or_else(|(status, text)| plain(status, text)))
+    guarded(response.unwrap_or_else(refused))
+}
+
+fn refused((status, text): Problem) -> Response {
+    let mut response = plain(status, text);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        let retry = HeaderValue::from(access::KEYS_RETRY);
+        response.headers_mut().insert("retry-after", retry);
+    }
+    response
 }
 
 type Problem = (StatusCode, &'static str);
@@ -154,7 +163,7 @@ async fn submit(state: &FrontState, head: &Head, fields: &[(String, String)]) ->
     }
     let (id, entry) = entry(state, field(fields, "elicitation_id")).await?;
     if let Some(owner) = &entry.bnd {
-        match visitor(state, head).await {
+        match visitor(state, head).await? {
             None => return Err((StatusCode::FORBIDDEN, "no identity found in request")),
             Some(visitor) if !visitor.is(owner) => return Err((StatusCode::FORBIDDEN, "identity mismatch")),
             Some(_) => {}
@@ -201,14 +210,17 @@ fn cookie<'a>(head: &'a Head, name: &str) -> Option<&'a str> {
 }
 
 /// Who visits: by `Authorization`, else by the cookie `jwt`; verified where the gateway verifies callers.
-async fn visitor(state: &FrontState, head: &Head) -> Option<Binding> {
+async fn visitor(state: &FrontState, head: &Head) -> Result<Option<Binding>, Problem> {
     let mut shown = head.all("authorization");
     if shown.is_empty() {
-        shown.push(format!("Bearer {}", cookie(head, "jwt")?));
+        shown.extend(cookie(head, "jwt").map(|token| format!("Bearer {token}")));
     }
-    match state.authenticator.check(&shown, clock::now()).await {
+    Ok(match state.authenticator.check(&shown, clock::now()).await {
         Authentication::Verified(caller) => Some(identity::binding_of(&state.keys, caller.subject())),
         Authentication::NotConfigured => identity::binding(&state.keys, shown.first().map(String::as_str)),
+        Authentication::Refused(Unauthenticated::KeysUnavailable) => {
+            return Err((StatusCode::SERVICE_UNAVAILABLE, access::KEYS_UNAVAILABLE));
+        }
         Authentication::Refused(_) => None,
-    }
+    })
 }

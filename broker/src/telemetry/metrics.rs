@@ -3,6 +3,7 @@
 use super::call_metrics::CallMetrics;
 use super::refusals::RefusalLog;
 use super::server_metrics::{ServerGauges, ServerMetrics};
+use mcp_gateway_api::broker_status::KeyProblem;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -101,6 +102,7 @@ pub struct Metrics {
     last_config: Gauge,
     key_problems: Gauge,
     children: Family<ServerLabel, Gauge>,
+    keys_missing: Gauge,
     /// Bytes of `tools/list` answers.
     pub tools_list_bytes: Histogram,
 }
@@ -129,6 +131,7 @@ impl Default for Metrics {
             last_config: Gauge::default(),
             key_problems: Gauge::default(),
             children: Family::default(),
+            keys_missing: Gauge::default(),
             tools_list_bytes: Histogram::new(BYTES),
         };
         metrics.registry = Mutex::new(metrics.registered());
@@ -210,11 +213,7 @@ impl Metrics {
             "Failed operations of it",
             self.store_errors.clone(),
         );
-        to.register(
-            "mcp_auth_issuers_without_fresh_keys",
-            "Issuers whose keys cannot be used or whose last fetch failed",
-            self.key_problems.clone(),
-        );
+        self.register_keys(to);
         to.register(
             "mcp_broker_client_streams_active",
             "Open GET streams",
@@ -240,6 +239,19 @@ impl Metrics {
             "mcp_broker_tools_list_response_bytes",
             "Size of tools/list answers",
             self.tools_list_bytes.clone(),
+        );
+    }
+
+    fn register_keys(&self, to: &mut Registry) {
+        to.register(
+            "mcp_auth_issuers_without_fresh_keys",
+            "Issuers whose keys cannot be used or whose last fetch failed",
+            self.key_problems.clone(),
+        );
+        to.register(
+            "mcp_auth_issuers_without_keys",
+            "Those of them that have no keys at all, so that their callers are answered with 503",
+            self.keys_missing.clone(),
         );
     }
 
@@ -343,8 +355,11 @@ impl Metrics {
     }
 
     /// Says of how many issuers the keys are not as they should be.
-    pub fn key_problems(&self, issuers: usize) {
-        self.key_problems.set(i64::try_from(issuers).unwrap_or(i64::MAX));
+    pub fn key_problems(&self, issuers: &[KeyProblem]) {
+        let count = |issuers: usize| i64::try_from(issuers).unwrap_or(i64::MAX);
+        let missing = issuers.iter().filter(|issuer| !issuer.usable);
+        self.key_problems.set(count(issuers.len()));
+        self.keys_missing.set(count(missing.count()));
     }
 
     /// The exposition text.
@@ -369,5 +384,18 @@ mod tests {
         let text = metrics.text();
         assert!(text.contains(r#"mcp_router_requests_total{method="tools/call",era="legacy",route="forward",outcome="ok"} 1"#), "{text}");
         assert!(text.contains(r#"method="other""#) && !text.contains("evil"));
+    }
+
+    #[test]
+    fn old_keys_and_missing_keys_are_counted_apart() {
+        let metrics = Metrics::default();
+        let problem = |usable| KeyProblem {
+            usable,
+            ..KeyProblem::default()
+        };
+        metrics.key_problems(&[problem(true), problem(false), problem(true)]);
+        let text = metrics.text();
+        assert!(text.contains("mcp_auth_issuers_without_fresh_keys 3\n"), "{text}");
+        assert!(text.contains("mcp_auth_issuers_without_keys 1\n"), "{text}");
     }
 }

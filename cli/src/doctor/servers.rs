@@ -116,7 +116,7 @@ fn names_of_others(evidence: &Evidence) -> Vec<Finding> {
             "ResourcesResolved",
             "False",
             "policy",
-            "correct the names in its rules: <namespace>/<registration>:<tool>, without prefix",
+            "do what the message says; names in rules are <namespace>/<registration>:<tool>, without prefix",
         ),
     ];
     let mut findings = Vec::new();

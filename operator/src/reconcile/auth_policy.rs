@@ -1,13 +1,14 @@
 //! Status of a policy (operator.md 10.5): accepted or why not, in force at how many replicas, overruled by whom, and
-//! which of its rules name what nobody serves.
+//! whether what it names is there.
+
+mod resources;
 
 use std::collections::BTreeMap;
 
 use mcp_gateway_api::{
     acceptance::Accepted,
     attachment,
-    auth_policy::{MCPAuthPolicy, PolicyTargetRef, PolicyTargetStatus, ResourceKind},
-    authorization::{GATEWAY_SERVER, resource_name_covers},
+    auth_policy::{MCPAuthPolicy, PolicyTargetRef, PolicyTargetStatus},
     conditions::{ConditionType, PolicyReason, Wanted, name_list},
     object_key::{ObjectKey, is_live},
 };
@@ -271,45 +272,32 @@ impl Moment<'_> {
         }
     }
 
-    /// Rules that name nothing; not known until the brokers were asked what they serve.
+    /// Keys that are not there and rules that name nothing; not known until the brokers were asked what they serve.
     fn resources(&self) -> Option<Wanted> {
         let concerned = self.concerned();
-        let observed: Vec<&Namespace> = concerned
+        let observed: resources::Observed<'_> = concerned
             .iter()
-            .map(|accepted| self.brokers.get(&accepted.extension().namespace))
+            .map(|accepted| accepted.extension())
+            .map(|extension| Some((extension, self.brokers.get(&extension.namespace)?)))
             .collect::<Option<_>>()?;
         let asked = observed
             .iter()
-            .all(|observed| observed.asked && observed.all_current());
+            .all(|(_, observed)| observed.asked && observed.all_current());
         if observed.is_empty() || !asked {
             return None;
         }
-        let unknown: Vec<&str> = self
-            .policy
-            .spec
-            .rules
-            .iter()
-            .map(|rule| (rule.resource.kind, rule.resource.name.as_str()))
-            .filter(|(kind, name)| *name != "*" && !observed.iter().any(|broker| offers(broker, *kind, name)))
-            .map(|(_, name)| name)
-            .collect();
+        let problems = resources::problems(self.policy, &observed);
         let generation = self.generation();
-        Some(if unknown.is_empty() {
-            let message = "every rule names something that is served".to_owned();
-            wanted(
-                (ConditionType::ResourcesResolved, true, generation),
-                PolicyReason::AllResolved,
-                message,
-            )
-        } else {
-            let names = name_list(unknown);
-            let message =
-                format!("nobody serves: {names}; names are <namespace>/<server>:<item> without the prefix");
-            wanted(
-                (ConditionType::ResourcesResolved, false, generation),
-                PolicyReason::UnknownResource,
-                message,
-            )
+        let kind = ConditionType::ResourcesResolved;
+        Some(match problems.first() {
+            None => {
+                let message = "every rule names something that is served".to_owned();
+                wanted((kind, true, generation), PolicyReason::AllResolved, message)
+            }
+            Some((gravest, _)) => {
+                let messages: Vec<&str> = problems.iter().map(|(_, message)| message.as_str()).collect();
+                wanted((kind, false, generation), *gravest, messages.join(". "))
+            }
         })
     }
 
@@ -334,25 +322,4 @@ impl Moment<'_> {
         };
         self.policy.spec.target_refs.iter().map(status).collect()
     }
-}
-
-/// True when some replica offers an item that the name covers.
-fn offers(observed: &Namespace, kind: ResourceKind, name: &str) -> bool {
-    // The gateway's own tools are not listed by any server.
-    if name
-        .strip_prefix(GATEWAY_SERVER)
-        .is_some_and(|rest| rest.starts_with(':'))
-    {
-        return true;
-    }
-    let items = observed.replicas.values().flat_map(|replica| &replica.items);
-    items.into_iter().any(|(server, items)| {
-        let list = match kind {
-            ResourceKind::Tool => &items.tools,
-            ResourceKind::Prompt => &items.prompts,
-            ResourceKind::Resource => &items.resources,
-        };
-        list.iter()
-            .any(|item| resource_name_covers(name, server, &item.name))
-    })
 }

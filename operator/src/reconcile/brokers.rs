@@ -31,7 +31,7 @@ const MAX_ANSWER: usize = 4 * 1024 * 1024;
 const PARALLEL: usize = 8;
 /// Wait while brokers do not report the current document.
 const FAST: Duration = Duration::from_secs(1);
-/// Wait while a server is not ready, after the first half minute.
+/// Wait while a server or the keys of an issuer are not there, after the first half minute.
 const MEDIUM: Duration = Duration::from_secs(5);
 /// How long after a change the fast interval holds.
 const FAST_FOR: Duration = Duration::from_secs(30);
@@ -87,9 +87,9 @@ fn again(observed: &Namespace, interval: Duration) -> Outcome {
         .is_some_and(|written| written.since.elapsed() < FAST_FOR);
     if observed.replicas.is_empty() {
         Outcome::After(interval)
-    } else if observed.is_settling() || (recent && observed.some_server_unready()) {
+    } else if observed.is_settling() || (recent && observed.something_missing()) {
         Outcome::After(FAST)
-    } else if observed.some_server_unready() {
+    } else if observed.something_missing() {
         Outcome::After(MEDIUM.min(interval))
     } else {
         Outcome::After(interval)

@@ -286,6 +286,27 @@ const ROWS: &[Row] = &[
         "its process is ended",
     ),
     ("a token", "auth/jwt.rs", "MAX_TOKEN", Bytes, "401"),
+    (
+        "verified callers that are remembered",
+        "authn.rs",
+        "MAX_REMEMBERED",
+        Count,
+        "verified again",
+    ),
+    (
+        "verified caller, without a look at the signature",
+        "authn.rs",
+        "REMEMBERED",
+        Seconds,
+        "verified again",
+    ),
+    (
+        "keys of an issuer that cannot be fetched anew",
+        "authn/remote_keys.rs",
+        "KEPT",
+        Seconds,
+        "503",
+    ),
     ("a key document", "auth/jwks.rs", "MAX_DOCUMENT", Bytes, "refused"),
     (
         "series of one metric by tool",

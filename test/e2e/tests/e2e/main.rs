@@ -30,6 +30,7 @@ mod operator_patches;
 mod operator_rivals;
 mod operator_secrets;
 mod path;
+mod remote_keys;
 
 #[path = "../../../cases/admission.rs"]
 mod cases;
