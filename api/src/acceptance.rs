@@ -130,6 +130,22 @@ impl Accepted {
     pub fn public_host(&self) -> &str {
         &self.public_host
     }
+
+    /// The URL that clients use, with the listener's port unless the scheme implies it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let (scheme, implied) = if self.listener.is_https() {
+            ("https", 443)
+        } else {
+            ("http", 80)
+        };
+        let port = if self.listener.port == implied {
+            String::new()
+        } else {
+            format!(":{}", self.listener.port)
+        };
+        format!("{scheme}://{}{port}/mcp", self.public_host)
+    }
 }
 
 /// Judges `extension` against everything else in `world`. It need not be stored yet: a stored object of the same key

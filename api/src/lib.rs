@@ -8,6 +8,7 @@ pub mod config;
 pub mod envoy_filter;
 pub mod member_names;
 pub mod names;
+pub mod strict_json;
 
 #[cfg(feature = "k8s")]
 pub mod acceptance;

@@ -72,27 +72,11 @@ impl Target {
         let found = tokio::net::lookup_host((address.value.as_str(), port)).await;
         let addresses: Vec<SocketAddr> = found.map(Iterator::collect).unwrap_or_default();
         Ok(Endpoint {
-            url: url_of(accepted),
+            url: accepted.url(),
             // An address that only the cluster knows: the public name may still lead there.
             resolved: (!addresses.is_empty()).then(|| (accepted.public_host().to_owned(), addresses)),
         })
     }
-}
-
-/// The URL that clients use.
-pub(crate) fn url_of(accepted: &Accepted) -> String {
-    let listener = accepted.listener();
-    let (scheme, usual) = if listener.is_https() {
-        ("https", 443)
-    } else {
-        ("http", 80)
-    };
-    let port = if listener.port == usual {
-        String::new()
-    } else {
-        format!(":{}", listener.port)
-    };
-    format!("{scheme}://{}{port}/mcp", accepted.public_host())
 }
 
 fn chosen<'p>(plan: &'p Plan, named: Option<&str>) -> Result<&'p Accepted, EndpointError> {

@@ -7,6 +7,7 @@ use std::{
 
 use kube::Client;
 use mcp_gateway_api::{
+    acceptance::Accepted,
     names,
     object_key::ObjectKey,
     resolution::Plan,
@@ -16,7 +17,6 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{DEPLOYMENTS, JUDGED, Listing, Snapshot, condition, number, text},
-    endpoint::url_of,
     output::{self, Format, OutputError, Tone},
     remedy::{self, Remedy},
 };
@@ -189,7 +189,7 @@ impl View<'_> {
             key.to_string(),
             extension.map_or_else(String::new, |extension| gateway_of(extension).to_string()),
             text(object, "/spec/targetRef/sectionName").to_owned(),
-            accepted.map(url_of).unwrap_or_default(),
+            accepted.map(Accepted::url).unwrap_or_default(),
             ready(object).to_owned(),
             replicas.unwrap_or_default(),
             broker.map(image_version).unwrap_or_default().to_owned(),

@@ -114,10 +114,10 @@ pub(crate) fn entry(
     };
     match judge(&snapshot.world, policy, inputs) {
         Ok(mut providers) => {
-            let audience = audience(extension, accepted);
+            let audiences = audiences(extension, accepted);
             for provider in &mut providers {
                 if provider.audiences.is_empty() {
-                    provider.audiences.push(audience.clone());
+                    provider.audiences.clone_from(&audiences);
                 }
             }
             let entry = AuthPolicyEntry {
@@ -130,12 +130,16 @@ pub(crate) fn entry(
     }
 }
 
-/// What tokens are for when the provider does not say.
-fn audience(extension: &MCPGatewayExtension, accepted: &Accepted) -> String {
+/// What tokens are for when the provider does not say: the resource that the metadata names. Clients learn it with the
+/// scheme and port at which they asked, and ask for a token for that (RFC 8707).
+fn audiences(extension: &MCPGatewayExtension, accepted: &Accepted) -> Vec<String> {
     let named = extension.spec.oauth_protected_resource.as_ref();
-    named
-        .and_then(|oauth| oauth.resource.clone())
-        .unwrap_or_else(|| format!("https://{}/mcp", accepted.public_host()))
+    if let Some(resource) = named.and_then(|oauth| oauth.resource.clone()) {
+        return vec![resource];
+    }
+    let mut audiences = vec![format!("https://{}/mcp", accepted.public_host()), accepted.url()];
+    audiences.dedup();
+    audiences
 }
 
 /// Whether the policy is accepted; its providers with their keys, audiences as the policy says them.

@@ -321,10 +321,7 @@ mod tests {
         until("a failed fetch", || remote.problem().is_some()).await;
         let problem = remote.problem().unwrap();
         assert!(problem.starts_with("are still those fetched at "), "{problem}");
-        assert!(
-            problem.ends_with(" at the latest: answered 503"),
-            "{problem}"
-        );
+        assert!(problem.ends_with(" at the latest: answered 503"), "{problem}");
 
         let before = epoch.now();
         tokio::time::advance(moment).await;

@@ -89,6 +89,11 @@ fn canonical(asked: &Authority, scheme: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::jwt::tests::{self, Issuer, attacks};
+    use crate::authn::Authenticator;
+    use crate::config::document;
+    use crate::transport::address::AddressPolicy;
+    use serde_json::json;
 
     #[test]
     fn a_challenge_leads_to_the_port_that_was_asked() {
@@ -126,6 +131,34 @@ mod tests {
         ];
         for (authority, scheme, expected) in behind {
             assert_eq!(based(&catalog, authority, scheme), expected, "{authority}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_attack_on_a_token_is_answered_with_401_and_the_challenge() {
+        let issuer = Issuer::ec("one", "P-256");
+        let config = json!({"authPolicies": [{"name": "ns/policy", "providers": [{"name": "p",
+            "issuer": "https://issuer.test", "audiences": ["https://mcp.test/mcp"], "algorithms": ["ES256", "ES384", "ES512", "EdDSA"],
+            "jwks": issuer.jwk.to_string()}]}]});
+        let config = document::read(config.to_string().as_bytes()).unwrap();
+        let authenticator = Authenticator::new(AddressPolicy::Strict, String::new());
+        authenticator.apply(&config);
+        let (head, catalog) = (Head::default(), Catalog::default());
+        let answered = async |shown: &[String]| {
+            let checked = authenticator.check(shown, tests::NOW).await;
+            caller(checked, &head, &catalog).map_or_else(|refused| refused.status, |_| 200)
+        };
+        let bearer = |token: &str| format!("Bearer {token}");
+        let good = issuer.sign(&issuer.header(), &tests::good_claims().to_string());
+        assert_eq!(answered(&[bearer(&good)]).await, 200);
+        assert_eq!(
+            answered(&[bearer(&good), bearer(&good)]).await,
+            401,
+            "two headers"
+        );
+        assert_eq!(answered(&[]).await, 401);
+        for (name, token, _) in attacks::all(&issuer) {
+            assert_eq!(answered(&[bearer(&token)]).await, 401, "{name}");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! `/mcp/elicitation`; the client sees the same.
 
 use super::repair::UserToken;
-use super::{Answer, Decision, Facts, Head, Need, message::answer};
+use super::{Decision, Facts, Head, Need, message::answer};
 use super::{access, bridge};
 use crate::aggregation::catalog::{Catalog, Server};
 use crate::auth::session::SessionClaims;
@@ -57,28 +57,29 @@ pub(super) fn missing(
     claims: &SessionClaims,
     facts: &Facts,
 ) -> Option<Decision> {
-    let configured = server.config.token_url_elicitation.as_ref()?;
-    if facts.user_token.is_some() {
-        return None;
-    }
-    let answer = |refusal| {
-        Some(Decision::Answer(Answer {
-            refusal,
-            id: message.id.map(str::to_owned),
-            session: Some(token.to_owned()),
-            rule: String::new(),
-        }))
-    };
+    let configured = lacking(server, facts)?;
+    let answer = |refusal| answer(message, Some(token), refusal);
     if !can_visit(claims) {
-        return answer(not_able(&message.method));
+        return Some(answer(not_able(&message.method)));
     }
-    match facts.elicitation {
-        None => Some(Decision::Need(Need::UserToken(
-            claims.clone(),
-            Arc::clone(&server.config),
-        ))),
-        Some(id) => answer(required(&page(configured, head, catalog), id)),
-    }
+    Some(with_entry((claims, server, facts), |id| {
+        answer(required(&page(configured, head, catalog), id))
+    }))
+}
+
+/// Where the server's configuration sends people, when the token that it wants is not there.
+fn lacking<'a>(server: &'a Server, facts: &Facts) -> Option<&'a String> {
+    let configured = server.config.token_url_elicitation.as_ref()?;
+    facts.user_token.is_none().then_some(configured)
+}
+
+/// The answer that names the entry of the page, or the need for one.
+fn with_entry(
+    (claims, server, facts): (&SessionClaims, &Server, &Facts),
+    answer: impl FnOnce(Uuid) -> Decision,
+) -> Decision {
+    let need = || Decision::Need(Need::UserToken(claims.clone(), Arc::clone(&server.config)));
+    facts.elicitation.map_or_else(need, answer)
 }
 
 /// What a refusal of the person's token by the server is answered by, when the call carried one.
@@ -103,18 +104,14 @@ pub(super) fn missing_without_session(
     claims: &SessionClaims,
     facts: &Facts,
 ) -> Option<Decision> {
-    let configured = server.config.token_url_elicitation.as_ref()?;
-    if facts.user_token.is_some() {
-        return None;
-    }
+    let configured = lacking(server, facts)?;
     let method = message.method.as_ref();
     if !MAY_ASK.contains(&method) || !declares_urls(message) {
         return Some(answer(message, None, not_able_without_session(method)));
     }
-    Some(match facts.elicitation {
-        None => Decision::Need(Need::UserToken(claims.clone(), Arc::clone(&server.config))),
-        Some(id) => answer(message, None, asked(&page(configured, head, catalog), id)),
-    })
+    Some(with_entry((claims, server, facts), |id| {
+        answer(message, None, asked(&page(configured, head, catalog), id))
+    }))
 }
 
 /// Whether the client says with this request that it can send a person to a URL.

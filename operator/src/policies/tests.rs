@@ -50,7 +50,10 @@ fn an_accepted_policy_goes_to_the_brokers_whole() {
     assert_eq!(refusal, None);
     let provider = &entry.providers[0];
     assert!(entry.valid && provider.jwks == KEY);
-    assert_eq!(provider.audiences, ["https://mcp.example.com/mcp"]);
+    assert_eq!(
+        provider.audiences,
+        ["https://mcp.example.com/mcp", "http://mcp.example.com:8080/mcp"]
+    );
     assert_eq!(provider.algorithms, ["RS256", "ES256"]);
     assert_eq!(
         (provider.leeway_seconds, provider.required_scopes.as_slice()),

@@ -2,19 +2,13 @@
 //! understand differently (a name twice, or in two spellings that differ in case only) counts as unreadable, because the
 //! MCP server may take the other one.
 
-use std::{collections::HashSet, fmt};
-
 use cel::common::{
     types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString, CelUInt},
     value::Val,
 };
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error, MapAccess, SeqAccess, Visitor},
-};
 use serde_json::{Map, Number, Value};
 
-use crate::member_names::folded;
+use crate::strict_json::{self, SameName};
 
 /// Largest arguments that a condition looks at, bytes.
 const MAX_ARGUMENTS: usize = 64 * 1024;
@@ -82,68 +76,5 @@ pub(in super::super) fn arguments(text: &str) -> Option<Value> {
     if text.len() > MAX_ARGUMENTS {
         return None;
     }
-    serde_json::from_str::<Unambiguous>(text).ok().map(|read| read.0)
-}
-
-struct Unambiguous(Value);
-
-impl<'de> Deserialize<'de> for Unambiguous {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reader).map(Self)
-    }
-}
-
-struct Reader;
-
-impl<'de> Visitor<'de> for Reader {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut read = Vec::new();
-        while let Some(Unambiguous(member)) = members.next_element()? {
-            read.push(member);
-        }
-        Ok(Value::Array(read))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut read = Map::new();
-        let mut names = HashSet::new();
-        while let Some(name) = members.next_key::<String>()? {
-            if !names.insert(folded(&name)) {
-                return Err(A::Error::custom("a name occurs twice"));
-            }
-            let Unambiguous(member) = members.next_value()?;
-            read.insert(name, member);
-        }
-        Ok(Value::Object(read))
-    }
+    strict_json::read(text.as_bytes(), SameName::IgnoringCase).ok()
 }
