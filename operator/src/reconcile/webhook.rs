@@ -93,7 +93,12 @@ async fn trusted(context: &Context) -> Result<String, ReconcileError> {
 
 /// Brings the configurations to their wanted state; those that are ours to make are made once a replica is `ready`.
 async fn configure_all(context: &Context, trust: &Trust, ready: bool) -> Result<(), ReconcileError> {
-    let owner = owner(context).await?;
+    let owner = match owner(context).await? {
+        Owner::Nobody => None,
+        Owner::Object(owner) => Some(owner),
+        // The release is going: what is made now would outlive it, and refuse every extension.
+        Owner::Gone => return Ok(()),
+    };
     let client = WebhookClient::service(&context.settings.namespace, Some(trust.bundle()));
     let (validating, mutating) = (ConfigurationKind::Validating, ConfigurationKind::Mutating);
     let wanted = [
@@ -117,19 +122,30 @@ async fn configure_all(context: &Context, trust: &Trust, ready: bool) -> Result<
     Ok(())
 }
 
-/// The ownerReference with which the configurations go when the release goes, also when no hook ran: a policy of `Fail`
-/// without its webhook would block every extension. Nothing for installs that ship the configurations themselves.
-async fn owner(context: &Context) -> Result<Option<Value>, ReconcileError> {
+/// With whom the configurations that are made here go.
+enum Owner {
+    /// The install ships the configurations itself.
+    Nobody,
+    /// The ownerReference with which they go when the release goes, also when no hook ran: a policy of `Fail` without
+    /// its webhook would block every extension.
+    Object(Value),
+    /// There is to be one and it is not there.
+    Gone,
+}
+
+async fn owner(context: &Context) -> Result<Owner, ReconcileError> {
     let Some(name) = &context.settings.webhook_configuration_owner else {
-        return Ok(None);
+        return Ok(Owner::Nobody);
     };
     let api: Api<ClusterRole> = Api::all(context.client.clone());
     let role = api.get_metadata_opt(name).await.map_err(ReconcileError::request(
         "read owner of the webhook configurations",
     ))?;
     let uid = role.and_then(|role| role.metadata.uid);
-    Ok(uid.map(|uid| {
-        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "name": name, "uid": uid})
+    Ok(uid.map_or(Owner::Gone, |uid| {
+        Owner::Object(
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "name": name, "uid": uid}),
+        )
     }))
 }
 

@@ -132,3 +132,18 @@ async fn a_first_install_trusts_one_authority_only() {
     );
     assert_eq!(applies[0].1.pointer("/data/former-ca.crt"), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn t55_no_configuration_is_made_for_a_release_that_is_going() {
+    let store = Store::default().installed("");
+    let mut context = context(store.client(), Objects::default());
+    let mut settings = (*context.settings).clone();
+    settings.webhook_configuration_owner = Some("the-release".to_owned());
+    context.settings = Arc::new(settings);
+    reconcile(&context).await.expect("a run");
+    let applies = store.applies();
+    let configured = applies
+        .iter()
+        .any(|(key, _)| key.contains("webhookconfigurations"));
+    assert!(!configured, "its ClusterRole is gone: {applies:?}");
+}
