@@ -16,10 +16,12 @@ pub mod older;
 mod outgoing;
 pub mod passing;
 pub mod patience;
+pub mod questions;
 pub mod relay;
 pub mod repair;
 pub mod rounds;
 pub mod running;
+mod sent;
 pub mod slots;
 pub mod stateless;
 pub mod status;
@@ -78,7 +80,9 @@ pub struct FrontState {
     /// Streams of clients without a session.
     pub listeners: listen::Listeners,
     /// Questions of servers without sessions that clients have not answered yet.
-    pub questions: rounds::Questions,
+    pub questions: questions::Questions,
+    /// Messages that are under way to all servers of a session.
+    pub relays: relay::Relays,
     /// Calls that are held open.
     pub running: running::RunningCalls,
     /// Streams of backend sessions that may be open at once.

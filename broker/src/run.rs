@@ -10,11 +10,13 @@ use crate::config::document::Dialect;
 use crate::config::model::Snapshot;
 use crate::config::watch::Update;
 use crate::config::{sources, watch};
+use crate::front::listener::Serving;
 use crate::front::tls::{self, ServingPair};
 use crate::front::{self, FrontState, streams};
 use crate::kubernetes::secret::{self, ClusterAccess};
 use crate::options::Options;
 use crate::pipeline::facts::Pipeline;
+use crate::router::replies::Extension;
 use crate::secret::Secret;
 use crate::telemetry::traces::Traces;
 use crate::transport::address::AddressPolicy;
@@ -149,9 +151,9 @@ pub async fn start(options: Options, environment: Environment) -> anyhow::Result
         listeners: TaskTracker::new(),
         background: TaskTracker::new(),
     };
-    running.serve(broker, admin);
+    running.serve(broker, admin, options.write_timeout);
     if let Some(listener) = router {
-        running.serve_router(listener, pipeline);
+        running.serve_router(listener, pipeline, &options);
     }
     running.state.health.listening();
     running.spawn_background(&options, &pieces, &environment);
@@ -207,15 +209,16 @@ async fn bind(address: &str, flag: &str) -> anyhow::Result<TcpListener> {
 }
 
 impl Running {
-    fn serve(&self, broker: TcpListener, admin: Option<TcpListener>) {
-        let (app, pair) = (
-            front::broker(Arc::clone(&self.state)),
-            Arc::clone(&self.state.tls),
-        );
+    fn serve(&self, broker: TcpListener, admin: Option<TcpListener>, write_timeout: Duration) {
+        let app = front::broker(Arc::clone(&self.state));
+        let serving = Serving {
+            pair: Arc::clone(&self.state.tls),
+            write_timeout,
+        };
         self.listeners.spawn(front::listener::serve(
             broker,
             app,
-            pair,
+            serving,
             self.stop_listening.clone(),
         ));
         if let Some(listener) = admin {
@@ -224,16 +227,20 @@ impl Running {
             self.background.spawn(front::listener::serve(
                 listener,
                 app,
-                Arc::default(),
+                Serving {
+                    write_timeout,
+                    ..Serving::default()
+                },
                 self.stop_background.clone(),
             ));
         }
     }
 
-    fn serve_router(&self, listener: TcpListener, state: Arc<Pipeline>) {
+    fn serve_router(&self, listener: TcpListener, state: Arc<Pipeline>, options: &Options) {
+        let extension = Extension::of(options.message_timeout, options.max_message_timeout);
         let stop = self.stop_listening.clone();
         self.listeners.spawn(async move {
-            if let Err(error) = crate::router::server::serve(listener, state, stop).await {
+            if let Err(error) = crate::router::server::serve(listener, state, extension, stop).await {
                 tracing::error!(component = "router", %error, "Router ended");
             }
         });

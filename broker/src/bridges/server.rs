@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 /// Comments on an idle stream, so that its reader knows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Longest wait for the next thing that a server says in a call.
+/// Longest wait for the first thing that a server says in a call.
 const SILENCE: Duration = Duration::from_secs(3600);
 /// The front has its own limit, which is never larger.
 const MAX_BODY: usize = 64 * 1024 * 1024;
@@ -76,7 +76,7 @@ impl Bridge {
         match (self.config.transport, &self.config.command) {
             (Transport::Sse, _) => {
                 let bundles = [self.bundle.as_str(), self.config.ca.pem()];
-                sse::open(&self.config.url, (&bundles, self.addresses), headers, stop).await
+                sse::open(&self.config, (&bundles, self.addresses), headers, stop).await
             }
             (_, Some(command)) if self.config.shared => self.join(command, stop),
             (_, Some(command)) => self.child(command, stop),
@@ -230,23 +230,27 @@ async fn answered(mut call: Call) -> (Response, bool) {
         Ok(Some(Said::Aside(text))) => text,
         Ok(None) | Err(_) => return (StatusCode::BAD_GATEWAY.into_response(), false),
     };
-    let start = (Some(Said::Aside(first)), call);
-    let chunks = stream::unfold(Some(start), |running| async move {
-        let (said, mut call) = running?;
-        let said = match said {
-            Some(said) => said,
-            None => timeout(SILENCE, call.recv()).await.ok()??,
+    let aside = events::encode(None, &first);
+    let chunks = stream::unfold(Some((Some(aside), call)), |running| async move {
+        let (first, mut call) = running?;
+        let (text, goes_on) = match first {
+            Some(first) => (first, true),
+            None => next(&mut call).await?,
         };
-        let (text, next) = match said {
-            Said::Answer(text) => (text, None),
-            Said::Aside(text) => (text, Some((None, call))),
-        };
-        Some((
-            Ok::<_, std::convert::Infallible>(events::encode(None, &text)),
-            next,
-        ))
+        let rest = goes_on.then_some((None, call));
+        Some((Ok::<_, std::convert::Infallible>(text), rest))
     });
     (with_type("text/event-stream", Body::from_stream(chunks)), true)
+}
+
+/// What comes next on the stream of a call, and whether more follows. A server that is silent for long is still at work.
+async fn next(call: &mut Call) -> Option<(String, bool)> {
+    Some(match timeout(KEEP_ALIVE, call.recv()).await {
+        Ok(Some(Said::Answer(text))) => (events::encode(None, &text), false),
+        Ok(Some(Said::Aside(text))) => (events::encode(None, &text), true),
+        Ok(None) => return None,
+        Err(_) => (": keep-alive\n\n".to_owned(), true),
+    })
 }
 
 /// Serves all bridges until `stop`.
@@ -278,5 +282,33 @@ async fn handle(
         Method::GET => bridge.listen(&headers),
         Method::DELETE => bridge.delete(&headers),
         _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_whose_server_is_silent_for_minutes_is_kept_alive() {
+        let (says, call) = mpsc::channel(1);
+        says.send(Said::Aside("{\"a\":1}".to_owned())).await.unwrap();
+        let (response, _) = answered(call).await;
+        let mut body = response.into_body();
+        let mut chunk = async || {
+            let frame = body.frame().await.unwrap().unwrap();
+            String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
+        };
+        let started = Instant::now();
+        assert_eq!(chunk().await, events::encode(None, "{\"a\":1}"));
+        while started.elapsed() < Duration::from_secs(600) {
+            assert_eq!(chunk().await, ": keep-alive\n\n");
+        }
+        says.send(Said::Answer("{}".to_owned())).await.unwrap();
+        assert_eq!(chunk().await, events::encode(None, "{}"));
+        assert!(body.frame().await.is_none());
     }
 }

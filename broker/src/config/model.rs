@@ -89,6 +89,8 @@ pub struct ServerConfig {
     pub protocol: Protocol,
     /// Limit of one call.
     pub call_timeout: Option<Duration>,
+    /// Results name this server as their `serverInfo` and not the gateway, when they name one.
+    pub expose_server_info: bool,
     /// How the server is spoken with.
     pub transport: Transport,
     /// Process that the gateway starts and keeps running for this server.
@@ -174,6 +176,7 @@ impl ServerConfig {
             && self.hint == other.hint
             && self.tags == other.tags
             && self.call_timeout == other.call_timeout
+            && self.expose_server_info == other.expose_server_info
             && self.age == other.age
     }
 }

@@ -39,6 +39,7 @@ pub(super) struct FileMembers {
     isolation: String,
     #[serde(rename = "resourceURIs")]
     resource_uris: String,
+    expose_server_info: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -105,6 +106,7 @@ pub(super) fn validated(
         age: (entry.created_at, entry.uid, position),
         protocol,
         call_timeout,
+        expose_server_info: extra.expose_server_info,
         transport: reach.transport,
         command: reach.command,
         shared: reach.shared,

@@ -35,13 +35,17 @@ pub fn server_info() -> String {
 /// `result` (JSON text of an object) as a complete one of the stateless revision. `cache`: `ttlMs`, and whether it is for
 /// this caller alone.
 pub fn complete(text: &str, cache: Option<(u64, bool)>) -> String {
+    completed(text, cache, false)
+}
+
+fn completed(text: &str, cache: Option<(u64, bool)>, own_info: bool) -> String {
     let mut object = Object::read(text).unwrap_or_default();
     if let Some((ttl, private)) = cache {
         let scope = if private { "private" } else { "public" };
         object.set_first("cacheScope", quoted(scope));
         object.set_first("ttlMs", ttl.to_string());
     }
-    named(&mut object, "complete");
+    named(&mut object, "complete", own_info);
     object.text()
 }
 
@@ -49,15 +53,17 @@ pub fn complete(text: &str, cache: Option<(u64, bool)>) -> String {
 pub fn input_required(requests: &str) -> String {
     let mut object = Object::default();
     object.set("inputRequests", requests.to_owned());
-    named(&mut object, "input_required");
+    named(&mut object, "input_required", false);
     object.text()
 }
 
-/// Puts in front what every result has.
-fn named(object: &mut Object<'_>, kind: &str) {
+/// Puts in front what every result has; `own_info` keeps the server that is named already.
+fn named(object: &mut Object<'_>, kind: &str, own_info: bool) {
     let text = object.get("_meta").unwrap_or("{}").to_owned();
     let mut members = Object::read(&text).unwrap_or_default();
-    members.set(meta::SERVER, server_info());
+    if !own_info || members.get(meta::SERVER).is_none() {
+        members.set(meta::SERVER, server_info());
+    }
     object.set_first("_meta", members.text());
     object.set_first("resultType", quoted(kind));
 }
@@ -94,6 +100,8 @@ pub struct Bridge {
     pub state: Option<(Range<usize>, String)>,
     /// What a `requestState` on the way to the client is bound to.
     pub round: Option<Round>,
+    /// Results keep the server's own `serverInfo` (`exposeServerInfo`).
+    pub own_info: bool,
 }
 
 impl Bridge {
@@ -171,7 +179,8 @@ impl Bridge {
                 let from_server = ttl.filter(|_| self.server == Era::Modern);
                 let ttl: u64 = from_server.unwrap_or(0);
                 let private = !public || self.private || ttl == 0;
-                return result(&self.id, &complete(&object.text(), Some((ttl, private))));
+                let whole = completed(&object.text(), Some((ttl, private)), self.own_info);
+                return result(&self.id, &whole);
             }
             "complete" => {}
             "input_required" if is_round_trip(&self.method) => {
@@ -185,7 +194,7 @@ impl Bridge {
             }
             _ => return failed("MCP server gave a result of an unknown type"),
         }
-        named(&mut object, &kind);
+        named(&mut object, &kind, self.own_info);
         result(&self.id, &object.text())
     }
 
@@ -205,7 +214,9 @@ impl Bridge {
         }
         let own = object.get("_meta").unwrap_or("{}").to_owned();
         let mut members = Object::read(&own).unwrap_or_default();
-        members.remove(meta::SERVER);
+        if !self.own_info {
+            members.remove(meta::SERVER);
+        }
         object.remove("_meta");
         if !members.is_empty() {
             object.set("_meta", members.text());

@@ -196,7 +196,7 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         level: facts.level.as_ref(),
         user_token: facts.user_token.as_ref(),
         virtual_server: facts.selection.virtual_server.first(),
-        bridge: stateless.then(|| bridge_of(message, facts)),
+        bridge: stateless.then(|| bridge_of(message, facts, server.config.expose_server_info)),
         capabilities: offered(request.rules, claims),
     };
     forwarded(
@@ -226,7 +226,7 @@ fn offered(rules: &Rules, claims: &SessionClaims) -> String {
 }
 
 /// A call of a client with a session to a server without.
-fn bridge_of(message: &Message<'_>, facts: &Facts) -> Bridge {
+fn bridge_of(message: &Message<'_>, facts: &Facts, own_info: bool) -> Bridge {
     let token = message.meta.progress_token.clone();
     Bridge {
         client: Era::Legacy,
@@ -239,6 +239,7 @@ fn bridge_of(message: &Message<'_>, facts: &Facts) -> Bridge {
         private: true,
         state: None,
         round: None,
+        own_info,
     }
 }
 

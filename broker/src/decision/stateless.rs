@@ -51,6 +51,15 @@ pub fn is_stateless(head: &Head, message: &Message<'_>, session: impl FnOnce() -
     }
 }
 
+/// How a request speaks, as metrics and records say it; `session`: its session token is one of ours.
+pub fn era(head: &Head, message: Option<&Message<'_>>, session: bool) -> Era {
+    let stateless = match message {
+        Some(message) => is_stateless(head, message, || session),
+        None => says_so(head) && !session,
+    };
+    if stateless { Era::Modern } else { Era::Legacy }
+}
+
 /// Whose backend sessions serve the caller.
 pub fn pool_of(head: &Head, keys: &Keys, (now, nonce): (u64, Uuid)) -> Pool {
     let verified = head
@@ -322,6 +331,7 @@ fn forwarded(
         private: facts.selection.is_personal(),
         state,
         round: Some(round),
+        own_info: permit.server().config.expose_server_info,
     };
     let level = message.meta.log_level.as_ref().map(|level| level.to_string());
     let facts_of_call = Call {

@@ -5,19 +5,19 @@ use super::FrontState;
 use super::mcp::{here, plain, refuse};
 use super::outgoing::{Outgoing, header_map, outgoing};
 use super::passing::Passing;
+use super::questions::returned;
 use super::repair::{Replacement, replacement};
 use super::rounds;
+use super::sent::{Reply, Sent, failed_reply};
 use super::slots::{Running, Slots};
-use crate::decision::repair::FailedReply;
 use crate::decision::{Edits, Facts, Forward, Head, resume};
 use crate::pipeline::batch::MAX_ANSWER;
-use crate::pipeline::decide::Settled;
+use crate::pipeline::decide::{BATCH, Settled};
 use crate::pipeline::facts::Pipeline;
 use crate::protocol::header;
 use crate::protocol::message::{self, Message, MessageError, MessageKind};
 use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::sessions::hairpin::as_client;
-use crate::sessions::lease::Lease;
 use crate::sessions::way::Direct;
 use crate::transport::exchange::{self, ExchangeError, Failure};
 use axum::body::{Body, Bytes};
@@ -26,7 +26,7 @@ use axum::response::Response;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::time::timeout;
+use tokio::time::{Instant as Deadline, timeout_at};
 
 /// Longest wait for the head of a reply when the server's `callTimeout` says nothing.
 const LONGEST_CALL: Duration = Duration::from_secs(3600);
@@ -52,12 +52,6 @@ pub struct Incoming<'a> {
     pub body: &'a Bytes,
 }
 
-/// What became of a request to a server so far.
-struct Sent {
-    reply: Result<reqwest::Response, ExchangeError>,
-    lease: Option<Lease>,
-}
-
 impl Forwarding {
     /// Answers a message: here, or by the server that it is for. `headers` are those of the request.
     pub async fn message(
@@ -67,7 +61,7 @@ impl Forwarding {
         headers: HeaderMap,
     ) -> Response {
         let (started, head) = (Instant::now(), incoming.head);
-        if let Some(response) = rounds::returned(state, incoming).await {
+        if let Some(response) = returned(state, incoming).await {
             return response;
         }
         let mut facts = self.pipeline.first_facts(head);
@@ -123,7 +117,10 @@ impl Forwarding {
             return self.held(state, call, (forward, headers)).await;
         }
         let request = (headers, call.0.body);
-        let sent = self.sent(call.0.head, &forward, (Method::POST, request)).await;
+        let deadline = forward.deadline();
+        let sent = self
+            .sent(call.0.head, &forward, (Method::POST, request), deadline)
+            .await;
         self.replied(state, call, (forward, sent)).await
     }
 
@@ -139,17 +136,23 @@ impl Forwarding {
         let session = facts.claims.as_ref().map(|claims| claims.jti).unwrap_or_default();
         let id = incoming.read.as_ref().ok().and_then(|message| message.id);
         let running = state.running.begin(session, id.unwrap_or_default());
+        let deadline = forward.deadline();
         let sent = tokio::select! {
-            sent = self.send(&forward, outgoing) => sent,
+            sent = self.send(&forward, outgoing, deadline) => sent,
             // Nobody waits for an answer to what was cancelled.
             () = running.cancelled.cancelled() => return plain(StatusCode::NO_CONTENT, ""),
         };
         match sent {
             Ok(response) if response.status().is_success() => {
-                rounds::Held::start(state, running, (forward, again), response)
+                let reply = Reply { response, deadline };
+                rounds::Held::start(state, running, (forward, again), reply)
             }
             reply => {
-                let sent = Sent { reply, lease: None };
+                let sent = Sent {
+                    reply,
+                    lease: None,
+                    deadline,
+                };
                 self.replied(state, (incoming, facts), (forward, sent)).await
             }
         }
@@ -174,7 +177,8 @@ impl Forwarding {
             Settled::Broker(_) => None,
             Settled::Forward(forward) => {
                 let request = (headers.clone(), &Bytes::new());
-                let sent = self.sent(head, &forward, (Method::GET, request)).await;
+                // A stream has no end that could come too late.
+                let sent = self.sent(head, &forward, (Method::GET, request), None).await;
                 Some(self.replied_once(state, head, (*forward, sent)).await.0)
             }
             settled => Some(answered(settled)),
@@ -187,17 +191,24 @@ impl Forwarding {
         head: &Head,
         forward: &Forward,
         (method, request): (Method, (HeaderMap, &Bytes)),
+        deadline: Option<Deadline>,
     ) -> Sent {
         // A client may leave before the reply begins.
         let lease = self.pipeline.lease(head, forward);
-        let reply = self.send(forward, outgoing(forward, method, request)).await;
-        Sent { reply, lease }
+        let outgoing = outgoing(forward, method, request);
+        let reply = self.send(forward, outgoing, deadline).await;
+        Sent {
+            reply,
+            lease,
+            deadline,
+        }
     }
 
     pub(super) async fn send(
         &self,
         forward: &Forward,
         outgoing: Outgoing,
+        deadline: Option<Deadline>,
     ) -> Result<reqwest::Response, ExchangeError> {
         let client = self.direct.client(&forward.server)?;
         let mut request = reqwest::Request::new(outgoing.method, forward.server.url.clone());
@@ -205,8 +216,8 @@ impl Forwarding {
         if !outgoing.body.is_empty() {
             *request.body_mut() = Some(outgoing.body.into());
         }
-        let deadline = forward.server.call_timeout.unwrap_or(LONGEST_CALL);
-        match timeout(deadline, client.execute(request)).await {
+        let deadline = deadline.unwrap_or_else(|| Deadline::now() + LONGEST_CALL);
+        match timeout_at(deadline, client.execute(request)).await {
             Err(_) => Err(ExchangeError::Timeout("response headers")),
             Ok(Err(error)) => Err(exchange::connect_error(&error)),
             Ok(Ok(response)) => Ok(response),
@@ -220,7 +231,7 @@ impl Forwarding {
         (incoming, facts): (Incoming<'_>, &mut Facts),
         (forward, sent): (Forward, Sent),
     ) -> Response {
-        let head = incoming.head;
+        let (head, deadline) = (incoming.head, sent.deadline);
         let (reply, lost) = self.replied_once(state, head, (forward, sent)).await;
         if !lost {
             return reply;
@@ -228,7 +239,7 @@ impl Forwarding {
         match self.pipeline.once_more((head, incoming.read), facts).await {
             Settled::Forward(forward) => {
                 let request = (header_map(head), incoming.body);
-                let sent = self.sent(head, &forward, (Method::POST, request)).await;
+                let sent = self.sent(head, &forward, (Method::POST, request), deadline).await;
                 self.replied_once(state, head, (*forward, sent)).await.0
             }
             Settled::Broker(_) => reply,
@@ -246,6 +257,7 @@ impl Forwarding {
         let Sent {
             reply: sent,
             mut lease,
+            deadline,
         } = sent;
         if let (Ok(response), Some(lease)) = (&sent, &mut lease)
             && response.status().as_u16() >= 400
@@ -256,26 +268,12 @@ impl Forwarding {
         let guard = forward.edits.guard.as_ref();
         let context = guard.and_then(|guard| guard.repair.as_ref());
         let token = guard.and_then(|guard| guard.session.as_deref());
-        let (status, details) = match &sent {
-            Ok(response) => (response.status().as_u16(), "via_upstream"),
-            Err(ExchangeError::Timeout(_)) => (504, "response_timeout"),
-            Err(error) => {
-                let (server, error) = (&forward.server.name, error);
-                tracing::info!(component = "front", server, %error, "Call not delivered");
-                (503, "upstream_failure")
-            }
-        };
-        if let (Some(context), true) = (context, status >= 400) {
-            let content_type = sent
-                .as_ref()
-                .ok()
-                .and_then(|reply| reply.headers().get("content-type"));
-            let content_type = content_type.and_then(|value| value.to_str().ok());
-            let failed = FailedReply {
-                status,
-                details,
-                content_type: content_type.unwrap_or_default(),
-            };
+        let failed = failed_reply(&sent);
+        if let Err(error) = &sent {
+            let server = &forward.server.name;
+            tracing::info!(component = "front", server, %error, "Call not delivered");
+        }
+        if let (Some(context), true) = (context, failed.status >= 400) {
             match replacement(state, context, &failed).await {
                 Replacement::Keep => {}
                 Replacement::Answer { status, body } => return (error(status, body, token), false),
@@ -284,7 +282,7 @@ impl Forwarding {
         }
         match sent {
             Ok(response) => {
-                let passing = Passing::new(&self.pipeline, head, (forward, lease));
+                let passing = Passing::new(&self.pipeline, head, (forward, lease), deadline);
                 (passing.reply(response), false)
             }
             Err(_) => (plain(StatusCode::BAD_GATEWAY, "MCP server unavailable"), false),
@@ -330,7 +328,7 @@ impl Forwarding {
                 Ok(Some(answers)) => error(200, answers, token),
                 Ok(None) => plain(StatusCode::ACCEPTED, ""),
                 Err(answer) => {
-                    self.pipeline.answered("batch", &answer, Instant::now());
+                    self.pipeline.answered(BATCH, &answer, Instant::now());
                     refuse(&answer.refusal, answer.id.as_deref())
                 }
             }

@@ -21,7 +21,7 @@ use futures::stream;
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -29,6 +29,49 @@ use tokio::time::{Instant, sleep_until, timeout};
 #[derive(Default)]
 pub struct Listeners {
     open: Mutex<HashMap<String, usize>>,
+    differences: Mutex<Differences>,
+}
+
+/// What the latest catalog changed for whom. Most listeners see the same of it, and one of them finds it out for all.
+#[derive(Default)]
+struct Differences {
+    latest: Weak<Catalog>,
+    /// By the catalog before, which is the same one for as long as it is named here, and what is selected of it.
+    known: Vec<(Weak<Catalog>, Selection, Vec<&'static str>)>,
+}
+
+/// Kinds of listeners whose differences are remembered; others find them out for themselves.
+const MAX_KNOWN: usize = 64;
+
+impl Differences {
+    fn find(
+        &self,
+        (before, after): (&Arc<Catalog>, &Arc<Catalog>),
+        selection: &Selection,
+    ) -> Option<Vec<&'static str>> {
+        let same = |weak: &Weak<Catalog>, catalog| std::ptr::eq(weak.as_ptr(), Arc::as_ptr(catalog));
+        let known = self.known.iter().filter(|_| same(&self.latest, after));
+        let mut known = known.filter(|(catalog, selected, _)| same(catalog, before) && selected == selection);
+        known.next().map(|(_, _, methods)| methods.clone())
+    }
+
+    fn note(
+        &mut self,
+        (before, after): (&Arc<Catalog>, &Arc<Catalog>),
+        selection: &Selection,
+        methods: &[&'static str],
+    ) {
+        if !std::ptr::eq(self.latest.as_ptr(), Arc::as_ptr(after)) {
+            *self = Self {
+                latest: Arc::downgrade(after),
+                known: Vec::new(),
+            };
+        }
+        if self.known.len() < MAX_KNOWN {
+            let found = (Arc::downgrade(before), selection.clone(), methods.to_vec());
+            self.known.push(found);
+        }
+    }
 }
 
 impl Listeners {
@@ -48,6 +91,19 @@ impl Listeners {
         }
         *open.entry(who.unwrap_or_default().to_owned()).or_default() += 1;
         true
+    }
+
+    /// The notices that a caller with this selection gets.
+    fn changes(&self, catalogs: (&Arc<Catalog>, &Arc<Catalog>), selection: &Selection) -> Vec<&'static str> {
+        let known = self.differences.lock().ok();
+        if let Some(methods) = known.and_then(|known| known.find(catalogs, selection)) {
+            return methods;
+        }
+        let methods = changes(catalogs.0, catalogs.1, selection);
+        if let Ok(mut known) = self.differences.lock() {
+            known.note(catalogs, selection, &methods);
+        }
+        methods
     }
 
     fn leave(&self, who: &str) {
@@ -246,7 +302,8 @@ impl Listener {
 
     fn changes(&mut self) -> String {
         let latest = self.catalogs.borrow_and_update().clone();
-        let methods = changes(&self.seen, &latest, &self.selection);
+        let listeners = &self.state.listeners;
+        let methods = listeners.changes((&self.seen, &latest), &self.selection);
         self.seen = latest;
         let wanted = methods.into_iter().filter(|method| self.wanted.includes(method));
         wanted.map(|method| self.notice(method, "")).collect()
@@ -287,6 +344,31 @@ mod tests {
         assert!(listeners.enter(Some("bob")) && listeners.enter(None));
         listeners.leave("alice");
         assert!(listeners.enter(Some("alice")));
+    }
+
+    #[test]
+    fn what_a_catalog_changed_is_found_out_once_for_those_who_see_the_same() {
+        let [first, second, third] = [(); 3].map(|()| Arc::<Catalog>::default());
+        let (everybody, shop) = (
+            Selection::default(),
+            Selection {
+                virtual_server: vec!["ns/shop".to_owned()],
+                ..Selection::default()
+            },
+        );
+        let mut known = Differences::default();
+        known.note((&first, &second), &everybody, &["a"]);
+        assert_eq!(known.find((&first, &second), &everybody), Some(vec!["a"]));
+        assert_eq!(known.find((&first, &second), &shop), None);
+        assert_eq!(known.find((&first, &third), &everybody), None);
+        assert_eq!(known.find((&third, &second), &everybody), None);
+        known.note((&second, &third), &everybody, &[]);
+        assert_eq!(known.find((&second, &third), &everybody), Some(vec![]));
+        assert_eq!(known.find((&first, &second), &everybody), None);
+        for _ in 0..2 * MAX_KNOWN {
+            known.note((&second, &third), &shop, &[]);
+        }
+        assert_eq!(known.known.len(), MAX_KNOWN);
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! An HTTP listener with bounds on headers and time (data-plane.md 15.1) that ends gracefully, encrypted where it has a
 //! certificate.
 
-use super::patience::Patient;
+use super::patience::{Doing, Patient};
 use super::tls::{Accepted, ServingPair};
 use axum::Router;
+use axum::body::HttpBody as _;
 use http::{HeaderValue, Request, Version, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,8 +25,17 @@ const MAX_HEADERS: usize = 200;
 /// Connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 50_000;
 
+/// How connections are served.
+#[derive(Clone, Default)]
+pub struct Serving {
+    /// The certificate, if there is one.
+    pub pair: Arc<ServingPair>,
+    /// How long a client may take to read a reply that is no stream; zero leaves it to the bound of streams.
+    pub write_timeout: Duration,
+}
+
 /// Accepts until `stop`; then connections finish what they are doing. Returns when the last one has ended.
-pub async fn serve(listener: TcpListener, app: Router, pair: Arc<ServingPair>, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, app: Router, serving: Serving, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let tracker = TaskTracker::new();
     loop {
@@ -38,9 +48,9 @@ pub async fn serve(listener: TcpListener, app: Router, pair: Arc<ServingPair>, s
         };
         match accepted {
             Ok((stream, _)) => {
-                let (app, pair, stop) = (app.clone(), Arc::clone(&pair), stop.clone());
+                let (app, serving, stop) = (app.clone(), serving.clone(), stop.clone());
                 tracker.spawn(async move {
-                    taken(stream, app, &pair, stop).await;
+                    taken(stream, app, &serving, stop).await;
                     drop(slot);
                 });
             }
@@ -52,15 +62,16 @@ pub async fn serve(listener: TcpListener, app: Router, pair: Arc<ServingPair>, s
     tracker.wait().await;
 }
 
-async fn taken(stream: TcpStream, app: Router, pair: &ServingPair, stop: CancellationToken) {
+async fn taken(stream: TcpStream, app: Router, serving: &Serving, stop: CancellationToken) {
     let _ = stream.set_nodelay(true);
     let accepted = tokio::select! {
         () = stop.cancelled() => return,
-        accepted = pair.accept(stream) => accepted,
+        accepted = serving.pair.accept(stream) => accepted,
     };
+    let timeout = serving.write_timeout;
     match accepted {
-        Ok(Accepted::Plain(stream)) => connection(stream, app, stop).await,
-        Ok(Accepted::Tls(stream)) => connection(stream, app, stop).await,
+        Ok(Accepted::Plain(stream)) => connection(stream, app, timeout, stop).await,
+        Ok(Accepted::Tls(stream)) => connection(stream, app, timeout, stop).await,
         Err(error) => {
             tracing::info!(
                 component = "front",
@@ -85,6 +96,7 @@ fn with_host(mut request: Request<Incoming>) -> Request<Incoming> {
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     app: Router,
+    write_timeout: Duration,
     stop: CancellationToken,
 ) {
     let mut builder = Builder::new(TokioExecutor::new());
@@ -98,14 +110,17 @@ async fn connection(
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEADER_BYTES as u32);
-    let busy = Arc::new(AtomicBool::new(false));
-    let patient = Patient::new(stream, Arc::clone(&busy));
+    let doing = Arc::<Doing>::default();
+    let patient = Patient::new(stream, Arc::clone(&doing), write_timeout);
     let service = service_fn(move |request| {
-        busy.store(true, Ordering::Release);
-        let (answer, busy) = (app.clone().call(with_host(request)), Arc::clone(&busy));
+        doing.busy.store(true, Ordering::Release);
+        let (answer, doing) = (app.clone().call(with_host(request)), Arc::clone(&doing));
         async move {
             let answer = answer.await;
-            busy.store(false, Ordering::Release);
+            let streams = |reply: &axum::response::Response| reply.body().size_hint().exact().is_none();
+            let streaming = answer.as_ref().is_ok_and(streams);
+            doing.streaming.store(streaming, Ordering::Release);
+            doing.busy.store(false, Ordering::Release);
             answer
         }
     });

@@ -57,15 +57,15 @@ pub(super) struct Passing {
 }
 
 impl Passing {
-    /// The way of the reply to a forwarded request.
+    /// The way of the reply to a forwarded request, which has to be over at `deadline`.
     pub(super) fn new(
         pipeline: &Arc<Pipeline>,
         head: &Head,
         (forward, lease): (Forward, Option<Lease>),
+        deadline: Option<Instant>,
     ) -> Self {
         let guard = forward.edits.guard;
         let pass_challenge = guard.as_ref().is_some_and(|guard| guard.pass_challenge);
-        let limit = forward.server.call_timeout;
         let leg = forward.reply.is_some().then(|| ServerLeg {
             headers: forwarded(&head.fields),
             server: forward.server,
@@ -78,7 +78,7 @@ impl Passing {
             plan: forward.reply,
             leg,
             lease,
-            deadline: limit.map(|limit| Instant::now() + limit),
+            deadline,
         }
     }
 

@@ -1,6 +1,6 @@
-//! How long a connection may take to send the head of a request (data-plane.md 15.1): counted from the head's first
-//! byte, so that a kept-alive connection may idle. A server that closes idle connections races with Envoy's pool, and
-//! the call that loses the race fails. HTTP/2 connections are left to their own rules.
+//! How long a connection may take (data-plane.md 15.1). The head of a request: counted from its first byte, so that a
+//! kept-alive connection may idle; a server that closes idle connections races with Envoy's pool, and the call that loses the
+//! race fails. A reply: as long as its reader may take to read it. HTTP/2 connections are left to their own rules.
 
 use std::io;
 use std::pin::Pin;
@@ -12,42 +12,80 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 const HEAD: Duration = Duration::from_secs(5);
+/// Longest wait for the reader of a stream to take what there is.
+const STALLED: Duration = Duration::from_secs(300);
 const HTTP2_PREFACE: &[u8] = b"PRI";
 
-/// A connection whose reader loses patience.
+/// What a connection is doing.
+#[derive(Default)]
+pub struct Doing {
+    /// A request is being served: what is read now is no head.
+    pub busy: AtomicBool,
+    /// Its reply is a stream.
+    pub streaming: AtomicBool,
+}
+
+/// A connection whose reader and writer lose patience.
 pub struct Patient<S> {
     inner: S,
-    /// A request is being served: what is read now is no head.
-    busy: Arc<AtomicBool>,
-    deadline: Option<Pin<Box<Sleep>>>,
+    doing: Arc<Doing>,
+    /// For a whole reply that is no stream; zero leaves it to [`STALLED`].
+    write_timeout: Duration,
+    head: Option<Pin<Box<Sleep>>>,
+    /// Runs while the other side does not take what is to be written.
+    reply: Option<Pin<Box<Sleep>>>,
     http2: Option<bool>,
 }
 
 impl<S> Patient<S> {
-    /// Wraps a connection; `busy` is set from the end of a head to the answer.
-    pub fn new(inner: S, busy: Arc<AtomicBool>) -> Self {
+    /// Wraps a connection; `doing.busy` is set from the end of a head to the answer.
+    pub fn new(inner: S, doing: Arc<Doing>, write_timeout: Duration) -> Self {
         Self {
             inner,
-            busy,
-            deadline: None,
+            doing,
+            write_timeout,
+            head: None,
+            reply: None,
             http2: None,
         }
     }
 
     fn received(&mut self, bytes: &[u8]) {
         let http2 = *self.http2.get_or_insert_with(|| bytes.starts_with(HTTP2_PREFACE));
-        if self.deadline.is_none() && !http2 && !self.busy.load(Ordering::Acquire) {
-            self.deadline = Some(Box::pin(sleep(HEAD)));
+        if self.head.is_none() && !http2 && !self.doing.busy.load(Ordering::Acquire) {
+            self.head = Some(Box::pin(sleep(HEAD)));
         }
     }
 
     fn is_over(&mut self, context: &mut Context<'_>) -> bool {
-        if self.busy.load(Ordering::Acquire) {
-            self.deadline = None;
+        if self.doing.busy.load(Ordering::Acquire) {
+            self.head = None;
         }
-        self.deadline
+        self.head
             .as_mut()
             .is_some_and(|deadline| deadline.as_mut().poll(context).is_ready())
+    }
+
+    fn limit(&self) -> Duration {
+        let plain = self.http2 != Some(true) && !self.doing.streaming.load(Ordering::Acquire);
+        if plain && !self.write_timeout.is_zero() {
+            self.write_timeout
+        } else {
+            STALLED
+        }
+    }
+
+    /// What becomes of a write: one that waits for too long fails.
+    fn written<T>(&mut self, context: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if done.is_ready() {
+            return done;
+        }
+        let limit = self.limit();
+        let deadline = self.reply.get_or_insert_with(|| Box::pin(sleep(limit)));
+        match deadline.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -75,11 +113,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        let done = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.written(context, done)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+        let done = Pin::new(&mut self.inner).poll_flush(context);
+        if done.is_ready() {
+            // Everything that there was is taken.
+            self.reply = None;
+        }
+        self.written(context, done)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -91,7 +135,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, bytes)
+        let done = Pin::new(&mut self.inner).poll_write_vectored(context, bytes);
+        self.written(context, done)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -108,8 +153,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_stays_and_a_slow_head_ends_it() {
         let (mut client, server) = tokio::io::duplex(64);
-        let busy = Arc::new(AtomicBool::new(false));
-        let mut patient = Patient::new(server, Arc::clone(&busy));
+        let doing = Arc::<Doing>::default();
+        let mut patient = Patient::new(server, Arc::clone(&doing), Duration::ZERO);
         let mut buffer = [0; 16];
         assert!(
             timeout(Duration::from_secs(600), patient.read(&mut buffer))
@@ -119,14 +164,14 @@ mod tests {
         );
         client.write_all(b"GET").await.unwrap();
         assert_eq!(patient.read(&mut buffer).await.unwrap(), 3);
-        busy.store(true, Ordering::Release);
+        doing.busy.store(true, Ordering::Release);
         assert!(
             timeout(Duration::from_secs(600), patient.read(&mut buffer))
                 .await
                 .is_err(),
             "served"
         );
-        busy.store(false, Ordering::Release);
+        doing.busy.store(false, Ordering::Release);
         assert!(
             timeout(Duration::from_secs(600), patient.read(&mut buffer))
                 .await
@@ -146,7 +191,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn http2_has_its_own_rules() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut patient = Patient::new(server, Arc::default());
+        let mut patient = Patient::new(server, Arc::default(), Duration::ZERO);
         let mut buffer = [0; 16];
         client.write_all(b"PRI * HTTP/2.0").await.unwrap();
         assert_eq!(patient.read(&mut buffer).await.unwrap(), 14);
@@ -155,5 +200,29 @@ mod tests {
                 .await
                 .is_err()
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn s23_a_reader_who_is_slow_ends_its_reply_in_the_time_of_the_flag_and_its_stream_later() {
+        for (streaming, limit, after) in [(false, 10, 10), (true, 10, 300), (false, 0, 300)] {
+            let (mut client, server) = tokio::io::duplex(64);
+            let doing = Arc::<Doing>::default();
+            doing.streaming.store(streaming, Ordering::Release);
+            let mut patient = Patient::new(server, doing, Duration::from_secs(limit));
+            patient.write_all(&[0; 64]).await.unwrap();
+            patient.flush().await.unwrap();
+            let started = Instant::now();
+            let reads = tokio::spawn(async move {
+                // One byte now and then does not help a reply, and nothing is read of it later.
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                let mut byte = [0];
+                client.read_exact(&mut byte).await.unwrap();
+                std::future::pending::<()>().await;
+            });
+            let error = patient.write_all(&[0; 64]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert_eq!(started.elapsed().as_secs(), after, "{streaming} {limit}");
+            reads.abort();
+        }
     }
 }

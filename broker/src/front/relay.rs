@@ -13,12 +13,33 @@ use crate::sessions::hairpin::forwarded;
 use crate::sessions::leg::set_level_body;
 use crate::sessions::store::{BackendSession, Change};
 use axum::response::Response;
+use futures::{StreamExt as _, stream};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 const RELAY: Duration = Duration::from_secs(10);
+/// Messages of this process that are under way to the servers of a session; past it they are dropped.
+const MAX_UNDER_WAY: usize = 1024;
+/// Servers of one session that are told at once.
+const AT_ONCE: usize = 16;
+
+/// Who may be under way.
+pub struct Relays(Arc<Semaphore>);
+
+impl Default for Relays {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_UNDER_WAY)))
+    }
+}
+
+impl Relays {
+    fn begin(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
+    }
+}
 
 /// `logging/setLevel`: kept for the session, told to its open backend sessions, and to later ones when they open.
 pub async fn set_level(
@@ -98,6 +119,14 @@ fn fan_out(
     let Some(opener) = state.opener.clone().filter(|_| !backends.is_empty()) else {
         return;
     };
+    let Some(permit) = state.relays.begin() else {
+        tracing::debug!(
+            component = "broker",
+            method,
+            "Message dropped, too many are under way"
+        );
+        return;
+    };
     let catalog = state.published.load();
     let headers = forwarded(&head.fields);
     tokio::spawn(async move {
@@ -105,6 +134,22 @@ fn fan_out(
             let server = &catalog.server(server)?.config;
             Some(opener.relay((server, backend), headers.clone(), (method, body.clone())))
         });
-        let _ = timeout(RELAY, futures::future::join_all(sends)).await;
+        let told = stream::iter(sends).for_each_concurrent(AT_ONCE, |told| told);
+        let _ = timeout(RELAY, told).await;
+        drop(permit);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s23_messages_to_all_servers_of_sessions_are_bounded_and_counted_back() {
+        let relays = Relays::default();
+        let mut under_way: Vec<_> = (0..MAX_UNDER_WAY).map(|_| relays.begin().unwrap()).collect();
+        assert!(relays.begin().is_none());
+        under_way.pop();
+        assert!(relays.begin().is_some());
+    }
 }

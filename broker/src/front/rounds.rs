@@ -2,33 +2,32 @@
 //! becomes a request on its stream, and the call is made again with the answers. Only where the front carries calls out.
 
 use super::FrontState;
-use super::forwarding::{Forwarding, Incoming, put_session};
-use super::mcp::{caller_of, event_stream, plain, refuse};
+use super::forwarding::put_session;
+use super::mcp::event_stream;
 use super::outgoing::Outgoing;
 use super::passing::IDLE;
+use super::questions::{MARK, Question};
+use super::repair::{Replacement, replacement};
 use super::running::RunningCall;
+use super::sent::{Reply, failed_reply, within};
 use crate::decision::Forward;
 use crate::decision::bridge::{Bridge, Input};
-use crate::decision::relay::{OURS, Passage, Relay, Ticket};
+use crate::decision::relay::{Passage, Relay};
 use crate::decision::rewrite::{Form, ReplyPlan};
 use crate::protocol::json::quoted;
-use crate::protocol::message::MessageKind;
 use crate::protocol::object::Object;
-use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, Refusal, error};
+use crate::protocol::reply::{self, INTERNAL};
 use crate::protocol::{header, server_message, sse};
 use crate::transport::exchange::{self, ExchangeError};
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use futures::StreamExt as _;
-use futures::future::join_all;
-use serde_json::json;
-use std::collections::HashMap;
+use futures::future::try_join_all;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, interval, timeout, timeout_at};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
 
@@ -36,97 +35,14 @@ use uuid::Uuid;
 const MAX_ROUNDS: usize = 8;
 /// Questions of one round.
 const MAX_QUESTIONS: usize = 16;
-/// Questions of this process that wait for an answer.
-const MAX_WAITING: usize = 10_000;
 /// Messages for a client that does not read.
 const QUEUE: usize = 64;
-/// How often it is looked for an answer that came to another replica.
-const ELSEWHERE: Duration = Duration::from_millis(500);
-/// The one member of what is kept of an answer: no entry of the token page looks like that.
-const ANSWER: &str = "answer";
-/// Begins the ids under which questions wait.
-const MARK: &str = "round-";
-
-/// Questions that wait for an answer.
-pub struct Questions {
-    wait: Duration,
-    waiting: Mutex<HashMap<Uuid, oneshot::Sender<String>>>,
-}
-
-impl Questions {
-    /// None yet; each waits this long.
-    pub fn new(wait: Duration) -> Self {
-        Self {
-            wait,
-            waiting: Mutex::default(),
-        }
-    }
-
-    fn ask(&self, id: Uuid) -> Option<oneshot::Receiver<String>> {
-        let mut waiting = self.waiting.lock().ok()?;
-        let (sender, receiver) = oneshot::channel();
-        (waiting.len() < MAX_WAITING).then(|| waiting.insert(id, sender))?;
-        Some(receiver)
-    }
-
-    fn take(&self, id: Uuid) -> Option<oneshot::Sender<String>> {
-        self.waiting.lock().ok()?.remove(&id)
-    }
-}
-
-/// Forgets a question when nobody waits for its answer any more.
-struct Waiting<'a>(&'a Questions, Uuid);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.take(self.1);
-    }
-}
 
 /// True for calls to servers that may answer with a question; they are held, so that they can also be cancelled.
 pub(super) fn is_held(forward: &Forward) -> bool {
     let plan = forward.reply.as_ref().filter(|plan| plan.form == Form::Events);
     plan.and_then(|plan| plan.bridge.as_ref())
         .is_some_and(Bridge::asks_by_rounds)
-}
-
-/// The response to a message that answers one of our questions; `None` when it does not.
-pub(super) async fn returned(state: &Arc<FrontState>, incoming: Incoming<'_>) -> Option<Response> {
-    let message = incoming.read.as_ref().ok()?;
-    let id: String =
-        serde_json::from_str(message.id.filter(|_| message.kind == MessageKind::Response)?).ok()?;
-    let ticket = Ticket::open(&state.keys, id.starts_with(OURS).then_some(&id)?)?;
-    let original: String = serde_json::from_str(&ticket.original).ok()?;
-    let question: Uuid = original.strip_prefix(MARK)?.parse().ok()?;
-    let refused = |status| {
-        refuse(
-            &Refusal::new(status, INVALID_REQUEST, "unknown request id", "response"),
-            message.id,
-        )
-    };
-    let caller = match caller_of(state, incoming.head).await {
-        Ok(caller) => caller,
-        Err(refusal) => return Some(refuse(&refusal, message.id)),
-    };
-    if caller.claims.jti != ticket.jti {
-        return Some(refused(403));
-    }
-    let answer = message.text.to_owned();
-    let elsewhere = match state.questions.take(question) {
-        Some(waiting) => waiting.send(answer).err(),
-        None => Some(answer),
-    };
-    let Some(answer) = elsewhere else {
-        return Some(plain(StatusCode::ACCEPTED, ""));
-    };
-    let kept = json!({ANSWER: answer}).to_string();
-    Some(match state.store.put_elicitation(question, kept).await {
-        Ok(()) => plain(StatusCode::ACCEPTED, ""),
-        Err(_) => refuse(
-            &Refusal::new(503, INTERNAL, "session store unavailable", "store").retry_after(1),
-            message.id,
-        ),
-    })
 }
 
 /// A call that is held open.
@@ -142,19 +58,19 @@ pub(super) struct Held {
 
 /// How a round ended.
 enum Round {
-    /// The client has its answer, or is gone.
-    Over,
+    /// This is the client's answer.
+    Over(String),
     /// The server asks.
     Asked(Input),
 }
 
 impl Held {
-    /// Holds the call whose first reply is `response`, a good one, and answers its client with an event stream.
+    /// Holds the call whose first reply is a good one, and answers its client with an event stream.
     pub(super) fn start(
         state: &Arc<FrontState>,
         running: RunningCall,
         (forward, outgoing): (Forward, Outgoing),
-        response: reqwest::Response,
+        reply: Reply,
     ) -> Response {
         let (out, queue) = mpsc::channel(QUEUE);
         let session = forward
@@ -173,7 +89,7 @@ impl Held {
             // Ending it ends the server's stream, which the server takes as the end of the call.
             tokio::select! {
                 () = running.cancelled.cancelled() => {}
-                () = held.run(response) => {}
+                () = held.run(reply) => {}
             }
         });
         let stream = ReceiverStream::new(queue).map(Ok::<_, Infallible>);
@@ -182,35 +98,41 @@ impl Held {
         reply
     }
 
-    async fn run(&self, first: reqwest::Response) {
+    async fn run(&self, first: Reply) {
         let Some((ReplyPlan { relay, .. }, bridge)) = self.plan() else {
             return;
         };
-        let mut response = first;
-        for _ in 0..MAX_ROUNDS {
-            let round = tokio::select! {
-                () = self.out.closed() => return,
-                round = self.round(response, (relay, bridge)) => round,
-            };
-            let input = match round {
-                Ok(Round::Over) => return,
+        let last = tokio::select! {
+            () = self.out.closed() => return,
+            last = self.rounds(first, (relay, bridge)) => last,
+        };
+        self.tell(&last).await;
+    }
+
+    /// Goes from round to round; the text is what the client gets in the end.
+    async fn rounds(&self, first: Reply, (relay, bridge): (&Relay, &Bridge)) -> String {
+        let mut reply = first;
+        for round in 0..=MAX_ROUNDS {
+            let Reply { response, deadline } = reply;
+            let ended = within(deadline, self.round(response, (relay, bridge))).await;
+            let input = match ended.unwrap_or(Err(ExchangeError::Timeout("response body"))) {
+                Ok(Round::Over(text)) => return text,
                 Ok(Round::Asked(input)) => input,
-                Err(_) => return self.failed(bridge).await,
+                Err(error) => return failed(bridge, &error),
             };
-            let answers = tokio::select! {
-                () = self.out.closed() => return,
-                answers = self.answers(&input, relay) => answers,
-            };
-            let answers = match answers {
+            if round == MAX_ROUNDS {
+                break;
+            }
+            let answers = match self.answers(&input, relay).await {
                 Ok(answers) => answers,
-                Err(needed) => return self.tell(&bridge.not_answerable(&needed)).await,
+                Err(needed) => return bridge.not_answerable(&needed),
             };
-            response = match self.again(&input, &answers).await {
-                Some(Ok(response)) if response.status().is_success() => response,
-                _ => return self.failed(bridge).await,
+            reply = match self.again(&input, &answers, bridge).await {
+                Ok(reply) => reply,
+                Err(text) => return text,
             };
         }
-        self.tell(&bridge.not_answerable("more rounds of input")).await;
+        bridge.not_answerable("more rounds of input")
     }
 
     fn plan(&self) -> Option<(&ReplyPlan, &Bridge)> {
@@ -221,11 +143,6 @@ impl Held {
     async fn tell(&self, text: &str) {
         // A client that is gone needs nothing.
         let _ = self.out.send(Bytes::from(sse::encode(None, text))).await;
-    }
-
-    async fn failed(&self, bridge: &Bridge) {
-        let text = error(Some(&bridge.id), INTERNAL, "MCP server unavailable", None);
-        self.tell(&text).await;
     }
 
     /// Passes on what a reply brings until its answer.
@@ -241,7 +158,7 @@ impl Held {
         if !events {
             let body = exchange::body(response, sse::MAX_EVENT).await?;
             let text = std::str::from_utf8(&body).map_err(|_| ExchangeError::Malformed)?;
-            return Ok(self.answered(text, bridge).await);
+            return Ok(self.answered(text, bridge));
         }
         let (mut stream, mut decoder) = (response.bytes_stream(), sse::Decoder::default());
         loop {
@@ -252,14 +169,14 @@ impl Held {
                 Some(Err(_)) => return Err(ExchangeError::Broken),
                 None => {
                     let last = decoder.finish().ok().flatten().ok_or(ExchangeError::Broken)?;
-                    return Ok(self.answered(&last.data, bridge).await);
+                    return Ok(self.answered(&last.data, bridge));
                 }
             };
             for event in found.iter().filter(|event| !event.data.is_empty()) {
                 let notice =
                     server_message::read(&event.data).is_some_and(|message| message.method.is_some());
                 if !notice {
-                    return Ok(self.answered(&event.data, bridge).await);
+                    return Ok(self.answered(&event.data, bridge));
                 }
                 self.notice(&event.data, (relay, bridge)).await;
             }
@@ -278,17 +195,15 @@ impl Held {
         }
     }
 
-    async fn answered(&self, text: &str, bridge: &Bridge) -> Round {
+    fn answered(&self, text: &str, bridge: &Bridge) -> Round {
         match bridge.input(text) {
             Some(input) => Round::Asked(input),
-            None => {
-                self.tell(&bridge.answer(&self.state.keys, text.trim())).await;
-                Round::Over
-            }
+            None => Round::Over(bridge.answer(&self.state.keys, text.trim())),
         }
     }
 
-    /// Asks the client everything at once and waits for all answers, as the members of `inputResponses`.
+    /// Asks the client everything at once and waits for all answers, as the members of `inputResponses`. The first that
+    /// fails ends it: the others could change nothing.
     ///
     /// # Errors
     /// What the server needs and the client cannot or does not give.
@@ -300,15 +215,16 @@ impl Held {
             let answer = self.answer(request, relay).await?;
             Ok::<_, String>(format!("{}:{answer}", quoted(key)))
         });
-        let answers: Result<Vec<String>, String> = join_all(asked).await.into_iter().collect();
-        Ok(format!("{{{}}}", answers?.join(",")))
+        let answers: Vec<String> = try_join_all(asked).await?;
+        Ok(format!("{{{}}}", answers.join(",")))
     }
 
     /// Asks one question; the answer is JSON text.
     async fn answer(&self, request: &str, relay: &Relay) -> Result<String, String> {
         let object = Object::read(request).ok_or("more input")?;
         let method = object.string("method").ok_or("more input")?;
-        let id = Uuid::new_v4();
+        let waiting = Question::new(&self.state).ok_or_else(|| method.clone())?;
+        let id = waiting.id();
         let params = with_elicitation_id(object.get("params").unwrap_or("{}"), &method, id);
         let text = format!(
             r#"{{"jsonrpc":"2.0","id":"{MARK}{id}","method":{},"params":{params}}}"#,
@@ -317,12 +233,8 @@ impl Held {
         let Passage::Changed(question) = relay.judge(&self.state.keys, &text) else {
             return Err(method);
         };
-        let answer = self.state.questions.ask(id).ok_or_else(|| method.clone())?;
-        let _waiting = Waiting(&self.state.questions, id);
         self.tell(&question).await;
-        let end = Instant::now() + self.state.questions.wait;
-        let text = timeout_at(end, self.arrived(id, answer)).await;
-        let text = text.ok().flatten().ok_or_else(|| method.clone())?;
+        let text = waiting.answered().await.ok_or_else(|| method.clone())?;
         let object = Object::read(&text).unwrap_or_default();
         match object.get("result") {
             Some(result) => Ok(result.to_owned()),
@@ -332,29 +244,24 @@ impl Held {
         }
     }
 
-    /// The answer, whether it comes to this replica or to another.
-    async fn arrived(&self, id: Uuid, answer: oneshot::Receiver<String>) -> Option<String> {
-        let elsewhere = async {
-            let mut tick = interval(ELSEWHERE);
-            loop {
-                tick.tick().await;
-                if let Ok(Some(kept)) = self.state.store.elicitation(id, true).await
-                    && let Ok(mut kept) = serde_json::from_str::<HashMap<String, String>>(&kept)
-                    && let Some(answer) = kept.remove(ANSWER)
-                {
-                    return answer;
-                }
-            }
+    /// Makes the call again, with the answers.
+    ///
+    /// # Errors
+    /// What the client gets when the server does not take it.
+    async fn again(&self, input: &Input, answers: &str, bridge: &Bridge) -> Result<Reply, String> {
+        let outgoing = self.repeated(input, answers);
+        let (Some(outgoing), Some(forwarding)) = (outgoing, &self.state.forwarding) else {
+            return Err(failed(bridge, &ExchangeError::Malformed));
         };
-        tokio::select! {
-            text = answer => text.ok(),
-            text = elsewhere => Some(text),
+        let deadline = self.forward.deadline();
+        match forwarding.send(&self.forward, outgoing, deadline).await {
+            Ok(response) if response.status().is_success() => Ok(Reply { response, deadline }),
+            reply => Err(self.refused(reply, bridge).await),
         }
     }
 
-    /// Makes the call again, with the answers.
-    async fn again(&self, input: &Input, answers: &str) -> Option<Result<reqwest::Response, ExchangeError>> {
-        let forwarding: &Forwarding = self.state.forwarding.as_ref()?;
+    /// The call with the answers.
+    fn repeated(&self, input: &Input, answers: &str) -> Option<Outgoing> {
         let text = std::str::from_utf8(&self.body).ok()?;
         let mut message = Object::read(text)?;
         let mut params = Object::read(message.get("params")?)?;
@@ -366,13 +273,40 @@ impl Held {
         let params = params.text();
         message.set("params", params);
         message.set("id", format!("\"{MARK}{}\"", Uuid::new_v4()));
-        let outgoing = Outgoing {
+        Some(Outgoing {
             method: Method::POST,
             headers: self.headers.clone(),
             body: Bytes::from(message.text()),
-        };
-        Some(forwarding.send(&self.forward, outgoing).await)
+        })
     }
+
+    /// What the client gets for a reply that is no success: as for the first one, but on its stream.
+    async fn refused(&self, reply: Result<reqwest::Response, ExchangeError>, bridge: &Bridge) -> String {
+        let guard = self.forward.edits.guard.as_ref();
+        if let Some(context) = guard.and_then(|guard| guard.repair.as_ref()) {
+            let replaced = replacement(&self.state, context, &failed_reply(&reply)).await;
+            if let Replacement::Answer { body, .. } | Replacement::SessionLost { body, .. } = replaced {
+                return body;
+            }
+        }
+        let body = match reply {
+            Ok(response) => exchange::body(response, sse::MAX_EVENT).await,
+            Err(error) => Err(error),
+        };
+        match body {
+            Ok(body) => bridge.answer(&self.state.keys, String::from_utf8_lossy(&body).trim()),
+            Err(error) => failed(bridge, &error),
+        }
+    }
+}
+
+/// The answer to a call that the server does not answer.
+fn failed(bridge: &Bridge, error: &ExchangeError) -> String {
+    let text = match error {
+        ExchangeError::Timeout(_) => "MCP server timed out",
+        _ => "MCP server unavailable",
+    };
+    reply::error(Some(&bridge.id), INTERNAL, text, None)
 }
 
 /// Clients with sessions know a visit of a URL by an id (2025-11-25).

@@ -4,9 +4,9 @@
 
 use crate::auth::identity;
 use crate::auth::keys::Keys;
+use crate::decision::stateless::era;
 use crate::decision::{Answer, Facts, Forward, Head};
 use crate::protocol::message::Message;
-use crate::protocol::version::Era;
 use std::time::Duration;
 
 /// Version of the record: it rises when a field goes or changes its meaning, not when one is added.
@@ -92,18 +92,9 @@ pub fn record(call: &Call<'_>, outcome: &Outcome<'_>, elapsed: Duration) {
         client_address = shortened(head.get("x-forwarded-for").unwrap_or_default()),
         arguments_hmac = arguments_digest(call),
         duration_ms = elapsed.as_millis() as u64,
-        era = era(call.facts),
+        era = era(head, Some(message), call.facts.claims.is_some()).as_str(),
         "{what}"
     );
-}
-
-fn era(facts: &Facts) -> &'static str {
-    let era = if facts.selection.stateless {
-        Era::Modern
-    } else {
-        Era::Legacy
-    };
-    era.as_str()
 }
 
 /// What the record of a method is called, when it has one.

@@ -5,15 +5,38 @@ use super::audit::{self, Outcome};
 use super::facts::{FactError, Pipeline, refused};
 use super::span;
 use crate::decision::message::{Request, judge};
+use crate::decision::stateless::era;
 use crate::decision::{Answer, Decision, Edits, Facts, Forward, Head, resume};
 use crate::protocol::message::{Message, MessageError};
 use crate::protocol::reply::{INTERNAL, Refusal};
+use crate::protocol::version::Era;
 use crate::transport::exchange::Failure;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// A decision asks at most for the session, the caller's own lists, facts about two servers, a token and a backend session.
 const MAX_NEEDS: usize = 6;
+
+/// What a decision was about, for those who count it.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted<'a> {
+    /// Method of the message, or of HTTP where there is none.
+    pub method: &'a str,
+    /// How the client speaks.
+    pub era: Era,
+}
+
+/// A stream that is taken up again: only clients with sessions do.
+const STREAM: Counted<'_> = Counted {
+    method: "GET",
+    era: Era::Legacy,
+};
+
+/// A batch, which only sessions of one revision have.
+pub const BATCH: Counted<'_> = Counted {
+    method: "batch",
+    era: Era::Legacy,
+};
 
 /// What is to be done with a request; nothing more needs to be fetched.
 pub enum Settled {
@@ -36,18 +59,22 @@ impl Pipeline {
         started: Instant,
     ) -> Settled {
         let tracing = span::begin(&self.traces, head);
-        let method = read.as_ref().map_or("none", |message| message.method.as_ref());
+        let said = read.as_ref().ok();
+        let what = Counted {
+            method: said.map_or("none", |message| message.method.as_ref()),
+            era: era(head, said, facts.claims.is_some()),
+        };
         let mut settled = self.judged((head, read), facts).await;
         if let Ok(message) = read {
             self.audited((head, message, facts), &settled, started);
         }
         match &settled {
-            Settled::Broker(_) => self.count((method, "broker", "ok"), started),
+            Settled::Broker(_) => self.count(what, ("broker", "ok"), started),
             Settled::Forward(forward) => {
-                self.count((method, "forward", "ok"), started);
+                self.count(what, ("forward", "ok"), started);
                 self.remember(facts, read.as_ref().ok(), forward);
             }
-            Settled::Answer(answer) => self.answered(method, answer, started),
+            Settled::Answer(answer) => self.answered(what, answer, started),
             Settled::Policy(failure) => self.metrics.immediate("policy", failure.status),
         }
         if let Some(tracing) = tracing {
@@ -68,8 +95,8 @@ impl Pipeline {
         let decide = |facts: &Facts| resume::judge(head, &catalog, facts, otherwise);
         let settled = self.settle(&decide, (head, None), facts).await;
         match &settled {
-            Settled::Forward(_) => self.count(("GET", "forward", "ok"), started),
-            Settled::Answer(answer) => self.answered("GET", answer, started),
+            Settled::Forward(_) => self.count(STREAM, ("forward", "ok"), started),
+            Settled::Answer(answer) => self.answered(STREAM, answer, started),
             Settled::Broker(_) | Settled::Policy(_) => {}
         }
         settled
@@ -174,14 +201,14 @@ impl Pipeline {
         }
     }
 
-    /// Counts a decision: method, route and outcome.
-    pub fn count(&self, (method, route, outcome): (&str, &'static str, &'static str), started: Instant) {
-        self.metrics.request(method, route, outcome);
+    /// Counts a decision: what about, its route and its outcome.
+    pub fn count(&self, what: Counted<'_>, (route, outcome): (&'static str, &'static str), started: Instant) {
+        self.metrics.request((what.method, what.era), route, outcome);
         self.metrics.decided(route, started.elapsed());
     }
 
     /// Counts and logs an answer of the gateway itself.
-    pub fn answered(&self, method: &str, answer: &Answer, started: Instant) {
+    pub fn answered(&self, what: Counted<'_>, answer: &Answer, started: Instant) {
         let refusal = &answer.refusal;
         self.metrics.immediate(refusal.reason, refusal.status);
         let outcome = if refusal.status >= 500 {
@@ -189,8 +216,8 @@ impl Pipeline {
         } else {
             "client_error"
         };
-        self.count((method, "immediate", outcome), started);
+        self.count(what, ("immediate", outcome), started);
         let (reason, status) = (refusal.reason, refusal.status);
-        self.metrics.refusals.refused(method, reason, status);
+        self.metrics.refusals.refused(what.method, reason, status);
     }
 }

@@ -4,13 +4,15 @@
 use super::reply::{Reply, ReplyStream};
 use super::translate;
 use crate::decision::head::{self, HairpinCheck, HeadDecision};
+use crate::decision::stateless::era;
 use crate::decision::{Answer, Facts, Forward, Head};
 use crate::pipeline::batch::MAX_ANSWER;
-use crate::pipeline::decide::Settled;
+use crate::pipeline::decide::{BATCH, Counted, Settled};
 use crate::pipeline::facts::{Pipeline, refused};
 use crate::protocol::header;
 use crate::protocol::message::{self, MessageError};
 use crate::protocol::reply::{INTERNAL, Refusal};
+use crate::protocol::version::Era;
 use crate::sessions::hairpin::as_client;
 use crate::sessions::kept::KeptCall;
 use crate::transport::exchange;
@@ -63,7 +65,11 @@ impl Machine {
             _ => {
                 tracing::warn!(component = "router", "Message out of order from Envoy");
                 let fault = Refusal::new(500, INTERNAL, "internal error", "protocol");
-                self.answer("none", &refused(fault, None, None))
+                let nobody = Counted {
+                    method: "none",
+                    era: Era::Legacy,
+                };
+                self.answer(nobody, &refused(fault, None, None))
             }
         }
     }
@@ -75,14 +81,16 @@ impl Machine {
         if self.router.authenticator.is_active() && head::is_for_callers(&head, &catalog, &hairpin) {
             match self.router.caller(&head, &catalog).await {
                 Ok(caller) => head.caller = caller,
-                Err(refusal) => return self.answer(head.method(), &refused(refusal, None, None)),
+                Err(refusal) => return self.answer(counted(&head), &refused(refusal, None, None)),
             }
         }
         let facts = self.router.first_facts(&head);
         match head::judge(&head, &catalog, &self.router.rules, (&hairpin, &facts)) {
             HeadDecision::Ignore => translate::untouched(),
             HeadDecision::Pass(edits) => {
-                self.router.metrics.request(head.method(), "pass", "ok");
+                self.router
+                    .metrics
+                    .request((head.method(), era(&head, None, false)), "pass", "ok");
                 translate::headers_pass(&edits)
             }
             HeadDecision::Resume(otherwise) => self.on_resume(head, facts, &otherwise).await,
@@ -93,7 +101,7 @@ impl Machine {
             }
             HeadDecision::Refuse(refusal) => {
                 // A session header is repeated only when the session is known to be good; here nobody asked.
-                self.answer(head.method(), &refused(refusal, None, None))
+                self.answer(counted(&head), &refused(refusal, None, None))
             }
             HeadDecision::Text(status, text) => {
                 if matches!(hairpin, HairpinCheck::Invalid) {
@@ -155,7 +163,7 @@ impl Machine {
 
     async fn on_body(&mut self, (head, mut facts): (Head, Facts), body: HttpBody) -> ProcessingResponse {
         if body.body.len() > self.router.rules.max_body {
-            return self.answer("none", &refused(head::too_large(), None, None));
+            return self.answer(counted(&head), &refused(head::too_large(), None, None));
         }
         let read = message::read(&body.body);
         if matches!(read, Err(MessageError::Batch)) {
@@ -200,15 +208,23 @@ impl Machine {
         };
         match self.router.batch(head, facts, body, send).await {
             Ok(answers) => {
-                self.router.count(("batch", "immediate", "ok"), self.started);
+                self.router.count(BATCH, ("immediate", "ok"), self.started);
                 translate::answers(answers, head.get(header::SESSION))
             }
-            Err(answer) => self.answer("batch", &answer),
+            Err(answer) => self.answer(BATCH, &answer),
         }
     }
 
-    fn answer(&self, method: &str, answer: &Answer) -> ProcessingResponse {
-        self.router.answered(method, answer, self.started);
+    fn answer(&self, what: Counted<'_>, answer: &Answer) -> ProcessingResponse {
+        self.router.answered(what, answer, self.started);
         translate::answer(answer)
+    }
+}
+
+/// A request of which no more than the headers is known.
+fn counted(head: &Head) -> Counted<'_> {
+    Counted {
+        method: head.method(),
+        era: era(head, None, false),
     }
 }

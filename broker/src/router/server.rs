@@ -2,12 +2,13 @@
 //! that stream and nothing else.
 
 use super::machine::Machine;
+use super::replies::{Extension, Replies};
 use crate::pipeline::facts::Pipeline;
 use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::{
     ExternalProcessor, ExternalProcessorServer,
 };
 use envoy_types::pb::envoy::service::ext_proc::v3::{ProcessingRequest, ProcessingResponse};
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::{BoxStream, StreamExt as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -22,12 +23,7 @@ const MESSAGE_MARGIN: usize = 1024 * 1024;
 
 struct Processor {
     state: Arc<Pipeline>,
-}
-
-struct Exchange {
-    inbound: Streaming<ProcessingRequest>,
-    machine: Machine,
-    _active: ActiveStream,
+    extension: Option<Extension>,
 }
 
 struct ActiveStream(Arc<Pipeline>);
@@ -47,34 +43,30 @@ impl ExternalProcessor for Processor {
         request: Request<Streaming<ProcessingRequest>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
         self.state.metrics.streams_active.inc();
-        let exchange = Exchange {
-            inbound: request.into_inner(),
-            machine: Machine::new(Arc::clone(&self.state)),
-            _active: ActiveStream(Arc::clone(&self.state)),
-        };
-        let replies = stream::unfold(Some(exchange), |exchange| async move {
-            let mut exchange = exchange?;
-            // An error or the end of the inbound side is Envoy's: the request is over.
-            let message = exchange.inbound.message().await.ok()??;
-            let reply = exchange.machine.step(message.request).await;
-            let next = (!exchange.machine.is_done()).then_some(exchange);
-            Some((Ok(reply), next))
+        let active = ActiveStream(Arc::clone(&self.state));
+        let machine = Machine::new(Arc::clone(&self.state));
+        let replies = Replies::new(request.into_inner().boxed(), machine, self.extension);
+        // What is counted ends with the stream.
+        let replies = replies.map(move |reply| {
+            let _ = &active;
+            Ok(reply)
         });
         Ok(Response::new(replies.boxed()))
     }
 }
 
-/// Serves the router until `stop`.
+/// Serves the router until `stop`; `extension` is when and for how long Envoy is asked to wait longer.
 ///
 /// # Errors
 /// When the transport fails.
 pub async fn serve(
     listener: TcpListener,
     state: Arc<Pipeline>,
+    extension: Option<Extension>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let limit = state.rules.max_body.saturating_add(MESSAGE_MARGIN);
-    let service = ExternalProcessorServer::new(Processor { state })
+    let service = ExternalProcessorServer::new(Processor { state, extension })
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
     // Streams share a connection: without this a reply waits until Envoy has acknowledged the one before, up to 40 ms.

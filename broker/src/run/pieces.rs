@@ -13,9 +13,12 @@ use crate::authn::Authenticator;
 use crate::decision::Rules;
 use crate::front::forwarding::Forwarding;
 use crate::front::tls::ServingPair;
-use crate::front::{FrontState, Health, listen, older, rounds, running, streams, unsolicited, updates};
+use crate::front::{
+    FrontState, Health, listen, older, questions, relay, running, streams, unsolicited, updates,
+};
 use crate::options::Options;
 use crate::pipeline::facts::{MAX_ANSWERS, Pipeline};
+use crate::router::replies::Extension;
 use crate::sessions::hairpin::Hairpin;
 use crate::sessions::kept::KeptCalls;
 use crate::sessions::memory::MemoryStore;
@@ -59,6 +62,13 @@ fn resource(options: &Options) -> String {
     } else {
         resource.to_owned()
     }
+}
+
+/// How long Envoy waits for a reply, extended or not.
+fn reply_time(options: &Options) -> Duration {
+    let extension = Extension::of(options.message_timeout, options.max_message_timeout);
+    let extended = extension.map(|extension| extension.after + extension.wait);
+    extended.unwrap_or_default().max(options.message_timeout)
 }
 
 impl Pieces {
@@ -141,7 +151,8 @@ impl Pieces {
             kept: Arc::clone(&self.kept),
             streams: streams::Streams::default(),
             listeners: listen::Listeners::default(),
-            questions: rounds::Questions::new(options.bridge_wait),
+            questions: questions::Questions::new(options.bridge_wait),
+            relays: relay::Relays::default(),
             running: running::RunningCalls::default(),
             unsolicited: Arc::new(Semaphore::new(unsolicited::MAX_STREAMS)),
             updates: Arc::new(Semaphore::new(updates::MAX_SOURCES)),
@@ -175,7 +186,7 @@ impl Pieces {
             kept: Arc::clone(&self.kept),
             answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
             rules: self.rules.clone(),
-            open_deadline: OPEN_DEADLINE.min(options.message_timeout.saturating_sub(ROUTER_MARGIN)),
+            open_deadline: OPEN_DEADLINE.min(reply_time(options).saturating_sub(ROUTER_MARGIN)),
             metrics: Arc::clone(&self.metrics),
             traces: self.traces.clone(),
         })

@@ -3,6 +3,7 @@
 use super::call_metrics::CallMetrics;
 use super::refusals::RefusalLog;
 use super::server_metrics::{ServerGauges, ServerMetrics};
+use crate::protocol::version::Era;
 use mcp_gateway_api::broker_status::KeyProblem;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -90,6 +91,8 @@ pub struct Metrics {
     inits: Family<InitLabels, Counter>,
     init_seconds: Histograms<ServerLabel>,
     config: Family<HashLabel, Gauge>,
+    /// The one that is shown.
+    config_shown: Mutex<Option<HashLabel>>,
     /// Metrics by server.
     pub servers: ServerMetrics,
     /// Metrics by tool, and of decisions about callers.
@@ -122,6 +125,7 @@ impl Default for Metrics {
             inits: Family::default(),
             init_seconds: histograms(),
             config: Family::default(),
+            config_shown: Mutex::default(),
             servers: ServerMetrics::default(),
             calls: CallMetrics::default(),
             refusals: RefusalLog::default(),
@@ -256,7 +260,7 @@ impl Metrics {
     }
 
     /// Counts a decided request.
-    pub fn request(&self, method: &str, route: &str, outcome: &str) {
+    pub fn request(&self, (method, era): (&str, Era), route: &str, outcome: &str) {
         let method = if METHODS.contains(&method) {
             method
         } else {
@@ -264,7 +268,7 @@ impl Metrics {
         };
         let labels = RequestLabels {
             method: method.to_owned(),
-            era: "legacy".to_owned(),
+            era: era.as_str().to_owned(),
             route: route.to_owned(),
             outcome: outcome.to_owned(),
         };
@@ -323,14 +327,19 @@ impl Metrics {
     /// Sets the gauges that follow the catalog.
     pub fn follow(&self, servers: &[ServerGauges], config_hash: &str) {
         self.servers.follow(servers);
-        self.config.clear();
-        if !config_hash.is_empty() {
-            self.config
-                .get_or_create(&HashLabel {
-                    hash: config_hash.to_owned(),
-                })
-                .set(1);
+        let label = HashLabel {
+            hash: config_hash.to_owned(),
+        };
+        let Ok(mut shown) = self.config_shown.lock() else {
+            return;
+        };
+        if let Some(before) = shown.as_ref().filter(|before| **before != label) {
+            self.config.remove(before);
         }
+        if !config_hash.is_empty() {
+            self.config.get_or_create(&label).set(1);
+        }
+        *shown = Some(label);
     }
 
     /// Counts a config update.
@@ -379,11 +388,11 @@ mod tests {
     #[test]
     fn unknown_methods_share_one_series() {
         let metrics = Metrics::default();
-        metrics.request("tools/call", "forward", "ok");
-        metrics.request("evil\"}\n1", "broker", "ok");
+        metrics.request(("tools/call", Era::Legacy), "forward", "ok");
+        metrics.request(("evil\"}\n1", Era::Modern), "broker", "ok");
         let text = metrics.text();
         assert!(text.contains(r#"mcp_router_requests_total{method="tools/call",era="legacy",route="forward",outcome="ok"} 1"#), "{text}");
-        assert!(text.contains(r#"method="other""#) && !text.contains("evil"));
+        assert!(text.contains(r#"method="other",era="modern""#) && !text.contains("evil"));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use std::collections::HashSet;
+use std::sync::Mutex;
 use std::time::Duration;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -45,8 +47,16 @@ fn gauge(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// Of whom there are gauges.
+#[derive(Default)]
+struct Shown {
+    servers: HashSet<ServerNameLabel>,
+    items: HashSet<ItemLabels>,
+}
+
 /// The metrics.
 pub struct ServerMetrics {
+    shown: Mutex<Shown>,
     up: Family<ServerNameLabel, Gauge>,
     failures: Family<ServerNameLabel, Gauge>,
     published: Family<ItemLabels, Gauge>,
@@ -61,6 +71,7 @@ pub struct ServerMetrics {
 impl Default for ServerMetrics {
     fn default() -> Self {
         Self {
+            shown: Mutex::default(),
             up: Family::default(),
             failures: Family::default(),
             published: Family::default(),
@@ -125,25 +136,18 @@ impl ServerMetrics {
         );
     }
 
-    /// Sets the gauges that follow the catalog; series of servers that are gone go too.
+    /// Sets the gauges that follow the catalog; series of servers that are gone go too. Those that stay are never away
+    /// between, whoever reads them meanwhile.
     pub fn follow(&self, servers: &[ServerGauges]) {
-        for family in [&self.up, &self.failures, &self.conflicting, &self.tools] {
-            family.clear();
-        }
-        self.published.clear();
-        self.invalid.clear();
+        let mut now = Shown::default();
         for server in servers {
-            let name = || ServerNameLabel {
+            let name = ServerNameLabel {
                 server_name: server.name.clone(),
             };
-            self.up.get_or_create(&name()).set(i64::from(server.up));
-            self.failures
-                .get_or_create(&name())
-                .set(i64::from(server.failures));
-            self.conflicting
-                .get_or_create(&name())
-                .set(gauge(server.conflicts));
-            self.tools.get_or_create(&name()).set(gauge(server.tools));
+            self.up.get_or_create(&name).set(i64::from(server.up));
+            self.failures.get_or_create(&name).set(i64::from(server.failures));
+            self.conflicting.get_or_create(&name).set(gauge(server.conflicts));
+            self.tools.get_or_create(&name).set(gauge(server.tools));
             for (kind, published, invalid) in &server.items {
                 let labels = ItemLabels {
                     server_name: server.name.clone(),
@@ -151,8 +155,21 @@ impl ServerMetrics {
                 };
                 self.published.get_or_create(&labels).set(gauge(*published));
                 self.invalid.get_or_create(&labels).set(gauge(*invalid));
+                now.items.insert(labels);
+            }
+            now.servers.insert(name);
+        }
+        let Ok(mut shown) = self.shown.lock() else { return };
+        for name in shown.servers.difference(&now.servers) {
+            for family in [&self.up, &self.failures, &self.conflicting, &self.tools] {
+                family.remove(name);
             }
         }
+        for labels in shown.items.difference(&now.items) {
+            self.published.remove(labels);
+            self.invalid.remove(labels);
+        }
+        *shown = now;
     }
 
     /// Counts one check of a server; `connected` is false when not even the connection stood.
@@ -173,5 +190,49 @@ impl ServerMetrics {
         if !connected {
             self.connection_failures.get_or_create(&name).inc();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::encoding::text::encode;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn gauges(name: &str) -> ServerGauges {
+        ServerGauges {
+            name: name.to_owned(),
+            up: true,
+            failures: 0,
+            conflicts: 0,
+            tools: 1,
+            items: vec![("tool", 1, 0)],
+        }
+    }
+
+    #[test]
+    fn a_server_that_stays_is_seen_at_every_moment_and_one_that_is_gone_is_not() {
+        let (metrics, mut registry) = (ServerMetrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        let text = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            text
+        };
+        metrics.follow(&[gauges("ns/stays"), gauges("ns/goes")]);
+        assert_eq!(text().matches("ns/goes").count(), 6);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    metrics.follow(&[gauges("ns/stays")]);
+                }
+                over.store(true, Ordering::Release);
+            });
+            while !over.load(Ordering::Acquire) {
+                assert_eq!(text().matches("ns/stays").count(), 6);
+            }
+        });
+        assert!(!text().contains("ns/goes"));
     }
 }

@@ -67,7 +67,8 @@ pub struct Plan<'a> {
     pub tls: Option<(&'a str, &'a str)>,
 }
 
-fn bootstrap(plan: &Plan<'_>) -> Value {
+/// The static configuration of a plan.
+pub fn bootstrap(plan: &Plan<'_>) -> Value {
     let mut filters = vec![ext_proc_filter("router"), policy()];
     filters.extend(guard_filters("broker"));
     filters.push(json!({"name": "envoy.filters.http.router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}));

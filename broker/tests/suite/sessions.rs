@@ -282,7 +282,9 @@ async fn d21_a_call_too_large_to_be_kept_is_an_error_once_and_the_next_call_work
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d24_an_opening_that_outlives_its_call_serves_the_next_one() {
     let one = Server::start("one", &["forecast"]).await;
-    let world = World::start(&[(&one, "one_")], &["--ext-proc-message-timeout=3"]).await;
+    // One second is left for the opening, and no more can be had.
+    let flags = ["--ext-proc-message-timeout=3", "--ext-proc-max-message-timeout=0"];
+    let world = World::start(&[(&one, "one_")], &flags).await;
     let client = world.client().initialized().await;
     one.init_delay_ms.store(1800, Ordering::Relaxed);
     let late = client.call("one_forecast").await;

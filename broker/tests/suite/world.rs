@@ -1,7 +1,7 @@
 //! Broker, Envoy and fixture servers, wired.
 
 use crate::client::Client;
-use crate::envoy::{Envoy, Plan};
+use crate::envoy::{self, Envoy, Plan};
 use crate::fixture::Server;
 use mcp_gateway_broker::kubernetes::secret::ClusterAccess;
 use mcp_gateway_broker::options::{self, Command, Options};
@@ -124,7 +124,17 @@ impl World {
             return Self::broker_only(config, &flags).await;
         }
         let mut world = Self::broker_only(config, flags).await;
-        let router = world.running.as_ref().unwrap().router.unwrap();
+        world.envoy = Some(world.envoy(servers, |_| {}).await);
+        world
+    }
+
+    /// An Envoy before the broker, whose configuration is changed before it starts.
+    pub async fn envoy(
+        &self,
+        servers: &[&Arc<Server>],
+        change: impl FnOnce(&mut serde_json::Value),
+    ) -> Envoy {
+        let router = self.running.as_ref().unwrap().router.unwrap();
         let names: Vec<String> = servers
             .iter()
             .map(|server| format!("{}.mcp.test", server.name))
@@ -135,16 +145,17 @@ impl World {
             .map(|(name, server)| (name.as_str(), server.address))
             .collect();
         let plan = Plan {
-            listen: world.port,
+            listen: self.port,
             router,
-            broker: world.broker,
+            broker: self.broker,
             public_host: PUBLIC,
             hosts: &hosts,
             body_limit: 5_242_880,
             tls: None,
         };
-        world.envoy = Some(Envoy::start(&plan).await);
-        world
+        let mut bootstrap = envoy::bootstrap(&plan);
+        change(&mut bootstrap);
+        Envoy::start_with(&bootstrap, self.port).await
     }
 
     /// The broker without an Envoy.

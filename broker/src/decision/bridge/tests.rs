@@ -31,7 +31,34 @@ fn bridge(client: Era, server: Era) -> Bridge {
         private: false,
         state: None,
         round: Some(round()),
+        own_info: false,
     }
+}
+
+#[test]
+fn a_server_that_may_be_known_is_named_by_its_results() {
+    let text = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"own"}}}}"#;
+    let name =
+        |answer: &Value| answer["result"]["_meta"]["io.modelcontextprotocol/serverInfo"]["name"].clone();
+    for (client, own_info, expected) in [
+        (Era::Legacy, false, Value::Null),
+        (Era::Legacy, true, json!("own")),
+        (Era::Modern, false, json!("Kuadrant MCP Gateway")),
+        (Era::Modern, true, json!("own")),
+    ] {
+        let bridge = Bridge {
+            own_info,
+            ..bridge(client, Era::Modern)
+        };
+        assert_eq!(name(&answered(&bridge, text)), expected, "{client:?} {own_info}");
+    }
+    // A server that does not say who it is leaves the gateway's name.
+    let bridge = Bridge {
+        own_info: true,
+        ..bridge(Era::Modern, Era::Legacy)
+    };
+    let plain = r#"{"jsonrpc":"2.0","id":"g1-x","result":{"content":[]}}"#;
+    assert_eq!(name(&answered(&bridge, plain)), json!("Kuadrant MCP Gateway"));
 }
 
 fn answered(bridge: &Bridge, text: &str) -> Value {
