@@ -338,3 +338,42 @@ async fn watch(
     let _ = group.map(|group| kill_process_group(group, Signal::KILL));
     drop(place);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn s23_a_line_past_its_bound_ends_the_child_and_one_at_it_passes() {
+        for (size, passes) in [(MAX_LINE, true), (MAX_LINE + 1, false)] {
+            let text = format!("{}\n", "x".repeat(size));
+            let (to, mut lines) = mpsc::channel(QUEUE);
+            let end = CancellationToken::new();
+            read(text.as_bytes(), to, end.clone()).await;
+            assert_eq!(lines.recv().await.map(|line| line.len()), passes.then_some(size));
+            assert!(end.is_cancelled());
+        }
+    }
+
+    #[tokio::test]
+    async fn s23_there_are_sixty_four_children_at_most() {
+        let all = CHILDREN.acquire_many(64).await.unwrap();
+        assert!(CHILDREN.try_acquire().is_err());
+        let text = "servers:\n- {name: a, command: 'true'}\n";
+        let dialect = crate::config::document::Dialect {
+            forwards: true,
+            local: Some(|_| None),
+        };
+        let snapshot = crate::config::document::read_as(text.as_bytes(), dialect).unwrap();
+        let (server, end) = (&snapshot.servers[0], CancellationToken::new());
+        let command = server.command.clone().unwrap();
+        let tasks = TaskTracker::new();
+        let started = |end| open(server, &command, &Starts::default(), (end, &tasks)).map(drop);
+        assert!(matches!(started(end.clone()), Err(LinkError::Busy)));
+        drop(all);
+        assert!(started(end.clone()).is_ok());
+        end.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
+}

@@ -1,7 +1,7 @@
 //! Who may use what, as a document says it: `authn`, `authPolicies` and `authRequired` (data-plane.md 11.2, 11.3;
 //! operator.md 10.6). The short form of files is turned into that of the operator here. What cannot be read denies.
 
-use super::document::{DocumentError, Notes, list};
+use super::document::{DocumentError, MAX_ITEMS, Notes, list};
 use mcp_gateway_api::authorization::{Policies, condition};
 use mcp_gateway_api::config::{AuthPolicyEntry, PolicyProvider};
 use serde::Deserialize;
@@ -16,11 +16,26 @@ pub(super) struct Access {
     pub(super) providers: Vec<PolicyProvider>,
 }
 
+/// The policy that concerns everything and denies it.
+fn closed(index: usize) -> AuthPolicyEntry {
+    AuthPolicyEntry {
+        name: format!("authPolicies[{index}]"),
+        ..AuthPolicyEntry::default()
+    }
+}
+
 /// Takes the members about access out of the document.
 pub(super) fn read(top: &mut Map<String, Value>, notes: &mut Notes) -> Result<Access, DocumentError> {
     let mut entries = Vec::new();
     let mut required = top.get("authRequired").and_then(Value::as_bool).unwrap_or(false);
     for (index, item) in list(top, "authPolicies")?.into_iter().enumerate() {
+        if index >= MAX_ITEMS {
+            let what = format!("authPolicies: more than {MAX_ITEMS}, everything is denied");
+            notes.errors.push(what);
+            // What is left out may deny: nothing may be allowed without it.
+            entries.push(closed(index));
+            break;
+        }
         match entry(item) {
             Some(policy) => {
                 notes.errors.extend(unusable_conditions(index, &policy));
@@ -30,10 +45,7 @@ pub(super) fn read(top: &mut Map<String, Value>, notes: &mut Notes) -> Result<Ac
                 let what = format!("authPolicies[{index}]: does not validate, everything is denied");
                 notes.errors.push(what);
                 // An unreadable policy may concern anything, so it concerns everything and allows nothing.
-                entries.push(AuthPolicyEntry {
-                    name: format!("authPolicies[{index}]"),
-                    ..AuthPolicyEntry::default()
-                });
+                entries.push(closed(index));
             }
         }
     }

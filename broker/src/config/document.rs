@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// Largest document, bytes.
 pub const MAX_BYTES: usize = 4 * 1024 * 1024;
-const MAX_ITEMS: usize = 1000;
+pub(super) const MAX_ITEMS: usize = 1000;
 
 /// The whole document is refused. The text of the document is never repeated.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

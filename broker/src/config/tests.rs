@@ -1,4 +1,4 @@
-use super::document::{DocumentError, read};
+use super::document::{DocumentError, MAX_BYTES, read};
 use super::model::Snapshot;
 use super::watch::{self, Update};
 use std::time::Duration;
@@ -292,4 +292,34 @@ fn what_the_operator_renders_is_read_without_a_complaint() {
     assert_eq!((&config.errors, &config.warnings), (&Vec::new(), &Vec::new()));
     assert_eq!(config.hash, rendered.hash);
     assert_eq!(config.servers[0].call_timeout, Some(Duration::from_secs(30)));
+}
+
+#[test]
+fn s23_a_document_has_its_size_and_its_numbers_of_items() {
+    let sized = |size: usize| {
+        let text = "servers: []\n#";
+        read(format!("{text}{}", "x".repeat(size - text.len())).as_bytes()).map(drop)
+    };
+    assert!(sized(MAX_BYTES).is_ok());
+    assert!(matches!(sized(MAX_BYTES + 1), Err(DocumentError::TooLarge)));
+    for (kind, item) in [
+        ("servers", "url: 'http://x'"),
+        ("virtualServers", "tools: []"),
+        ("authPolicies", "rules: []"),
+    ] {
+        let text = |count: usize| {
+            let items = (0..count).map(|number| format!("- {{name: a/n{number}, {item}}}\n"));
+            format!("{kind}:\n{}", items.collect::<String>())
+        };
+        let errors = |count: usize| read(text(count).as_bytes()).unwrap().errors;
+        let left_out = |errors: Vec<String>| errors.iter().any(|error| error.contains("more than 1000"));
+        assert!(!left_out(errors(1000)), "{kind}");
+        assert!(left_out(errors(1001)), "{kind}");
+        let kept = read(text(1001).as_bytes()).unwrap();
+        match kind {
+            "servers" => assert_eq!(kept.servers.len(), 1000),
+            "virtualServers" => assert_eq!(kept.virtual_servers.len(), 1000),
+            _ => {}
+        }
+    }
 }

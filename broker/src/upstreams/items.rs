@@ -433,6 +433,30 @@ mod tests {
     }
 
     #[test]
+    fn s23_a_definition_has_its_size_and_a_schema_its_depth() {
+        let sized = |size: usize| {
+            let text = |filling: &str| {
+                format!(r#"{{"name":"a","description":"{filling}","inputSchema":{{"type":"object"}}}}"#)
+            };
+            tool(&text(&"x".repeat(size - text("").len())))
+        };
+        assert_eq!(sized(MAX_DEFINITION).invalid_count, 0);
+        assert_eq!(sized(MAX_DEFINITION + 1).invalid_count, 1);
+        let nested = |levels: u32| {
+            let inner = format!("{}1{}", "[".repeat(levels as usize), "]".repeat(levels as usize));
+            tool(&format!(
+                r#"{{"name":"a","inputSchema":{{"type":"object","default":{inner}}}}}"#
+            ))
+        };
+        let fits = (1..MAX_SCHEMA_DEPTH + 2).filter(|levels| nested(*levels).invalid_count == 0);
+        assert_eq!(
+            fits.max(),
+            Some(MAX_SCHEMA_DEPTH - 1),
+            "the schema itself is a level"
+        );
+    }
+
+    #[test]
     fn a_name_listed_twice_is_served_once() {
         let mut items = tool(r#"{"name":"a","inputSchema":{"type":"object"}}"#);
         items.add(ItemKind::Tool, r#"{"name":"a","inputSchema":{"type":"object"}}"#);

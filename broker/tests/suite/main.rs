@@ -25,6 +25,7 @@ mod fixture;
 mod flow;
 mod goldens;
 mod layers;
+mod limits;
 mod messages;
 mod own_tools;
 mod process;

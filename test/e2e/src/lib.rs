@@ -20,4 +20,4 @@ pub use kubectl::{
 };
 pub use load::Load;
 pub use mcp::{Answer, McpClient};
-pub use site::{PUBLIC_PORT, Site, next_second, publish_host};
+pub use site::{PUBLIC_PORT, Site, next_second, publish_address, publish_host};

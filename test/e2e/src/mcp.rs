@@ -52,6 +52,20 @@ impl McpClient {
         })
     }
 
+    /// A client that speaks TLS and trusts the authority `ca` (PEM) alone.
+    ///
+    /// # Errors
+    /// When the authority is no certificate, or no HTTP client can be built.
+    pub fn with_authority(url: &str, host: &str, ca: &str) -> anyhow::Result<Self> {
+        let mut client = Self::new(url, host)?;
+        client.http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(30))
+            .tls_certs_only([reqwest::Certificate::from_pem(ca.as_bytes())?])
+            .build()?;
+        Ok(client)
+    }
+
     /// The same client with `Authorization: Bearer <token>` on every request.
     #[must_use]
     pub fn with_bearer(mut self, token: &str) -> Self {

@@ -1,6 +1,7 @@
 //! A site of its own for each test: a Gateway with its Envoy, a team's namespace, MCP servers with their routes. Names are
 //! made from the site's name, so that tests run beside each other.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -241,6 +242,14 @@ pub async fn publish_host(host: &str, gateway: &str) -> anyhow::Result<()> {
             .ok_or_else(|| "no address".to_owned())
     };
     let address = eventually(Duration::from_secs(30), "the Gateway's pod", resolved).await?;
+    publish_address(host, address).await
+}
+
+/// Lets `host` lead to an address, as [`publish_host`] does.
+///
+/// # Errors
+/// When the name is not known within seconds.
+pub async fn publish_address(host: &str, address: IpAddr) -> anyhow::Result<()> {
     let kit = std::env::var("MCPGW_KIT_DIR").context("not in the kit's sandbox")?;
     let folder = std::path::Path::new(&kit).join("hosts.d");
     std::fs::create_dir_all(&folder)?;

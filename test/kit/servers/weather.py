@@ -1,12 +1,14 @@
 """A small MCP server on the Python SDK: some tools, a prompt and a resource over streamable HTTP.
 
 PORT is the port (8000). ALLOWED_HOSTS, comma separated, turns on the SDK's check of the Host header: behind a gateway
-the server sees the hostname of its route there, not its own name.
+the server sees the hostname of its route there, not its own name. TLS_FOLDER, a folder with tls.crt and tls.key, makes it
+speak TLS.
 """
 
 import os
 
 import anyio
+import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import BaseModel
@@ -78,11 +80,13 @@ def cities() -> str:
 
 if __name__ == "__main__":
     hosts = [host for host in os.environ.get("ALLOWED_HOSTS", "").split(",") if host]
-    server.run(
-        "streamable-http",
-        host="0.0.0.0",
-        port=int(os.environ.get("PORT", "8000")),
-        transport_security=TransportSecuritySettings(
-            enable_dns_rebinding_protection=bool(hosts), allowed_hosts=hosts
-        ),
-    )
+    port = int(os.environ.get("PORT", "8000"))
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=bool(hosts), allowed_hosts=hosts)
+    folder = os.environ.get("TLS_FOLDER")
+    if folder:
+        app = server.streamable_http_app(host="0.0.0.0", transport_security=security)
+        uvicorn.run(
+            app, host="0.0.0.0", port=port, ssl_certfile=f"{folder}/tls.crt", ssl_keyfile=f"{folder}/tls.key"
+        )
+    else:
+        server.run("streamable-http", host="0.0.0.0", port=port, transport_security=security)

@@ -252,3 +252,17 @@ fn progress_has_the_clients_token_and_logs_come_only_when_asked_for() {
     assert_eq!(silent.notice(log), Passage::Drop);
     assert_eq!(Bridge { logs: true, ..silent }.notice(log), Passage::Same);
 }
+
+#[test]
+fn s23_a_request_state_past_its_bound_is_not_sealed() {
+    let asked = |size: usize| {
+        let state = "x".repeat(size);
+        let text = json!({"jsonrpc": "2.0", "id": 1, "result": {"resultType": "input_required", "requestState": state}});
+        answered(&bridge(Era::Modern, Era::Modern), &text.to_string())
+    };
+    let sealed = asked(MAX_STATE)["result"]["requestState"]
+        .as_str()
+        .map_or(0, str::len);
+    assert!((MAX_STATE..=64 * 1024).contains(&sealed), "{sealed}");
+    assert_eq!(asked(MAX_STATE + 1)["error"]["code"], -32603);
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_gateway_e2e::{Cluster, OPERATOR_NAMESPACE, Site, apply, get};
+use mcp_gateway_e2e::{Cluster, OPERATOR_NAMESPACE, Site, apply, get, kubectl};
 use mcp_gateway_kit::{Kit, eventually};
 use serde_json::{Value, json};
 
@@ -53,6 +53,65 @@ async fn calls_work_again_after_the_broker_was_killed() -> anyhow::Result<()> {
     }
     calls_work(&site).await?;
     site.wait_ready("mcpsr/one -n revive-servers")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_in_a_store_outlives_every_broker_that_served_it() -> anyhow::Result<()> {
+    let _cluster = Cluster::ready().await?;
+    let site = Site::create("store")?;
+    redis()?;
+    apply(&site.extension("store", "ext", "mcp", "sessionStore: {secretName: sessions}"))?;
+    site.server("one")?;
+    site.register("one", "one_")?;
+    site.wait_ready("mcpge/ext -n store")?;
+    // The user's own number of replicas stays.
+    kubectl("scale deployment mcp-gateway -n store --replicas=2")?;
+    kubectl("rollout status deployment/mcp-gateway -n store --timeout=60s")?;
+    site.wait_ready("mcpsr/one -n store-servers")?;
+    let mut client = site.client().await?;
+    client.initialize().await?;
+    let brokers: Vec<_> = running("store")?
+        .into_iter()
+        .filter(|(pod, _)| pod.starts_with("mcp-gateway-"))
+        .collect();
+    assert_eq!(brokers.len(), 2, "{brokers:?}");
+    for (pod, container) in &brokers {
+        Kit::from_env()?.kill_container("store", pod, container)?;
+        // Never a new session: one that is not known is answered 404, which ends this.
+        let call = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "one_add", "arguments": {"a": 1, "b": 2}}});
+        eventually(Duration::from_secs(30), "the session to be served", async || {
+            let answer = client.send(&call).await.map_err(|error| format!("{error:#}"))?;
+            assert_ne!(answer.status, 404, "the session is lost: {answer:?}");
+            let text = &answer.message["result"]["content"][0]["text"];
+            (text == "3").then_some(()).ok_or_else(|| format!("{answer:?}"))
+        })
+        .await?;
+        kubectl("rollout status deployment/mcp-gateway -n store --timeout=60s")?;
+    }
+    // What ends it is the client, for every replica.
+    client.end().await?;
+    for _ in 0..4 {
+        let answer = client
+            .send(&json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}))
+            .await?;
+        assert_eq!(answer.status, 404, "{answer:?}");
+    }
+    Ok(())
+}
+
+/// A Redis in the namespace `store`, and the Secret that names it.
+fn redis() -> anyhow::Result<()> {
+    let meta = "metadata: {name: redis, namespace: store}";
+    apply(&format!(
+        "{{apiVersion: apps/v1, kind: Deployment, {meta}, spec: {{selector: {{matchLabels: {{app: redis}}}}, \
+        template: {{metadata: {{labels: {{app: redis}}}}, spec: {{containers: [{{name: redis, image: 'docker.io/library/redis:7.4', \
+        ports: [{{name: redis, containerPort: 6379}}], \
+        readinessProbe: {{tcpSocket: {{port: redis}}, periodSeconds: 1}}}}]}}}}}}}}\n---\n\
+        {{apiVersion: v1, kind: Service, {meta}, spec: {{selector: {{app: redis}}, ports: [{{name: redis, port: 6379}}]}}}}\n---\n\
+        {{apiVersion: v1, kind: Secret, metadata: {{name: sessions, namespace: store, labels: {{mcp.kuadrant.io/secret: 'true'}}}}, \
+        stringData: {{CACHE_CONNECTION_STRING: 'redis://redis.store.svc.cluster.local:6379/0'}}}}"
+    ))?;
+    kubectl("rollout status deployment/redis -n store --timeout=60s").map(drop)
 }
 
 /// Kills operator, webhooks and brokers one after the other; returns how many it met alive.

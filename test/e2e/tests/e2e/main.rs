@@ -31,6 +31,7 @@ mod operator_rivals;
 mod operator_secrets;
 mod path;
 mod remote_keys;
+mod tls;
 
 #[path = "../../../cases/admission.rs"]
 mod cases;
