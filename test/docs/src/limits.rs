@@ -115,7 +115,7 @@ const ROWS: &[Row] = &[
         "config/document.rs",
         "MAX_ITEMS",
         Count,
-        "the rest is left out, `config.error`",
+        "the rest is left out (of policies: everything is denied), `config.error`",
     ),
     (
         "config file",
