@@ -349,7 +349,7 @@ mod tests {
             let text = format!("{}\n", "x".repeat(size));
             let (to, mut lines) = mpsc::channel(QUEUE);
             let end = CancellationToken::new();
-            read(text.as_bytes(), to, end.clone()).await;
+            read(text.as_bytes(), to, (CancellationToken::new(), end.clone())).await;
             assert_eq!(lines.recv().await.map(|line| line.len()), passes.then_some(size));
             assert!(end.is_cancelled());
         }
@@ -368,7 +368,11 @@ mod tests {
         let (server, end) = (&snapshot.servers[0], CancellationToken::new());
         let command = server.command.clone().unwrap();
         let tasks = TaskTracker::new();
-        let started = |end| open(server, &command, &Starts::default(), (end, &tasks)).map(drop);
+        let named = Named {
+            name: server.name.clone(),
+            running: Gauge::default(),
+        };
+        let started = |end| open((server, &named), &command, &Starts::default(), (end, &tasks)).map(drop);
         assert!(matches!(started(end.clone()), Err(LinkError::Busy)));
         drop(all);
         assert!(started(end.clone()).is_ok());
