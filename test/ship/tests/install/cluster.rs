@@ -43,6 +43,12 @@ fn clear_leftovers() -> anyhow::Result<()> {
     // First what refuses writes and holds deletions up.
     let admission = ours("validatingwebhookconfigurations,mutatingwebhookconfigurations")?;
     remove(&admission)?;
+    // And whoever would take the finalizers again.
+    delete("deployment mcp-gateway-controller -n mcp-system")?;
+    let operator = "app.kubernetes.io/name=mcp-gateway-operator";
+    kubectl(&format!(
+        "wait --for=delete pod -l {operator} -n mcp-system --timeout=60s"
+    ))?;
     if kubectl("get crd mcpgatewayextensions.mcp.kuadrant.io").is_ok() {
         let held = "{range .items[*]}{.metadata.namespace} {.metadata.name}{\"\\n\"}{end}";
         let held = kubectl_with(&["get", "mcpge", "-A", "-o", &format!("jsonpath={held}")], "")?;
