@@ -3,6 +3,7 @@
 //! guess, so that no other part of the gateway knows of them. One backend session is one child, or one event stream.
 
 mod link;
+pub mod orphan;
 mod server;
 mod session;
 mod shared;

@@ -3,6 +3,7 @@
 //! router and never talks to it.
 
 pub mod admin;
+mod admitted;
 mod body;
 pub mod channel;
 pub mod forwarding;

@@ -1,7 +1,7 @@
 //! `mcp-gateway-broker`: reads the command line, then runs.
 
 use mcp_gateway_broker::options::{self, Command};
-use mcp_gateway_broker::{example, run, telemetry};
+use mcp_gateway_broker::{bridges, example, run, telemetry};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -23,6 +23,9 @@ async fn commanded() -> ExitCode {
         Ok(Command::Print(text)) => {
             println!("{}", text.trim_end());
             return ExitCode::SUCCESS;
+        }
+        Ok(Command::Child(parent, program, arguments)) => {
+            return exit(Err(bridges::orphan::become_server(&parent, &program, &arguments)));
         }
         Ok(Command::Example(address)) => return exit(example::run(address).await),
         Err(error) => {

@@ -144,6 +144,9 @@ pub struct OauthOptions {
     pub scopes: Vec<String>,
 }
 
+/// The word of the command line that begins a child process: then the number of its parent, the program, and the arguments.
+pub const CHILD_OF: &str = "child-of";
+
 /// What the command line asks for.
 pub enum Command {
     /// Serve.
@@ -152,4 +155,6 @@ pub enum Command {
     Print(String),
     /// Be a small MCP server to try the gateway with: at this address, or on standard input and output.
     Example(Option<String>),
+    /// Become the server of a command: number of the parent, program, arguments.
+    Child(String, String, Vec<String>),
 }

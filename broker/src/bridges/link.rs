@@ -22,6 +22,9 @@ pub(super) enum LinkError {
     /// There is no such program.
     #[error("start {0}: no such program in PATH or beside the gateway; install it, or give its path")]
     Missing(String),
+    /// The working directory is none.
+    #[error("cwd {0} is no folder")]
+    Folder(String),
     /// The program cannot be started.
     #[error("start {program}: {kind}")]
     Start {

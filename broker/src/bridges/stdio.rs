@@ -2,10 +2,12 @@
 //! a few harmless variables, lives in a process group of its own, and ends with its session or the gateway.
 
 use super::link::{Link, LinkError, QUEUE};
+use super::orphan;
 use crate::config::model::{ChildCommand, ServerConfig};
 use crate::config::trouble::Trouble;
 use futures::StreamExt as _;
 use prometheus_client::metrics::gauge::Gauge;
+use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWriteExt as _};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, ChildStdin};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
@@ -188,7 +190,15 @@ pub(super) async fn keep_running(server: Named, command: Arc<ChildCommand>, end:
 }
 
 fn start(command: &ChildCommand, input: Stdio) -> Result<Child, LinkError> {
-    let mut process = Command::new(program(&command.program));
+    let program = program(command)?;
+    if let Some(folder) = command
+        .folder
+        .as_deref()
+        .filter(|folder| !Path::new(folder).is_dir())
+    {
+        return Err(LinkError::Folder(folder.to_owned()));
+    }
+    let mut process = orphan::command(&program);
     process
         .args(&command.arguments)
         .env_clear()
@@ -215,20 +225,29 @@ fn start(command: &ChildCommand, input: Stdio) -> Result<Child, LinkError> {
     })
 }
 
-/// A name that is nowhere in `PATH` is looked for beside this program too.
-fn program(name: &str) -> PathBuf {
-    let plain = PathBuf::from(name);
+/// The program, which can be started. A name that is nowhere in `PATH` is looked for beside this program too.
+fn program(command: &ChildCommand) -> Result<PathBuf, LinkError> {
+    let name = &command.program;
+    let own = std::env::current_exe().unwrap_or_default();
     let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&folders).any(|folder| folder.join(name).is_file());
-    if found || name.contains('/') {
-        return plain;
-    }
-    let own = std::env::current_exe().ok();
-    let beside = own
-        .as_deref()
-        .and_then(Path::parent)
-        .map(|folder| folder.join(name));
-    beside.filter(|path| path.is_file()).unwrap_or(plain)
+    let found = if name.contains('/') {
+        // As its own working directory would have it.
+        let folder = command.folder.as_deref().unwrap_or_default();
+        Some(Path::new(folder).join(name)).filter(|path| path.exists())
+    } else {
+        let folders = std::env::split_paths(&folders).chain(own.parent().map(Path::to_path_buf));
+        let mut paths = folders.map(|folder| folder.join(name));
+        paths.find(|path| path.is_file())
+    };
+    let found = found.ok_or_else(|| LinkError::Missing(name.clone()))?;
+    access(&found, Access::EXEC_OK).map_err(|error| LinkError::Start {
+        program: name.clone(),
+        kind: std::io::Error::from(error).kind(),
+    })?;
+    std::path::absolute(&found).map_err(|error| LinkError::Start {
+        program: name.clone(),
+        kind: error.kind(),
+    })
 }
 
 async fn write(mut stdin: ChildStdin, mut lines: mpsc::Receiver<String>, end: CancellationToken) {

@@ -3,7 +3,7 @@
 
 use super::Head;
 use crate::aggregation::catalog::Catalog;
-use crate::auth::jwt::Verified;
+use crate::auth::jwt::{TokenError, Verified};
 use crate::authn::{Authentication, Unauthenticated};
 use crate::protocol::host;
 use crate::protocol::reply::{INTERNAL, Refusal, SESSION};
@@ -46,7 +46,10 @@ fn refusal(why: &Unauthenticated, head: &Head, catalog: &Catalog) -> Refusal {
         Unauthenticated::Missing { scopes } => unauthorized(format!("Bearer {metadata}{}", scope(scopes))),
         Unauthenticated::Invalid(error) => {
             tracing::debug!(component = "authn", reason = %error, "Token refused");
-            unauthorized(format!("Bearer error=\"invalid_token\", {metadata}"))
+            let said = described(*error);
+            unauthorized(format!(
+                "Bearer error=\"invalid_token\", error_description=\"{said}\", {metadata}"
+            ))
         }
         Unauthenticated::Scope(scopes) => Refusal::new(403, SESSION, "insufficient scope", "scope")
             .with_challenge(format!(
@@ -55,6 +58,19 @@ fn refusal(why: &Unauthenticated, head: &Head, catalog: &Catalog) -> Refusal {
             )),
         Unauthenticated::KeysUnavailable => {
             Refusal::new(503, INTERNAL, KEYS_UNAVAILABLE, "authn_keys").retry_after(KEYS_RETRY)
+        }
+    }
+}
+
+/// What the holder of a refused token can do about it.
+fn described(error: TokenError) -> &'static str {
+    match error {
+        TokenError::Time => "the token has expired or is not valid yet: get a new one",
+        TokenError::Audience => "the token is for somebody else: its aud must name this gateway",
+        TokenError::Issuer => "the token is of an issuer that no policy here trusts",
+        TokenError::UnknownKey | TokenError::Signature => "the issuer's keys do not verify the token",
+        TokenError::Malformed | TokenError::TooLarge | TokenError::Unsupported | TokenError::Algorithm => {
+            "the token is none that this gateway can verify"
         }
     }
 }

@@ -1,18 +1,18 @@
 //! The MCP endpoint of the broker (data-plane.md 4.2–4.6): HTTP rules, sessions, GET and DELETE. The methods themselves
 //! are in `methods`, requests without a session in `stateless`.
 
+use super::admitted::admitted;
 use super::body::read_body;
 use super::forwarding::Incoming;
 use super::streams::NotOpened;
 use super::{FrontState, meta_tools, methods, relay, stateless, streams, unsolicited};
 use crate::aggregation::user_lists::{self, Own};
 use crate::aggregation::view::Selection;
-use crate::auth::jwt::Verified;
 use crate::auth::session::SessionClaims;
 use crate::auth::{clock, session};
 use crate::decision::forward::LAST_EVENT_ID;
 use crate::decision::stateless::{PATH, is_stateless, says_so};
-use crate::decision::{Head, access, head, message as decision, selection};
+use crate::decision::{Head, message as decision, selection};
 use crate::protocol::message::{self, Message, MessageError, MessageKind};
 use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, PARSE_ERROR, Refusal};
 use crate::protocol::{header, version};
@@ -46,21 +46,6 @@ pub async fn handle(State(state): State<Arc<FrontState>>, request: Request<Body>
         Method::DELETE => delete(&state, &head).await,
         _ => not_allowed("GET, POST, DELETE, OPTIONS"),
     }
-}
-
-/// The verified caller of a request from an origin and to a host that are ours; `None` where nobody is verified.
-///
-/// # Errors
-/// The refusal.
-pub(super) async fn admitted(state: &FrontState, head: &Head) -> Result<Option<Arc<Verified>>, Response> {
-    if let Some(refused) = refuse_foreign(state, head) {
-        return Err(refused);
-    }
-    let checked = state
-        .authenticator
-        .check(&head.all("authorization"), clock::now())
-        .await;
-    access::caller(checked, head, &state.published.load()).map_err(|refusal| refuse(&refusal, None))
 }
 
 fn not_allowed(allowed: &'static str) -> Response {
@@ -133,26 +118,6 @@ pub fn refuse(refusal: &Refusal, id: Option<&str>) -> Response {
         response.headers_mut().insert("www-authenticate", challenge);
     }
     response
-}
-
-pub(super) fn refuse_foreign(state: &FrontState, head: &Head) -> Option<Response> {
-    let catalog = state.published.load();
-    let origins = head.all("origin");
-    let origin = match origins.as_slice() {
-        [] => None,
-        [origin] => Some(origin.as_str()),
-        _ => Some("null"),
-    };
-    if !catalog.origins.allow(origin) {
-        return Some(refuse(&head::origin_refusal(), None));
-    }
-    if !catalog.origins.allow_host(head.get("host").unwrap_or_default()) {
-        return Some(refuse(
-            &Refusal::new(403, INVALID_REQUEST, "host not allowed", "host"),
-            None,
-        ));
-    }
-    None
 }
 
 async fn post(state: &Arc<FrontState>, (head, headers): (&Head, HeaderMap), body: Body) -> Response {

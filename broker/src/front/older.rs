@@ -3,8 +3,9 @@
 //! goes onto the stream. Nothing is decided here: origins, tokens and sessions are the endpoint's.
 
 use super::FrontState;
+use super::admitted::admitted;
 use super::body::read_body;
-use super::mcp::{self, admitted, event_stream, head_of, plain, refuse};
+use super::mcp::{self, event_stream, head_of, plain, refuse};
 use super::status::hidden;
 use super::streams::KEEP_ALIVE;
 use crate::decision::Head;

@@ -2,7 +2,8 @@
 //! is used once, by the person who caused it (S15); a wrong person does not consume it.
 
 use super::FrontState;
-use super::mcp::{head_of, plain, refuse_foreign};
+use super::admitted::foreign;
+use super::mcp::{head_of, plain, refuse};
 use crate::auth::identity::{self, Binding};
 use crate::auth::{clock, vault};
 use crate::authn::{Authentication, Unauthenticated};
@@ -35,8 +36,8 @@ pub async fn handle(State(state): State<Arc<FrontState>>, request: Request<Body>
     }
     let (parts, body) = request.into_parts();
     let head = head_of(&parts.method, parts.uri.path(), &parts.headers);
-    if let Some(refused) = refuse_foreign(&state, &head) {
-        return refused;
+    if let Some(refusal) = foreign(&state, &head) {
+        return refuse(&refusal, None);
     }
     let response = match parts.method {
         Method::GET => form(&state, &head, parts.uri.query().unwrap_or_default()).await,

@@ -178,6 +178,12 @@ where
     if words.next_if(|word| word == "example-server").is_some() {
         return example(words);
     }
+    if words.next_if(|word| word == super::CHILD_OF).is_some() {
+        return match (words.next(), words.next()) {
+            (Some(parent), Some(program)) => Ok(Command::Child(parent, program, words.collect())),
+            _ => Err(FlagError::Example),
+        };
+    }
     let raw = read_words(words)?;
     if raw.get("help").is_some_and(|value| value == "true") {
         return Ok(Command::Print(help()));

@@ -11,7 +11,7 @@ fn parse_words(words: &[&str], env: &[(&str, &str)]) -> Result<Options, FlagErro
     match parse(words.iter().map(|word| (*word).to_owned()), &lookup)? {
         Command::Run(options) => Ok(*options),
         Command::Print(text) => panic!("printed {text}"),
-        Command::Example(_) => panic!("an example server"),
+        Command::Example(_) | Command::Child(..) => panic!("another program"),
     }
 }
 

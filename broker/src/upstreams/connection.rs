@@ -51,6 +51,21 @@ pub struct Connection {
     stop: CancellationToken,
 }
 
+/// Where a server was looked for, and what mostly is wrong with that. A path may be a secret.
+fn place(config: &ServerConfig, error: &ExchangeError) -> String {
+    let Some(host) = config.url.host_str().filter(|_| !config.bridged) else {
+        return String::new();
+    };
+    let port = config.url.port_or_known_default().unwrap_or_default();
+    let advice = match error {
+        ExchangeError::Connect("connection refused") => ": nothing listens there",
+        ExchangeError::Status(404 | 405) => ": the path in its url may be wrong",
+        ExchangeError::Status(401 | 403) => ": it wants another credential",
+        _ => "",
+    };
+    format!(" at {host}:{port}{advice}")
+}
+
 impl Connection {
     /// Starts the task of `config`; `changed` is notified whenever the snapshot differs.
     pub fn start(
@@ -240,7 +255,9 @@ impl Task {
         let id = &self.publisher.config.id;
         let trouble = &self.publisher.config.trouble;
         let failed = |error: ExchangeError| {
-            let cause = trouble.text().unwrap_or_else(|| error.to_string());
+            let cause = trouble
+                .text()
+                .unwrap_or_else(|| format!("{error}{}", place(&self.publisher.config, &error)));
             format!("failed to connect to upstream mcp {id}: {cause}")
         };
         let hello = in_time(self.hello(peer)).await.map_err(failed)?;

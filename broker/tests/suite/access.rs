@@ -100,7 +100,7 @@ async fn without_a_good_token_the_answer_is_401_with_a_challenge() {
         refused
             .header("www-authenticate")
             .unwrap()
-            .contains("error=\"invalid_token\"")
+            .contains("error=\"invalid_token\", error_description=\"the issuer's keys do not verify")
     );
     let foreign = tampered.with("origin", "https://evil.example");
     let refused = foreign.rpc("initialize", initialize).await;

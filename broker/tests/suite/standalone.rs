@@ -136,7 +136,7 @@ pub fn children(folder: &Path) -> Vec<u32> {
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-fn lives(process: u32) -> bool {
+pub fn lives(process: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
@@ -278,6 +278,7 @@ async fn each_mistake_of_a_file_is_named_in_the_status_with_what_to_do() {
         "servers:\n\
         - {{name: missing, command: no-such-program}}\n\
         - {{name: dies, command: sh, args: [-c, 'exit 3']}}\n\
+        - {{name: nowhere, command: sh, cwd: /no/such/folder}}\n\
         - {{name: closed, url: 'http://127.0.0.1:{closed}/mcp'}}\n\
         - {{name: stranger, url: 'https://localhost:{stranger}/mcp'}}\n\
         - {{name: first, prefix: p_, command: '${{GATEWAY_PROGRAM}}', args: [example-server]}}\n\
@@ -285,10 +286,12 @@ async fn each_mistake_of_a_file_is_named_in_the_status_with_what_to_do() {
     );
     std::fs::write(&file, text).unwrap();
     let gateway = Gateway::start(&file).await;
+    let refused = format!("connection refused at 127.0.0.1:{closed}: nothing listens there");
     for (server, expected) in [
         ("missing", "start no-such-program: no such program in PATH"),
         ("dies", "its process ended with exit status: 3"),
-        ("closed", "connection refused"),
+        ("nowhere", "cwd /no/such/folder is no folder"),
+        ("closed", &refused),
         (
             "stranger",
             "unknown authority; give the authority as the server's caCert",

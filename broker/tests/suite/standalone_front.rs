@@ -2,7 +2,7 @@
 //! all sessions (data-plane.md 13).
 
 use crate::client::Client;
-use crate::standalone::{Gateway, children, command, said, signal};
+use crate::standalone::{Gateway, children, command, lives, said, signal};
 use crate::tls::Authority;
 use crate::world::{PUBLIC, eventually, free_port};
 use futures::{Stream, StreamExt as _};
@@ -227,6 +227,24 @@ async fn a_client_of_the_older_transport_is_answered_on_its_stream() {
     })
     .await;
     gateway.interrupt().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s25_a_gateway_that_is_killed_leaves_no_process_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    // It reads no input, whose end would tell it.
+    let text = format!(
+        "servers:\n- {{name: k, url: 'http://127.0.0.1:{}/mcp', command: sh, args: [-c, 'echo $$ >> {}/children; exec sleep 600']}}\n",
+        free_port(),
+        folder.path().display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut gateway = Gateway::start(&file).await;
+    let child = eventually("the child", || async { children(folder.path()).first().copied() }).await;
+    assert!(lives(child));
+    gateway.child.kill().await.unwrap();
+    eventually("the end of the child", || async { (!lives(child)).then_some(()) }).await;
 }
 
 /// A server whose one process notes that it was started.

@@ -103,7 +103,7 @@ fn options(port: u16, file: &Path, flags: &[&str]) -> Options {
     match options::parse(words, &variable).unwrap() {
         Command::Run(options) => *options,
         Command::Print(text) => panic!("{text}"),
-        Command::Example(_) => panic!("an example server"),
+        Command::Example(_) | Command::Child(..) => panic!("another program"),
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) async fn serve_static(arguments: &StaticArguments) -> anyhow::Result<
 pub(crate) async fn serve_broker(arguments: &BrokerArguments) -> anyhow::Result<()> {
     let options = match options::parse(arguments.flags.iter().cloned(), &|_| None)? {
         Command::Run(options) => *options,
-        Command::Print(_) | Command::Example(_) => {
+        Command::Print(_) | Command::Example(_) | Command::Child(..) => {
             anyhow::bail!("the flags ask for something else than a gateway")
         }
     };

@@ -270,7 +270,9 @@ fn broker_options(words: Vec<String>, flags: &[String]) -> anyhow::Result<option
     let words = words.into_iter().chain(fixed).chain(flags.iter().cloned());
     match options::parse(words, &|_| None)? {
         Command::Run(options) => Ok(*options),
-        Command::Example(_) => anyhow::bail!("the broker's flags ask for an example server"),
+        Command::Example(_) | Command::Child(..) => {
+            anyhow::bail!("the broker's flags ask for an example server")
+        }
         Command::Print(text) => anyhow::bail!("the broker's flags ask for a text: {text}"),
     }
 }
