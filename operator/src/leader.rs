@@ -77,6 +77,13 @@ enum Step {
     Wait,
 }
 
+/// How long an attempt or a pause may last: nothing reaches past the moment at which a leader that could not renew has to
+/// stop.
+fn patience(renewed: Instant) -> Duration {
+    let left = RENEW_DEADLINE.saturating_sub(renewed.elapsed());
+    if left.is_zero() { RETRY } else { RETRY.min(left) }
+}
+
 impl Election {
     pub(crate) fn new(context: &Context, identity: String) -> Self {
         Self {
@@ -105,7 +112,7 @@ impl Election {
         let mut seen = Seen::default();
         loop {
             let begun = Instant::now();
-            match tokio::time::timeout(RETRY, self.attempt(&mut seen)).await {
+            match tokio::time::timeout(patience(renewed), self.attempt(&mut seen)).await {
                 Ok(Ok(true)) => {
                     renewed = begun;
                     self.set(true);
@@ -114,12 +121,12 @@ impl Election {
                 Ok(Err(error)) => tracing::warn!(%error, "Lease cannot be renewed"),
                 Err(_) => tracing::warn!("Lease request takes too long"),
             }
-            if renewed.elapsed() > RENEW_DEADLINE {
-                self.set(false);
-            }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(patience(renewed)) => {}
+            }
+            if renewed.elapsed() >= RENEW_DEADLINE {
+                self.set(false);
             }
         }
     }

@@ -35,7 +35,7 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
         if let Some(error) = context.cache.decode_error(Kind::Extension, key) {
             return undecodable(context, key, &error).await;
         }
-        finalize::sweep(context, key).await?;
+        finalize::sweep_gone(context, key).await?;
         return Ok(Outcome::Done);
     };
     if !is_live(&extension.metadata) {

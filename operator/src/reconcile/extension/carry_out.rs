@@ -8,7 +8,10 @@ use kube::api::PostParams;
 use mcp_gateway_api::{names, object_key::ObjectKey};
 use serde_json::Value;
 
-use super::{build::ResourceSet, fetch::beside, news, readiness::Rollout, validate::Validated, way_back};
+use super::{
+    build::ResourceSet, fetch::beside, finalize::is_refusal, news, readiness::Rollout, validate::Validated,
+    way_back,
+};
 use crate::{
     apply::{ApplyError, Intent, Resource, remove, settle},
     blueprint::Blueprint,
@@ -260,13 +263,16 @@ pub(super) async fn remove_filters(
     let filters = context.cache.list(Kind::EnvoyFilter, |key, filter| {
         Some(key) != keep && is_filter_of(filter, extension)
     });
-    let mut failure = Ok(());
+    let mut failure: Result<(), ReconcileError> = Ok(());
     for (key, filter) in filters {
         let removed = remove(context, Kind::EnvoyFilter, &key, |live| {
             is_filter_of(live, extension)
         });
         if let Err(error) = removed.await {
-            failure = Err(error.into());
+            // One that can be tried again counts more than one that is refused for good.
+            if failure.as_ref().err().is_none_or(is_refusal) {
+                failure = Err(error.into());
+            }
             continue;
         }
         let gateway = filter

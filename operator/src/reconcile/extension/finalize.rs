@@ -32,6 +32,22 @@ pub(crate) async fn hold(context: &Context, validated: &Validated) -> Result<(),
 /// Answers by which an object of others says that it stays: they end the deletion of an extension all the same.
 const REFUSALS: [u16; 3] = [403, 404, 422];
 
+/// True when its owner, or a policy, keeps an object of others; trying again would not help.
+pub(super) fn is_refusal(error: &ReconcileError) -> bool {
+    REFUSALS.iter().any(|code| error.is_answer(*code))
+}
+
+/// Removes what an extension that is gone left outside its namespace; what may not be deleted stays.
+pub(crate) async fn sweep_gone(context: &Context, key: &ObjectKey) -> Result<(), ReconcileError> {
+    match sweep(context, key).await {
+        Err(error) if is_refusal(&error) => {
+            tracing::warn!(name = %key, %error, "EnvoyFilter is left behind");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 /// Ends an extension that is being deleted: EnvoyFilter, listener condition, claims, then the finalizer. `gateway` is
 /// absent when the extension cannot be read; the conditions in listeners then follow the filters.
 pub(crate) async fn finalize(
@@ -47,7 +63,7 @@ pub(crate) async fn finalize(
         return Ok(Outcome::Done);
     };
     match sweep(context, key).await {
-        Err(error) if REFUSALS.iter().any(|code| error.is_answer(*code)) => {
+        Err(error) if is_refusal(&error) => {
             tracing::warn!(name = %key, %error, "EnvoyFilter is left behind");
             let note = format!("left behind, delete it by hand: {error}");
             let subject = (Kind::Extension, object.as_ref());
@@ -66,7 +82,7 @@ pub(crate) async fn finalize(
 }
 
 /// Removes what an extension left outside its namespace.
-pub(crate) async fn sweep(context: &Context, key: &ObjectKey) -> Result<(), ReconcileError> {
+async fn sweep(context: &Context, key: &ObjectKey) -> Result<(), ReconcileError> {
     forget_brokers(context, key);
     context.expectations.forget(key);
     remove_filters(context, key, None).await
