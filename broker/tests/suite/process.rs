@@ -160,19 +160,18 @@ async fn s13_logs_at_debug_hold_no_secret_and_local_addresses_are_refused() {
         "loopback is no MCP server in Envoy mode"
     );
     let mut output = process.child.stdout.take().unwrap();
-    let mut log = String::new();
+    let mut log = Vec::new();
     // Lines are written a moment after what they tell of.
     let told = async {
-        while !log.contains("Session made") {
-            let mut chunk = vec![0; 4096];
-            let read = output.read(&mut chunk).await.unwrap();
-            assert!(read > 0, "{log}");
-            log.push_str(std::str::from_utf8(&chunk[..read]).unwrap());
+        while !String::from_utf8_lossy(&log).contains("Session made") {
+            let read = output.read_buf(&mut log).await.unwrap();
+            assert!(read > 0, "{}", String::from_utf8_lossy(&log));
         }
     };
     let told = tokio::time::timeout(std::time::Duration::from_secs(10), told).await;
     process.child.start_kill().unwrap();
-    output.read_to_string(&mut log).await.unwrap();
+    output.read_to_end(&mut log).await.unwrap();
+    let log = String::from_utf8(log).unwrap();
     assert!(told.is_ok(), "{log}");
     assert!(
         log.lines()
