@@ -5,6 +5,9 @@ use mcp_gateway_broker::{bridges, example, run, telemetry};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match run::runtime() {
         Ok(runtime) => runtime.block_on(commanded()),

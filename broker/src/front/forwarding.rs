@@ -19,9 +19,9 @@ use crate::protocol::message::{self, Message, MessageError, MessageKind};
 use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::sessions::hairpin::as_client;
 use crate::sessions::way::Direct;
-use crate::transport::exchange::{self, ExchangeError, Failure};
+use crate::transport::exchange::{ExchangeError, Failure};
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -210,17 +210,14 @@ impl Forwarding {
         outgoing: Outgoing,
         deadline: Option<Deadline>,
     ) -> Result<reqwest::Response, ExchangeError> {
-        let client = self.direct.client(&forward.server)?;
-        let mut request = reqwest::Request::new(outgoing.method, forward.server.url.clone());
+        let carrier = self.direct.clients(&forward.server)?.calls;
+        let mut request = Request::new(outgoing.body);
+        *request.method_mut() = outgoing.method;
         *request.headers_mut() = outgoing.headers;
-        if !outgoing.body.is_empty() {
-            *request.body_mut() = Some(outgoing.body.into());
-        }
         let deadline = deadline.unwrap_or_else(|| Deadline::now() + LONGEST_CALL);
-        match timeout_at(deadline, client.execute(request)).await {
+        match timeout_at(deadline, carrier.send(&forward.server.url, request)).await {
             Err(_) => Err(ExchangeError::Timeout("response headers")),
-            Ok(Err(error)) => Err(exchange::connect_error(&error)),
-            Ok(Ok(response)) => Ok(response),
+            Ok(reply) => reply,
         }
     }
 

@@ -7,6 +7,7 @@ use crate::config::ca_bundle::CaBundle;
 use crate::config::model::ServerConfig;
 use crate::protocol::header;
 use crate::transport::address::AddressPolicy;
+use crate::transport::carrier::Carrier;
 use crate::transport::client::{ClientError, server_client};
 use crate::transport::exchange::{self, ExchangeError, Failure};
 use arc_swap::ArcSwap;
@@ -146,7 +147,25 @@ pub struct Direct {
 #[derive(Default)]
 struct Trusted {
     bundles: [String; 2],
-    clients: ArcSwap<HashMap<CaBundle, Client>>,
+    clients: ArcSwap<HashMap<CaBundle, Clients>>,
+}
+
+/// What reaches the servers that trust the same authorities.
+#[derive(Clone)]
+pub struct Clients {
+    /// For requests of the gateway itself.
+    pub own: Client,
+    /// For calls of clients.
+    pub calls: Carrier,
+}
+
+impl Clients {
+    fn new(bundles: &[&str], addresses: AddressPolicy) -> Result<Self, ClientError> {
+        Ok(Self {
+            own: server_client(bundles, addresses)?,
+            calls: Carrier::new(bundles, addresses)?,
+        })
+    }
 }
 
 impl Direct {
@@ -159,28 +178,28 @@ impl Direct {
     }
 
     fn trust(&self, bundles: [&str; 2]) -> Result<(), ClientError> {
-        let client = server_client(&bundles, self.addresses)?;
+        let clients = Clients::new(&bundles, self.addresses)?;
         self.trusted.store(Arc::new(Trusted {
             bundles: bundles.map(str::to_owned),
-            clients: ArcSwap::from_pointee(HashMap::from([(CaBundle::default(), client)])),
+            clients: ArcSwap::from_pointee(HashMap::from([(CaBundle::default(), clients)])),
         }));
         Ok(())
     }
 
-    /// The client for a server.
+    /// The clients for a server.
     ///
     /// # Errors
     /// [`ExchangeError::Connect`] when its address is not allowed or its bundle is bad.
-    pub fn client(&self, server: &ServerConfig) -> Result<Client, ExchangeError> {
+    pub fn clients(&self, server: &ServerConfig) -> Result<Clients, ExchangeError> {
         if !self.addresses.allows_literal(server) {
             return Err(ExchangeError::Connect("address not allowed"));
         }
         let trusted = self.trusted.load();
-        if let Some(client) = trusted.clients.load().get(&server.ca) {
-            return Ok(client.clone());
+        if let Some(clients) = trusted.clients.load().get(&server.ca) {
+            return Ok(clients.clone());
         }
         let [file, config] = &trusted.bundles;
-        let client = server_client(&[file, config, server.ca.pem()], self.addresses)
+        let clients = Clients::new(&[file, config, server.ca.pem()], self.addresses)
             .map_err(|_| ExchangeError::Connect("CA bundle is not valid"))?;
         trusted.clients.rcu(|known| {
             let mut next = if known.len() < MAX_CLIENTS {
@@ -188,10 +207,10 @@ impl Direct {
             } else {
                 HashMap::new()
             };
-            next.insert(server.ca.clone(), client.clone());
+            next.insert(server.ca.clone(), clients.clone());
             next
         });
-        Ok(client)
+        Ok(clients)
     }
 
     async fn send(&self, request: &OwnRequest<'_>) -> Result<Response, ExchangeError> {
@@ -205,7 +224,7 @@ impl Direct {
             }
         }
         headers.extend(server.headers.clone());
-        let client = self.client(server)?;
+        let client = self.clients(server)?.own;
         let builder = client.request(request.payload.method(), server.url.clone());
         let builder = builder.headers(headers).header("user-agent", "mcp-router");
         exchange::send(request.payload.put_into(builder)).await

@@ -3,9 +3,13 @@
 
 use crate::config::model::ServerConfig;
 use crate::protocol::host;
+use futures::future::BoxFuture;
+use hyper_util::client::legacy::connect::dns;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tower::{BoxError, Service};
 
 const RESOLUTION: Duration = Duration::from_secs(5);
 
@@ -63,26 +67,40 @@ impl AddressPolicy {
 }
 
 /// Resolves names of servers under the policy.
+#[derive(Clone, Copy)]
 pub struct CheckedResolver(pub AddressPolicy);
+
+impl CheckedResolver {
+    async fn addresses(self, name: String) -> Result<std::vec::IntoIter<SocketAddr>, BoxError> {
+        let found = tokio::time::timeout(RESOLUTION, tokio::net::lookup_host((name.as_str(), 0))).await??;
+        let allowed: Vec<SocketAddr> = found
+            .filter(|address| self.0.allows(&name, address.ip()))
+            .collect();
+        if allowed.is_empty() {
+            return Err("address not allowed".into());
+        }
+        Ok(allowed.into_iter())
+    }
+}
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let policy = self.0;
-        Box::pin(async move {
-            let name = name.as_str().to_owned();
-            let addresses: Vec<SocketAddr> =
-                tokio::time::timeout(RESOLUTION, tokio::net::lookup_host((name.as_str(), 0)))
-                    .await??
-                    .collect();
-            let allowed: Vec<SocketAddr> = addresses
-                .into_iter()
-                .filter(|address| policy.allows(&name, address.ip()))
-                .collect();
-            if allowed.is_empty() {
-                return Err("address not allowed".into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
+        let addresses = self.addresses(name.as_str().to_owned());
+        Box::pin(async { Ok(Box::new(addresses.await?) as Addrs) })
+    }
+}
+
+impl Service<dns::Name> for CheckedResolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: dns::Name) -> Self::Future {
+        Box::pin(self.addresses(name.as_str().to_owned()))
     }
 }
 

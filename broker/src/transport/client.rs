@@ -9,11 +9,11 @@ use rustls_pki_types::pem::PemObject;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-const CONNECT: Duration = Duration::from_secs(10);
-const IDLE: Duration = Duration::from_secs(90);
-const MAX_IDLE: usize = 256;
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
+pub(super) const IDLE: Duration = Duration::from_secs(90);
+pub(super) const MAX_IDLE: usize = 256;
 /// Header fields accepted in a reply.
-const MAX_HEADERS: usize = 200;
+pub(super) const MAX_HEADERS: usize = 200;
 
 /// A client could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ fn system_roots() -> &'static RootCertStore {
     })
 }
 
-fn tls(bundles: &[&str]) -> Result<ClientConfig, ClientError> {
+pub(super) fn tls(bundles: &[&str]) -> Result<ClientConfig, ClientError> {
     let mut roots = system_roots().clone();
     for bundle in bundles.iter().filter(|bundle| !bundle.trim().is_empty()) {
         let mut found = false;

@@ -118,9 +118,17 @@ pub fn connect_error(error: &reqwest::Error) -> ExchangeError {
     if !error.is_connect() {
         return ExchangeError::Broken;
     }
-    let mut cause = std::error::Error::source(error);
+    no_connection(error)
+}
+
+/// Which step of connecting failed.
+pub(super) fn no_connection(error: &(dyn std::error::Error + 'static)) -> ExchangeError {
+    let mut cause = error.source();
     while let Some(inner) = cause {
         let text = inner.to_string();
+        if inner.is::<tower::timeout::error::Elapsed>() {
+            return ExchangeError::Timeout("connection");
+        }
         if let Some(cause) = tls_failure(inner) {
             return ExchangeError::Connect(cause);
         }

@@ -34,6 +34,10 @@ enum Subject {
     Part(data_plane::Part),
 }
 
+// The gateway has the allocator of its own program; the other parts have it too, baselines included.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     let subject = Subject::parse();
     // The gateway has the threads that its own program would have.
