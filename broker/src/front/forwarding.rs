@@ -80,10 +80,14 @@ impl Forwarding {
                         None => reply,
                     }
                 }
-                Err(refusal) => refuse(
-                    &refusal,
-                    incoming.read.as_ref().ok().and_then(|message| message.id),
-                ),
+                Err(refusal) => {
+                    // A session that was opened for this call alone ends with it.
+                    if let Some(mut lease) = self.pipeline.lease(head, &forward) {
+                        lease.done();
+                    }
+                    let id = incoming.read.as_ref().ok().and_then(|message| message.id);
+                    refuse(&refusal, id)
+                }
             },
             settled => answered(settled),
         }

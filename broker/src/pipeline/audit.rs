@@ -7,6 +7,7 @@ use crate::auth::keys::Keys;
 use crate::decision::stateless::era;
 use crate::decision::{Answer, Facts, Forward, Head};
 use crate::protocol::message::Message;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Version of the record: it rises when a field goes or changes its meaning, not when one is added.
@@ -75,21 +76,21 @@ pub fn record(call: &Call<'_>, outcome: &Outcome<'_>, elapsed: Duration) {
         component = "router",
         audit = true,
         audit_version = VERSION,
-        user = shortened(user),
-        user_unverified = shortened(&unverified.unwrap_or_default()),
-        issuer = shortened(issuer),
-        tool = named,
-        target = member(&["tool", "prompt", "resource"]),
-        server = member(&["server"]),
+        user = &*shortened(user),
+        user_unverified = &*shortened(&unverified.unwrap_or_default()),
+        issuer = &*shortened(issuer),
+        tool = &*named,
+        target = &*member(&["tool", "prompt", "resource"]),
+        server = &*member(&["server"]),
         outcome = outcome_word,
         status,
         reason,
-        route_rule = shortened(rule),
+        route_rule = &*shortened(rule),
         session,
-        virtual_server = member(&["virtual_server"]),
-        request_id = shortened(head.get("x-request-id").unwrap_or_default()),
-        jsonrpc_id = shortened(message.id.unwrap_or_default()),
-        client_address = shortened(head.get("x-forwarded-for").unwrap_or_default()),
+        virtual_server = &*member(&["virtual_server"]),
+        request_id = &*shortened(head.get("x-request-id").unwrap_or_default()),
+        jsonrpc_id = &*shortened(message.id.unwrap_or_default()),
+        client_address = &*shortened(head.get("x-forwarded-for").unwrap_or_default()),
         arguments_hmac = arguments_digest(call),
         duration_ms = elapsed.as_millis() as u64,
         era = era(head, Some(message), call.facts.claims.is_some()).as_str(),
@@ -128,9 +129,9 @@ pub fn word(reason: &str) -> &'static str {
     }
 }
 
-fn shortened(text: &str) -> String {
-    if text.chars().nth(MAX_FIELD).is_none() {
-        return text.to_owned();
+fn shortened(text: &str) -> Cow<'_, str> {
+    if text.len() <= MAX_FIELD || text.chars().nth(MAX_FIELD).is_none() {
+        return text.into();
     }
     text.chars().take(MAX_FIELD).chain(['…']).collect()
 }

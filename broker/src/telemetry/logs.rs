@@ -12,34 +12,30 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Longest line, bytes.
 const MAX_LINE: usize = 8 * 1024;
+/// Room for the audit line of an ordinary call, bytes.
+const TYPICAL_LINE: usize = 1024;
 
 struct Line {
     json: bool,
 }
 
-#[derive(Default)]
+/// The fields of an event, written as they come; the message stands before the others wherever it comes.
 struct Fields {
     message: String,
-    rest: Vec<(&'static str, String)>,
+    rest: Pairs,
 }
 
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field.name(), value.to_owned());
+        if field.name() == "message" {
+            value.clone_into(&mut self.message);
+        } else {
+            self.rest.put(field.name(), value);
+        }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field.name(), format!("{value:?}"));
-    }
-}
-
-impl Fields {
-    fn put(&mut self, name: &'static str, value: String) {
-        if name == "message" {
-            self.message = value;
-        } else {
-            self.rest.push((name, value));
-        }
+        self.record_str(field, &format!("{value:?}"));
     }
 }
 
@@ -54,17 +50,16 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut fields = Fields::default();
+        let mut fields = Fields {
+            message: String::new(),
+            rest: Pairs::new(self.json),
+        };
         event.record(&mut fields);
-        let time = jiff::Timestamp::now().to_string();
-        let level = event.metadata().level().as_str();
-        let pairs = [
-            ("time", time.as_str()),
-            ("level", level),
-            ("msg", fields.message.as_str()),
-        ];
-        let rest = fields.rest.iter().map(|(name, value)| (*name, value.as_str()));
-        let mut line = render(self.json, pairs.into_iter().chain(rest));
+        let mut head = Pairs::new(self.json);
+        head.put("time", &jiff::Timestamp::now().to_string());
+        head.put("level", event.metadata().level().as_str());
+        head.put("msg", &fields.message);
+        let mut line = head.followed_by(&fields.rest);
         if line.len() > MAX_LINE {
             let mut end = MAX_LINE;
             while !line.is_char_boundary(end) {
@@ -77,28 +72,53 @@ where
     }
 }
 
-fn render<'a>(json: bool, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let quoted = crate::protocol::json::quoted;
-    let mut line = String::new();
-    for (name, value) in pairs {
-        let result = if json {
-            let separator = if line.is_empty() { '{' } else { ',' };
-            write!(line, "{separator}{}:{}", quoted(name), quoted(value))
-        } else {
-            let separator = if line.is_empty() { "" } else { " " };
-            let plain = !value.is_empty()
-                && value
-                    .bytes()
-                    .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\'));
-            let value = if plain { value.to_owned() } else { quoted(value) };
-            write!(line, "{separator}{name}={value}")
+/// Part of a line.
+struct Pairs {
+    json: bool,
+    text: String,
+}
+
+impl Pairs {
+    fn new(json: bool) -> Self {
+        Self {
+            json,
+            text: String::with_capacity(TYPICAL_LINE),
+        }
+    }
+
+    fn separator(&self) -> &'static str {
+        if self.json { "," } else { " " }
+    }
+
+    fn put(&mut self, name: &str, value: &str) {
+        if !self.text.is_empty() {
+            self.text.push_str(self.separator());
+        }
+        let quoted = crate::protocol::json::quoted;
+        let plain = !value.is_empty()
+            && value
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\'));
+        let text = &mut self.text;
+        let result = match (self.json, plain) {
+            (true, true) => write!(text, "\"{name}\":\"{value}\""),
+            (true, false) => write!(text, "\"{name}\":{}", quoted(value)),
+            (false, true) => write!(text, "{name}={value}"),
+            (false, false) => write!(text, "{name}={}", quoted(value)),
         };
         debug_assert!(result.is_ok(), "writing to a string cannot fail");
     }
-    if json {
-        line.push('}');
+
+    /// The whole line.
+    fn followed_by(self, rest: &Self) -> String {
+        let separator = if rest.text.is_empty() {
+            ""
+        } else {
+            self.separator()
+        };
+        let (open, close) = if self.json { ("{", "}") } else { ("", "") };
+        [open, &self.text, separator, &rest.text, close].concat()
     }
-    line
 }
 
 /// Starts logging. A second call changes nothing.
@@ -127,19 +147,22 @@ mod tests {
 
     #[test]
     fn lines_have_the_contracts_keys_and_cannot_be_forged() {
-        let pairs = [
-            ("time", "t"),
-            ("level", "INFO"),
-            ("msg", "Two words"),
-            ("error", "a\nlevel=ERROR"),
-        ];
+        let line = |json| {
+            let (mut head, mut rest) = (Pairs::new(json), Pairs::new(json));
+            for (name, value) in [("time", "t"), ("level", "INFO"), ("msg", "Two words")] {
+                head.put(name, value);
+            }
+            rest.put("error", "a\nlevel=ERROR");
+            head.followed_by(&rest)
+        };
         assert_eq!(
-            render(false, pairs.into_iter()),
+            line(false),
             "time=t level=INFO msg=\"Two words\" error=\"a\\nlevel=ERROR\""
         );
         assert_eq!(
-            render(true, pairs.into_iter()),
+            line(true),
             r#"{"time":"t","level":"INFO","msg":"Two words","error":"a\nlevel=ERROR"}"#
         );
+        assert_eq!(Pairs::new(true).followed_by(&Pairs::new(true)), "{}");
     }
 }
