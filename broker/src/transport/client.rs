@@ -40,9 +40,24 @@ fn system_roots() -> &'static RootCertStore {
     })
 }
 
+fn trusting(roots: RootCertStore) -> ClientConfig {
+    ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+/// Trusts the system's roots and these bundles. Whoever trusts nothing but the system's roots shares them.
 pub(super) fn tls(bundles: &[&str]) -> Result<ClientConfig, ClientError> {
+    static PLAIN: OnceLock<ClientConfig> = OnceLock::new();
+    let mut bundles = bundles
+        .iter()
+        .filter(|bundle| !bundle.trim().is_empty())
+        .peekable();
+    if bundles.peek().is_none() {
+        return Ok(PLAIN.get_or_init(|| trusting(system_roots().clone())).clone());
+    }
     let mut roots = system_roots().clone();
-    for bundle in bundles.iter().filter(|bundle| !bundle.trim().is_empty()) {
+    for bundle in bundles {
         let mut found = false;
         for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
             roots
@@ -54,9 +69,7 @@ pub(super) fn tls(bundles: &[&str]) -> Result<ClientConfig, ClientError> {
             return Err(ClientError::Roots);
         }
     }
-    Ok(ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+    Ok(trusting(roots))
 }
 
 fn builder(bundles: &[&str]) -> Result<reqwest::ClientBuilder, ClientError> {
@@ -119,11 +132,8 @@ pub fn cluster_client(ca: &str) -> Result<Client, ClientError> {
             .add(certificate.map_err(|_| ClientError::Roots)?)
             .map_err(|_| ClientError::Roots)?;
     }
-    let tls = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     let builder = Client::builder()
-        .tls_backend_preconfigured(tls)
+        .tls_backend_preconfigured(trusting(roots))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy();
     builder

@@ -5,6 +5,7 @@ use crate::world::{World, eventually, is_direct};
 use reqwest::Method;
 use serde_json::json;
 use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d14_d15_after_delete_every_method_is_404_and_the_server_session_is_deleted() {
