@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt::Debug,
     sync::{Arc, Mutex},
+    thread::{self, ThreadId},
 };
 
 use axum::Router;
@@ -21,9 +22,26 @@ use crate::{
     table::{post, review},
 };
 
-/// Fields of the spans called `admission` that were closed.
+/// Fields of the spans called `admission` that were closed, by the thread of the test that made them. There is one for the
+/// process: a subscriber of a thread may come after another thread has found that nobody listens to a span.
 #[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<Fields>>>);
+struct Spans(Arc<Mutex<Vec<(ThreadId, Fields)>>>);
+
+impl Spans {
+    fn installed() -> Self {
+        let spans = Self::default();
+        let subscriber = tracing_subscriber::registry().with(spans.clone());
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        spans
+    }
+
+    /// Those of this thread since it asked last.
+    fn taken(&self) -> Vec<Fields> {
+        let mut all = self.0.lock().unwrap();
+        let own = |(thread, _): &mut (ThreadId, Fields)| *thread == thread::current().id();
+        all.extract_if(.., own).map(|(_, fields)| fields).collect()
+    }
+}
 
 #[derive(Clone, Debug, Default)]
 struct Fields(BTreeMap<&'static str, String>);
@@ -53,7 +71,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
 
     fn on_close(&self, id: span::Id, context: Context<'_, S>) {
         if let Some(fields) = context.span(&id).unwrap().extensions().get::<Fields>() {
-            self.0.lock().unwrap().push(fields.clone());
+            let made = (thread::current().id(), fields.clone());
+            self.0.lock().unwrap().push(made);
         }
     }
 }
@@ -124,8 +143,7 @@ fn samples(metrics: &Metrics) -> BTreeMap<String, u32> {
 
 #[tokio::test]
 async fn every_decision_is_one_span_and_one_metric_sample() {
-    let spans = Spans::default();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(spans.clone()));
+    let spans = Spans::installed();
     let (memory, metrics) = (
         Memory::with(&[extension("e", Some("team-a"))]),
         Metrics::default(),
@@ -135,7 +153,7 @@ async fn every_decision_is_one_span_and_one_metric_sample() {
     for (path, body, record) in requests() {
         post(&open, path, body).await;
         *expected.entry(record.to_owned()).or_insert(0) += 1;
-        let fields = spans.0.lock().unwrap().drain(..).collect::<Vec<_>>();
+        let fields = spans.taken();
         assert_eq!(fields.len(), 1, "one span for {record}");
         let fields = &fields[0].0;
         let recorded = ["kind", "operation", "verdict", "rule"].map(|name| fields[name].as_str());
@@ -149,7 +167,7 @@ async fn every_decision_is_one_span_and_one_metric_sample() {
     }
     let full = router(&memory, &metrics, 0);
     assert_eq!(post(&full, "/validate", "{}").await.0, 503);
-    assert_eq!(spans.0.lock().unwrap()[0].0["verdict"], "shed");
+    assert_eq!(spans.taken()[0].0["verdict"], "shed");
     assert_eq!(samples(&metrics)["none none shed none"], 1);
     let text = metrics.text();
     assert!(text.contains("mcp_gateway_admission_seconds_count 11"), "{text}");

@@ -194,6 +194,28 @@ async fn t68_the_guide_to_policies_decides_lists_and_calls_alike() -> anyhow::Re
     until_tools(&client, &[]).await
 }
 
+/// A policy of the mesh that keys on our headers counts beside ours: what either denies is denied.
+async fn denied_by_the_mesh(client: &McpClient) -> anyhow::Result<()> {
+    apply(
+        "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: no-sums, namespace: shut-gw}, spec: {\
+        targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: gw}], action: DENY, \
+        rules: [{when: [{key: 'request.headers[x-mcp-toolname]', values: [add]}]}]}}",
+    )?;
+    let call = json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {"name": "one_add", "arguments": {"a": 1, "b": 2}}});
+    let denied = async || {
+        let answer = client.send(&call).await.map_err(|error| format!("{error:#}"))?;
+        if answer.status == 403 {
+            Ok(())
+        } else {
+            Err(format!("{answer:?}"))
+        }
+    };
+    eventually(Duration::from_secs(30), "the mesh to deny the call", denied).await?;
+    let other = client.call("one_forecast", json!({"city": "Oslo"})).await?;
+    anyhow::ensure!(other["isError"] != true, "{other}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_closed_gateway_stays_closed_when_its_policy_is_deleted() -> anyhow::Result<()> {
     let _cluster = Cluster::ready().await?;
@@ -225,6 +247,7 @@ async fn a_closed_gateway_stays_closed_when_its_policy_is_deleted() -> anyhow::R
         }
     };
     eventually(Duration::from_secs(30), "the tools of an open gateway", open).await?;
+    denied_by_the_mesh(&client).await?;
     kubectl("delete mcpauthpolicy open -n shut")?;
     until_tools(&client, &[]).await?;
     told("LastPolicyRemoved", "shut").await

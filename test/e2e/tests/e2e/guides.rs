@@ -12,6 +12,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::tls::Authority;
+
 /// Held by the test that uses the namespaces of guides and samples.
 static NAMES: Mutex<()> = Mutex::const_new(());
 
@@ -89,6 +91,9 @@ async fn guides_hold_as_they_stand_one_after_the_other() -> anyhow::Result<()> {
         reader.follow(&format!("docs/guides/{page}.md")).await?;
     }
     sessions_are_shared().await?;
+    let authority = Authority::new()?.pem();
+    reader.shell(&format!("cat > ~/ca.pem <<'END'\n{authority}END"))?;
+    reader.follow("docs/guides/tls.md").await?;
     clean_up()
 }
 
