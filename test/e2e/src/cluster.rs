@@ -73,12 +73,42 @@ pub(crate) fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Some tests remove the webhook configurations, which nobody makes again in an install by kustomize.
+const CONFIGURATIONS: &str =
+    "validatingwebhookconfiguration/mcp-gateway-webhook mutatingwebhookconfiguration/mcp-gateway-webhook";
+
+/// Takes admission away, for a test that runs alone. The operator makes the configurations again at once, so it is away,
+/// too, until [`with_admission`] or the next test. The API server may judge by its copy for a moment longer.
+///
+/// # Errors
+/// When kubectl fails, or the operator does not end.
+pub fn without_admission() -> anyhow::Result<()> {
+    scale_operator(0)?;
+    kubectl(&format!(
+        "wait --for=delete pod -l app.kubernetes.io/name=mcp-gateway-operator -n {OPERATOR_NAMESPACE} --timeout=60s"
+    ))?;
+    kubectl(&format!("delete --ignore-not-found {CONFIGURATIONS}")).map(drop)
+}
+
+/// Brings the operator back, which brings admission back.
+///
+/// # Errors
+/// When kubectl fails.
+pub fn with_admission() -> anyhow::Result<()> {
+    scale_operator(1)
+}
+
+fn scale_operator(replicas: u8) -> anyhow::Result<()> {
+    kubectl(&format!(
+        "scale deployment mcp-gateway-controller -n {OPERATOR_NAMESPACE} --replicas={replicas}"
+    ))
+    .map(drop)
+}
+
+/// Some tests take admission away; one that failed may not have brought it back.
 fn reinstate() -> anyhow::Result<()> {
-    let both =
-        "validatingwebhookconfiguration/mcp-gateway-webhook mutatingwebhookconfiguration/mcp-gateway-webhook";
-    if kubectl(&format!("get {both}")).is_err() {
+    if kubectl(&format!("get {CONFIGURATIONS}")).is_err() {
         apply_install()?;
+        with_admission()?;
     }
     Ok(())
 }

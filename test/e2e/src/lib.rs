@@ -13,7 +13,7 @@ mod load;
 mod mcp;
 mod site;
 
-pub use cluster::{Cluster, OPERATOR_NAMESPACE};
+pub use cluster::{Cluster, OPERATOR_NAMESPACE, with_admission, without_admission};
 pub use guide::{Block, GUIDE_HOST, Reader};
 pub use kubectl::{
     Written, apply, delete, delete_dry, dry_run, get, kubectl, kubectl_with, refused, write_dry,

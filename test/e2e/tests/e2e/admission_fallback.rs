@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use mcp_gateway_e2e::{Cluster, OPERATOR_NAMESPACE, Site, apply, delete, get, kubectl, next_second, refused};
+use mcp_gateway_e2e::{
+    Cluster, OPERATOR_NAMESPACE, Site, apply, delete, get, kubectl, next_second, refused, with_admission,
+    without_admission,
+};
 use mcp_gateway_kit::eventually;
 
 use crate::{
@@ -13,17 +16,15 @@ use crate::{
 };
 
 const SOON: Duration = Duration::from_secs(30);
-const CONFIGURATIONS: &str =
-    "validatingwebhookconfiguration/mcp-gateway-webhook mutatingwebhookconfiguration/mcp-gateway-webhook";
 
-/// Stores an object that admission would refuse: the configurations are deleted before each attempt, because the
-/// operator makes them again.
-async fn store_unjudged(manifest: &str) -> anyhow::Result<()> {
-    let attempt = async || {
-        delete(CONFIGURATIONS).map_err(|error| format!("{error:#}"))?;
-        apply(manifest).map(drop).map_err(|error| format!("{error:#}"))
-    };
-    Ok(eventually(SOON, "an unjudged write", attempt).await?)
+/// Stores objects that admission would refuse.
+async fn store_unjudged(manifests: &[String]) -> anyhow::Result<()> {
+    without_admission()?;
+    for manifest in manifests {
+        let attempt = async || apply(manifest).map(drop).map_err(|error| format!("{error:#}"));
+        eventually(SOON, "an unjudged write", attempt).await?;
+    }
+    with_admission()
 }
 
 /// Waits until the config document of a namespace holds the server, or until it does not.
@@ -37,6 +38,19 @@ async fn serves(namespace: &str, server: &str, wanted: bool) -> anyhow::Result<(
         }
     };
     Ok(eventually(SOON, "the config document", look).await?)
+}
+
+/// The operator puts the configurations back, and admission refuses again what it could not see.
+async fn admission_is_back(site: &Site) -> anyhow::Result<()> {
+    let back = async || match refused(&site.extension("unjudged-servers", "fourth", "mcp", "")) {
+        Ok(text) if text.contains("denied the request") => Ok(()),
+        Ok(text) => Err(text),
+        Err(error) => {
+            delete("mcpge fourth -n unjudged-servers").map_err(|error| format!("{error:#}"))?;
+            Err(format!("{error:#}"))
+        }
+    };
+    Ok(eventually(Duration::from_secs(90), "admission to be back", back).await?)
 }
 
 #[tokio::test]
@@ -57,8 +71,11 @@ async fn t59_without_admission_the_oldest_stays_and_the_losers_come_back_when_it
     filters_are("unjudged2-gw", &["mcp-ext-proc-unjudged2-gateway"]).await?;
 
     // One that was Ready elsewhere moves onto a Gateway that is taken, and one is made in a namespace that is taken.
-    store_unjudged(&site.extension("unjudged2", "second", "mcp", "")).await?;
-    store_unjudged(&other.extension("unjudged", "third", "mcp", "")).await?;
+    store_unjudged(&[
+        site.extension("unjudged2", "second", "mcp", ""),
+        other.extension("unjudged", "third", "mcp", ""),
+    ])
+    .await?;
     for (loser, says) in [
         (
             "mcpge/second -n unjudged2",
@@ -86,16 +103,7 @@ async fn t59_without_admission_the_oldest_stays_and_the_losers_come_back_when_it
         "the loser keeps its route"
     );
 
-    // The operator puts the configurations back, and admission refuses again what it could not see.
-    let back = async || match refused(&site.extension("unjudged-servers", "fourth", "mcp", "")) {
-        Ok(text) if text.contains("denied the request") => Ok(()),
-        Ok(text) => Err(text),
-        Err(error) => {
-            delete("mcpge fourth -n unjudged-servers").map_err(|error| format!("{error:#}"))?;
-            Err(format!("{error:#}"))
-        }
-    };
-    eventually(Duration::from_secs(90), "admission to be back", back).await?;
+    admission_is_back(&site).await?;
 
     delete("mcpge first -n unjudged")?;
     site.wait_ready("mcpge/second -n unjudged2")?;

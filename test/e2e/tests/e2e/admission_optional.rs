@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use mcp_gateway_api::webhooks::supplementary;
-use mcp_gateway_e2e::{Cluster, OPERATOR_NAMESPACE, Site, apply, delete, get, kubectl, refused};
+use mcp_gateway_e2e::{
+    Cluster, OPERATOR_NAMESPACE, Site, apply, delete, get, kubectl, refused, with_admission,
+    without_admission,
+};
 use mcp_gateway_kit::eventually;
 use serde_json::{Value, json};
 
@@ -153,13 +156,7 @@ fn refused_outside_the_group() -> anyhow::Result<()> {
             spec: {{targetRef: {{name: gw, sectionName: mcp}}}}}}"
         )
     };
-    let operator = "app.kubernetes.io/name=mcp-gateway-controller";
-    kubectl(&format!(
-        "wait --for=delete pod -l {operator} -n {OPERATOR_NAMESPACE} --timeout=60s"
-    ))?;
-    delete(
-        "validatingwebhookconfiguration/mcp-gateway-webhook mutatingwebhookconfiguration/mcp-gateway-webhook",
-    )?;
+    without_admission()?;
     apply(&extension("first"))?;
     let text = refused(&extension("second"))?;
     ensure!(
@@ -181,14 +178,8 @@ async fn o4_o12_supplementary_configurations_follow_what_olm_makes_and_go_with_i
     supplementary_to("seven").await?;
     let settled = supplementary_of("validatingwebhookconfiguration").map_err(anyhow::Error::msg)?;
 
-    let scale = |replicas: u8| {
-        kubectl(&format!(
-            "scale deployment mcp-gateway-controller -n {OPERATOR_NAMESPACE} --replicas={replicas}"
-        ))
-    };
-    scale(0)?;
     let outcome = refused_outside_the_group();
-    scale(1)?;
+    with_admission()?;
     outcome?;
     let later = supplementary_of("validatingwebhookconfiguration").map_err(anyhow::Error::msg)?;
     let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
