@@ -1,6 +1,6 @@
 //! Conditions of rules in CEL (operator.md 10.1): compiled once per config, evaluated over the caller's claims, the
 //! item's annotations and the arguments of a call. The library bounds nothing, so the work is bounded here: what could
-//! run for long does not compile ([`shape`]), and what would take too many steps for the values at hand is an error.
+//! run for long does not compile (`shape`), and what would take too many steps for the values at hand is an error.
 
 use std::{
     collections::HashMap,

@@ -194,7 +194,7 @@ impl Opener {
         relay(&self.way, (server, backend), headers, (method, body)).await;
     }
 
-    /// Sends a client's message through the gateway once more, as [`Hairpin::again`].
+    /// Sends a client's message through the gateway once more, as [`Hairpin::again`](super::hairpin::Hairpin::again).
     ///
     /// # Errors
     /// [`ExchangeError`] as in [`exchange::send`].
