@@ -5,7 +5,14 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, Version, header::CONNECTION},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 
 use crate::{cache::WorldReader, metrics::Metrics, tls::Pair};
 
@@ -33,10 +40,14 @@ impl Readiness {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     /// What is missing; `None` when ready.
     #[must_use]
     pub fn missing(&self) -> Option<&'static str> {
-        if self.draining.load(Ordering::Relaxed) {
+        if self.is_draining() {
             Some("stopping")
         } else if !self.pair.is_served() {
             Some("no valid serving certificate yet")
@@ -46,6 +57,22 @@ impl Readiness {
             None
         }
     }
+}
+
+/// The same service, which gives up each connection with its next answer while the replica leaves. The API server speaks
+/// HTTP/1.1 and keeps connections; one that is closed between two requests takes the second with it.
+pub fn giving_up(router: Router, readiness: Readiness) -> Router {
+    router.layer(from_fn_with_state(readiness, given_up))
+}
+
+async fn given_up(State(readiness): State<Readiness>, request: Request, next: Next) -> Response {
+    let kept = request.version() < Version::HTTP_2;
+    let mut response = next.run(request).await;
+    if kept && readiness.is_draining() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
 }
 
 /// `/healthz` and `/readyz`.

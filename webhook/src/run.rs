@@ -74,6 +74,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         Router::new()
     };
     let router = service::router(Decider::new(cluster, world, Timestamp::now), metrics).merge(advisory);
+    let router = health::giving_up(router, readiness.clone());
     let handle = Handle::new();
     tokio::spawn(stop_in_order(readiness, handle.clone(), stop.clone()));
     // Connections wait in the listener's queue until there is a certificate.

@@ -2,9 +2,16 @@
 
 use std::time::Duration;
 
-use axum::Router;
-use mcp_gateway_webhook::{decision::Decider, metrics::Metrics, service};
+use axum::{Router, body::Body, http::Request};
+use mcp_gateway_webhook::{
+    decision::Decider,
+    health::{self, Readiness},
+    metrics::Metrics,
+    service,
+    tls::Reloader,
+};
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
 use crate::{
     memory::{self, Memory},
@@ -173,4 +180,20 @@ async fn an_envoy_filter_kind_that_has_come_since_is_not_missed() {
         json!({"kind": "CustomResourceDefinition", "metadata": {"name": "networking.istio.io"}, "served": true}),
     );
     assert!(!warned().await, "what the watch knew is older");
+}
+
+#[tokio::test]
+async fn connections_are_given_up_while_the_replica_leaves() {
+    let (_writer, world) = Memory::default().world();
+    let readiness = Readiness::new(world, Reloader::new(Some("/nowhere".into())).pair());
+    let served = router(&Memory::default(), &Metrics::default());
+    let served = health::giving_up(served, readiness.clone());
+    let connection = async || {
+        let request = Request::post("/validate").body(Body::from("{}")).unwrap();
+        let answer = served.clone().oneshot(request).await.unwrap();
+        answer.headers().get("connection").cloned()
+    };
+    assert_eq!(connection().await, None);
+    readiness.drain();
+    assert_eq!(connection().await.unwrap(), "close");
 }
