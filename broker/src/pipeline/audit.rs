@@ -88,6 +88,7 @@ pub fn record(call: &Call<'_>, outcome: &Outcome<'_>, elapsed: Duration) {
         route_rule = &*shortened(rule),
         session,
         virtual_server = &*member(&["virtual_server"]),
+        trace = trace(head.get("traceparent").unwrap_or_default()),
         request_id = &*shortened(head.get("x-request-id").unwrap_or_default()),
         jsonrpc_id = &*shortened(message.id.unwrap_or_default()),
         client_address = &*shortened(head.get("x-forwarded-for").unwrap_or_default()),
@@ -96,6 +97,13 @@ pub fn record(call: &Call<'_>, outcome: &Outcome<'_>, elapsed: Duration) {
         era = era(head, Some(message), call.facts.claims.is_some()).as_str(),
         "{what}"
     );
+}
+
+/// The trace id of a `traceparent` (W3C Trace Context); empty without one.
+fn trace(parent: &str) -> &str {
+    let id = parent.split('-').nth(1).unwrap_or_default();
+    let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id { id } else { "" }
 }
 
 /// What the record of a method is called, when it has one.
@@ -168,7 +176,13 @@ mod tests {
             .with_writer(move || writer.clone())
             .finish();
         let head = Head {
-            fields: vec![("authorization".to_owned(), b"Bearer hunter2".to_vec())],
+            fields: vec![
+                ("authorization".to_owned(), b"Bearer hunter2".to_vec()),
+                (
+                    "traceparent".to_owned(),
+                    b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_vec(),
+                ),
+            ],
             ..Head::default()
         };
         let message = read(body.as_bytes()).unwrap();
@@ -212,6 +226,7 @@ mod tests {
             (Some("tool call"), Some(true))
         );
         assert_eq!(fields["audit_version"], 1);
+        assert_eq!(fields["trace"], "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(
             (
                 fields["tool"].as_str(),
