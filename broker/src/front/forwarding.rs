@@ -214,12 +214,12 @@ impl Forwarding {
         outgoing: Outgoing,
         deadline: Option<Deadline>,
     ) -> Result<reqwest::Response, ExchangeError> {
-        let carrier = self.direct.clients(&forward.server)?.calls;
+        let clients = self.direct.clients(&forward.server)?;
         let mut request = Request::new(outgoing.body);
         *request.method_mut() = outgoing.method;
         *request.headers_mut() = outgoing.headers;
         let deadline = deadline.unwrap_or_else(|| Deadline::now() + LONGEST_CALL);
-        match timeout_at(deadline, carrier.send(&forward.server.url, request)).await {
+        match timeout_at(deadline, clients.calls.send(&forward.server.url, request)).await {
             Err(_) => Err(ExchangeError::Timeout("response headers")),
             Ok(reply) => reply,
         }

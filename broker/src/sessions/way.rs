@@ -147,11 +147,10 @@ pub struct Direct {
 #[derive(Default)]
 struct Trusted {
     bundles: [String; 2],
-    clients: ArcSwap<HashMap<CaBundle, Clients>>,
+    clients: ArcSwap<HashMap<CaBundle, Arc<Clients>>>,
 }
 
 /// What reaches the servers that trust the same authorities.
-#[derive(Clone)]
 pub struct Clients {
     /// For requests of the gateway itself.
     pub own: Client,
@@ -178,7 +177,7 @@ impl Direct {
     }
 
     fn trust(&self, bundles: [&str; 2]) -> Result<(), ClientError> {
-        let clients = Clients::new(&bundles, self.addresses)?;
+        let clients = Arc::new(Clients::new(&bundles, self.addresses)?);
         self.trusted.store(Arc::new(Trusted {
             bundles: bundles.map(str::to_owned),
             clients: ArcSwap::from_pointee(HashMap::from([(CaBundle::default(), clients)])),
@@ -190,16 +189,17 @@ impl Direct {
     ///
     /// # Errors
     /// [`ExchangeError::Connect`] when its address is not allowed or its bundle is bad.
-    pub fn clients(&self, server: &ServerConfig) -> Result<Clients, ExchangeError> {
+    pub fn clients(&self, server: &ServerConfig) -> Result<Arc<Clients>, ExchangeError> {
         if !self.addresses.allows_literal(server) {
             return Err(ExchangeError::Connect("address not allowed"));
         }
         let trusted = self.trusted.load();
         if let Some(clients) = trusted.clients.load().get(&server.ca) {
-            return Ok(clients.clone());
+            return Ok(Arc::clone(clients));
         }
         let [file, config] = &trusted.bundles;
         let clients = Clients::new(&[file, config, server.ca.pem()], self.addresses)
+            .map(Arc::new)
             .map_err(|_| ExchangeError::Connect("CA bundle is not valid"))?;
         trusted.clients.rcu(|known| {
             let mut next = if known.len() < MAX_CLIENTS {
@@ -207,7 +207,7 @@ impl Direct {
             } else {
                 HashMap::new()
             };
-            next.insert(server.ca.clone(), clients.clone());
+            next.insert(server.ca.clone(), Arc::clone(&clients));
             next
         });
         Ok(clients)
@@ -224,8 +224,8 @@ impl Direct {
             }
         }
         headers.extend(server.headers.clone());
-        let client = self.clients(server)?.own;
-        let builder = client.request(request.payload.method(), server.url.clone());
+        let clients = self.clients(server)?;
+        let builder = clients.own.request(request.payload.method(), server.url.clone());
         let builder = builder.headers(headers).header("user-agent", "mcp-router");
         exchange::send(request.payload.put_into(builder)).await
     }

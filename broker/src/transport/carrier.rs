@@ -21,7 +21,6 @@ type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 type Connector = BoxCloneSyncService<Uri, Stream, BoxError>;
 
 /// Sends requests as they are, over connections that are kept.
-#[derive(Clone)]
 pub struct Carrier(Client<Connector, Full<Bytes>>);
 
 impl Carrier {
