@@ -3,7 +3,8 @@
 //! the precondition that it is given.
 //!
 //! Order of reads, on which correctness rests: **first the Lease, then the holder by a live GET**, never the other way
-//! round and never from a cache. A write always carries the resourceVersion of the Lease that was read.
+//! round and never from a cache. A write always carries the resourceVersion of the Lease that was read; a
+//! create, which succeeds only where none is, needs no read before it.
 
 use std::{collections::BTreeSet, fmt};
 

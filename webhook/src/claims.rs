@@ -1,5 +1,6 @@
 //! Takes the claims that a write needs, by the protocol of `mcp_gateway_api::claims`: all keys in sorted order, each
-//! read, decided and written under its precondition; on denial what was taken is given back. A dry run only looks.
+//! created, or else read, decided and written under its precondition; on denial what was taken is given back. A dry run
+//! only looks.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -94,6 +95,10 @@ impl<C: Cluster> Claimant<'_, C> {
     }
 
     async fn take_one(&self, key: &ClaimKey) -> Result<Result<Option<Taken>, Violation>, ClusterError> {
+        // Most claims are new, and a create says by itself whether there is one: no need to read first.
+        if let Some(taken) = self.write(key, None).await? {
+            return Ok(Ok(Some(taken)));
+        }
         for _ in 0..MAX_ATTEMPTS {
             match self.attempt(key).await? {
                 Attempt::Ours(taken) => return Ok(Ok(taken)),
@@ -111,17 +116,22 @@ impl<C: Cluster> Claimant<'_, C> {
         if let Some(violation) = self.refusal(key, &step) {
             return Ok(Attempt::Denied(violation));
         }
-        let namespace = self.cluster.claims_namespace();
-        let requester = self.requester(key);
-        let lease = claims::lease_of(key, namespace, &requester, claim.as_ref(), ((self.now)(), false));
-        let Some(resource_version) = self.in_time(self.cluster.write_claim(lease)).await? else {
+        let Some(taken) = self.write(key, claim.as_ref()).await? else {
             return Ok(Attempt::Again);
         };
         let returnable = !matches!(step, ClaimStep::Renew { .. });
-        Ok(Attempt::Ours(returnable.then(|| Taken {
+        Ok(Attempt::Ours(returnable.then_some(taken)))
+    }
+
+    /// Writes the claim as ours over `former`; `None` when that is not what is stored.
+    async fn write(&self, key: &ClaimKey, former: Option<&Claim>) -> Result<Option<Taken>, ClusterError> {
+        let namespace = self.cluster.claims_namespace();
+        let lease = claims::lease_of(key, namespace, &self.requester(key), former, ((self.now)(), false));
+        let written = self.in_time(self.cluster.write_claim(lease)).await?;
+        Ok(written.map(|resource_version| Taken {
             key: key.clone(),
             resource_version,
-        })))
+        }))
     }
 
     /// Reads the claim, then its holder, and decides: in this order (see `mcp_gateway_api::claims`).
