@@ -122,7 +122,7 @@ pub(crate) async fn settle(
 ) -> Result<Option<Value>, ApplyError> {
     let (kind, key) = (resource.kind, &resource.key);
     let cached = context.cache.get(kind, key).filter(|_| kind != Kind::Secret);
-    if let Some(cached) = cached.as_deref()
+    if let Some(cached) = cached.as_ref()
         && standing(cached, kind, blueprint) == Standing::Ours
         && settled(resource, cached)
     {
@@ -237,7 +237,7 @@ async fn report(context: &Context, blueprint: &Blueprint, resource: &Resource, d
         format!("{kind} {key}: {field}, changed by {manager}, was set back; it belongs to the operator");
     tracing::info!(kind, name = %key, field, manager, "Drift reverted");
     if let Some(extension) = context.cache.get(Kind::Extension, &blueprint.key) {
-        let subject = (Kind::Extension, extension.as_ref());
+        let subject = (Kind::Extension, &extension);
         context
             .events
             .publish(subject, EventType::Warning, "DriftReverted", &note)

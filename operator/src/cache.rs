@@ -1,4 +1,4 @@
-//! The one owner of everything that the watches deliver: raw objects by kind, the [`World`] that the rules read, and
+//! The one owner of everything that the watches deliver: objects by kind, the [`World`] that the rules read, and
 //! which kinds the cluster serves. Invariant: an object that cannot be decoded is remembered with its error and
 //! changes nothing else (T63). The mutex is held for lookups and single updates only, never across an await.
 
@@ -20,7 +20,9 @@ use serde_json::Value;
 use crate::{
     affected::{affected, extension_of},
     kinds::Kind,
+    packed::Packed,
     queue::WorkItem,
+    rollouts::Running,
 };
 
 /// What is known about a kind.
@@ -46,7 +48,9 @@ pub(crate) struct Cache {
 
 #[derive(Default)]
 struct Inner {
-    objects: BTreeMap<Kind, BTreeMap<ObjectKey, Arc<Value>>>,
+    objects: BTreeMap<Kind, BTreeMap<ObjectKey, Packed>>,
+    /// What runs in each namespace: every evaluation looks at all of them.
+    running: BTreeMap<ObjectKey, Running>,
     world: Arc<World>,
     served: BTreeMap<Kind, Served>,
     undecodable: BTreeMap<(Kind, ObjectKey), String>,
@@ -72,20 +76,47 @@ impl Cache {
     }
 
     /// The object as last seen: whole, or metadata only for the kinds that are watched that way.
-    pub(crate) fn get(&self, kind: Kind, key: &ObjectKey) -> Option<Arc<Value>> {
-        self.lock().objects.get(&kind)?.get(key).cloned()
+    pub(crate) fn get(&self, kind: Kind, key: &ObjectKey) -> Option<Value> {
+        let packed = self.lock().objects.get(&kind)?.get(key).cloned();
+        packed.map(|packed| packed.open())
     }
 
-    /// Every object of a kind for which `wanted` holds.
-    pub(crate) fn list(
-        &self,
-        kind: Kind,
-        wanted: impl Fn(&ObjectKey, &Value) -> bool,
-    ) -> Vec<(ObjectKey, Arc<Value>)> {
+    /// Whether there is such an object.
+    pub(crate) fn contains(&self, kind: Kind, key: &ObjectKey) -> bool {
         let inner = self.lock();
-        let all = inner.objects.get(&kind).into_iter().flatten();
-        all.filter(|(key, object)| wanted(key, object))
-            .map(|(key, object)| (key.clone(), Arc::clone(object)))
+        inner.objects.get(&kind).is_some_and(|all| all.contains_key(key))
+    }
+
+    /// Every object of a kind whose key is `wanted`.
+    pub(crate) fn list(&self, kind: Kind, wanted: impl Fn(&ObjectKey) -> bool) -> Vec<(ObjectKey, Value)> {
+        self.select(kind, |key, _| wanted(key))
+    }
+
+    /// Every object of a kind in which `word` stands, a name or a label's value; where, the caller looks.
+    pub(crate) fn mentioning(&self, kind: Kind, word: &str) -> Vec<(ObjectKey, Value)> {
+        self.select(kind, |_, packed| packed.mentions(word))
+    }
+
+    /// The brokers of the cluster and what they run.
+    pub(crate) fn running(&self) -> Vec<(ObjectKey, Running)> {
+        let inner = self.lock();
+        let running = inner.running.iter();
+        running
+            .map(|(key, running)| (key.clone(), running.clone()))
+            .collect()
+    }
+
+    fn select(&self, kind: Kind, wanted: impl Fn(&ObjectKey, &Packed) -> bool) -> Vec<(ObjectKey, Value)> {
+        let selected: Vec<(ObjectKey, Packed)> = {
+            let inner = self.lock();
+            let all = inner.objects.get(&kind).into_iter().flatten();
+            all.filter(|(key, packed)| wanted(key, packed))
+                .map(|(key, packed)| (key.clone(), packed.clone()))
+                .collect()
+        };
+        selected
+            .into_iter()
+            .map(|(key, packed)| (key, packed.open()))
             .collect()
     }
 
@@ -105,22 +136,22 @@ impl Cache {
     }
 
     /// Takes in an added or changed object; returns what has to be evaluated again.
-    pub(crate) fn apply(&self, kind: Kind, key: &ObjectKey, object: Value) -> BTreeSet<WorkItem> {
+    pub(crate) fn apply(&self, kind: Kind, key: &ObjectKey, mut object: Value) -> BTreeSet<WorkItem> {
+        trim(kind, key, &mut object);
         let mut inner = self.lock();
-        let former = inner.objects.entry(kind).or_default().get(key).cloned();
+        let former = inner.open(kind, key);
         let notable = former
-            .as_deref()
+            .as_ref()
             .is_none_or(|former| differs(kind, former, &object));
         // During a first list nothing has to be queued: its end, or the start of work, queues everything.
         let counts = notable && inner.served.get(&kind) == Some(&Served::Synced);
         let mut items = BTreeSet::new();
         if counts {
-            items.extend(affected(&inner.world, kind, key, former.as_deref()));
+            items.extend(affected(&inner.world, kind, key, former.as_ref()));
         }
-        inner.store(kind, key, object, notable);
+        inner.store(kind, key, &object, notable);
         if counts {
-            let now = inner.objects.get(&kind).and_then(|all| all.get(key)).cloned();
-            items.extend(affected(&inner.world, kind, key, now.as_deref()));
+            items.extend(affected(&inner.world, kind, key, Some(&object)));
         }
         items
     }
@@ -131,7 +162,7 @@ impl Cache {
         let Some(former) = inner.objects.get_mut(&kind).and_then(|all| all.remove(key)) else {
             return BTreeSet::new();
         };
-        let mut items = affected(&inner.world, kind, key, Some(&former));
+        let mut items = affected(&inner.world, kind, key, Some(&former.open()));
         inner.forget(kind, key);
         items.extend(affected(&inner.world, kind, key, None));
         items
@@ -205,24 +236,27 @@ impl Inner {
         let listed = self.served.get(&Kind::Extension) == Some(&Served::Synced);
         filters
             .filter(move |_| listed)
-            .filter_map(|(_, filter)| extension_of(filter))
+            .filter_map(|(_, filter)| extension_of(&filter.open()))
             .filter(move |extension| known.is_none_or(|known| !known.contains_key(extension)))
+    }
+
+    fn open(&self, kind: Kind, key: &ObjectKey) -> Option<Value> {
+        self.objects.get(&kind)?.get(key).map(Packed::open)
     }
 
     /// Takes the object in. One that differs in nothing that matters does not touch the world, so that no verdict is
     /// computed again for our own status writes.
-    fn store(&mut self, kind: Kind, key: &ObjectKey, mut object: Value, notable: bool) {
-        trim(kind, key, &mut object);
-        if !notable {
-            self.insert(kind, key, object);
-            return;
+    fn store(&mut self, kind: Kind, key: &ObjectKey, object: &Value, notable: bool) {
+        let all = self.objects.entry(kind).or_default();
+        all.insert(key.clone(), Packed::of(object));
+        if kind == Kind::Deployment {
+            self.running.insert(key.clone(), Running::of(object));
         }
-        if !is_in_world(kind) {
-            self.insert(kind, key, object);
+        if !notable || !is_in_world(kind) {
             return;
         }
         self.version.fetch_add(1, Ordering::SeqCst);
-        match set_in_world(Arc::make_mut(&mut self.world), kind, key, &object) {
+        match set_in_world(Arc::make_mut(&mut self.world), kind, key, object) {
             Ok(()) => {
                 self.undecodable.remove(&(kind, key.clone()));
             }
@@ -234,17 +268,12 @@ impl Inner {
                 self.undecodable.insert((kind, key.clone()), error);
             }
         }
-        self.insert(kind, key, object);
-    }
-
-    fn insert(&mut self, kind: Kind, key: &ObjectKey, object: Value) {
-        self.objects
-            .entry(kind)
-            .or_default()
-            .insert(key.clone(), Arc::new(object));
     }
 
     fn forget(&mut self, kind: Kind, key: &ObjectKey) {
+        if kind == Kind::Deployment {
+            self.running.remove(key);
+        }
         if !is_in_world(kind) {
             return;
         }

@@ -74,7 +74,7 @@ impl Objects {
     pub(crate) fn listed(self, kind: Kind) -> Self {
         let keys = self
             .0
-            .list(kind, |_, _| true)
+            .list(kind, |_| true)
             .into_iter()
             .map(|(key, _)| key)
             .collect();

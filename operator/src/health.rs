@@ -58,7 +58,7 @@ fn count(cache: &Cache, metrics: &Metrics) {
         (Kind::AuthPolicy, ConditionType::Accepted),
     ];
     for (kind, verdict) in kinds {
-        let objects = cache.list(kind, |_, _| true);
+        let objects = cache.list(kind, |_| true);
         let says = |status: &str| {
             let says = |object: &Value| {
                 condition(&conditions_of(object), verdict).is_some_and(|found| found.status == status)

@@ -24,6 +24,7 @@ mod leader;
 mod logging;
 mod metrics;
 mod ownership;
+mod packed;
 mod policies;
 mod preserve;
 mod queue;

@@ -39,24 +39,39 @@ pub(crate) struct Turn {
     pub(crate) wake: Vec<ObjectKey>,
 }
 
+/// What a broker's Deployment runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Running {
+    image: Option<Arc<str>>,
+    /// It is under way to another template.
+    rolls: bool,
+}
+
+impl Running {
+    /// Of a Deployment as it is stored.
+    pub(crate) fn of(live: &Value) -> Self {
+        let image = live_container(live).and_then(|container| container.get("image")?.as_str());
+        let rollout = Rollout::of(Some(live));
+        Self {
+            image: image.map(Into::into),
+            rolls: rollout.wanted > 0 && !rollout.complete && !rollout.failed && !rollout.available,
+        }
+    }
+}
+
 impl Rollouts {
-    /// The image for the broker of `extension`: `wanted`, or the one that runs while five others roll. `deployments` are
-    /// all brokers of the cluster as last seen.
-    pub(crate) fn turn(
-        &self,
-        extension: &ObjectKey,
-        wanted: &str,
-        deployments: &[(ObjectKey, Arc<Value>)],
-    ) -> Turn {
+    /// The image for the broker of `extension`: `wanted`, or the one that runs while five others roll. `brokers` are all
+    /// those of the cluster as last seen.
+    pub(crate) fn turn(&self, extension: &ObjectKey, wanted: &str, brokers: &[(ObjectKey, Running)]) -> Turn {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let mut rolling = BTreeSet::new();
         let mut behind = BTreeMap::new();
-        for (key, live) in deployments {
-            match image(live) {
+        for (key, running) in brokers {
+            match running.image.as_deref() {
                 Some(image) if image == wanted => {
                     state.granted.remove(&key.namespace);
-                    if rolls(live) {
+                    if running.rolls {
                         rolling.insert(key.namespace.as_str());
                     }
                 }
@@ -94,15 +109,6 @@ impl Rollouts {
     }
 }
 
-fn image(live: &Value) -> Option<&str> {
-    live_container(live)?.get("image")?.as_str()
-}
-
-fn rolls(live: &Value) -> bool {
-    let rollout = Rollout::of(Some(live));
-    rollout.wanted > 0 && !rollout.complete && !rollout.failed && !rollout.available
-}
-
 #[cfg(test)]
 mod tests {
     use mcp_gateway_api::names;
@@ -110,16 +116,17 @@ mod tests {
 
     use super::*;
 
-    fn deployment(namespace: usize, image: &str, ready: i64) -> (ObjectKey, Arc<Value>) {
-        let object = json!({
+    fn deployment(image: &str, ready: i64) -> Value {
+        json!({
             "metadata": {"generation": 1},
             "spec": {"replicas": 1, "template": {"spec": {"containers": [{"name": names::BROKER, "image": image}]}}},
             "status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": ready},
-        });
-        (
-            ObjectKey::new(format!("ns{namespace}"), names::BROKER),
-            Arc::new(object),
-        )
+        })
+    }
+
+    fn broker(namespace: usize, deployment: &Value) -> (ObjectKey, Running) {
+        let key = ObjectKey::new(format!("ns{namespace}"), names::BROKER);
+        (key, Running::of(deployment))
     }
 
     fn extension(namespace: usize) -> ObjectKey {
@@ -129,16 +136,15 @@ mod tests {
     #[test]
     fn five_brokers_roll_at_once_and_the_next_one_when_one_is_done() {
         let rollouts = Rollouts::default();
-        let mut all: Vec<_> = (0..8).map(|index| deployment(index, "old", 1)).collect();
-        let turn =
-            |index: usize, all: &[(ObjectKey, Arc<Value>)]| rollouts.turn(&extension(index), "new", all);
+        let mut all: Vec<_> = (0..8).map(|index| broker(index, &deployment("old", 1))).collect();
+        let turn = |index: usize, all: &[(ObjectKey, Running)]| rollouts.turn(&extension(index), "new", all);
         let images: Vec<String> = (0..8).map(|index| turn(index, &all).image).collect();
         assert_eq!(images, ["new", "new", "new", "new", "new", "old", "old", "old"]);
         for (index, live) in all.iter_mut().enumerate().take(5) {
-            *live = deployment(index, "new", 0);
+            *live = broker(index, &deployment("new", 0));
         }
         assert_eq!(turn(5, &all).image, "old", "all five are seen to roll");
-        all[0] = deployment(0, "new", 1);
+        all[0] = broker(0, &deployment("new", 1));
         let done = turn(0, &all);
         assert_eq!((done.image.as_str(), done.wake), ("new", vec![extension(5)]));
         assert_eq!(turn(5, &all).image, "new");
@@ -148,14 +154,11 @@ mod tests {
     #[test]
     fn a_broker_that_lost_a_pod_after_its_rollout_takes_no_turn() {
         let rollouts = Rollouts::default();
-        let mut all: Vec<_> = (0..6).map(|index| deployment(index, "new", 0)).collect();
-        for (_, live) in &mut all {
-            let mut rolled = live.as_ref().clone();
-            rolled["status"]["conditions"] =
-                json!([{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}]);
-            *live = Arc::new(rolled);
-        }
-        all.push(deployment(7, "old", 1));
+        let mut rolled = deployment("new", 0);
+        rolled["status"]["conditions"] =
+            json!([{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}]);
+        let mut all: Vec<_> = (0..6).map(|index| broker(index, &rolled)).collect();
+        all.push(broker(7, &deployment("old", 1)));
         assert_eq!(rollouts.turn(&extension(7), "new", &all).image, "new");
     }
 
@@ -163,13 +166,10 @@ mod tests {
     fn a_broker_without_deployment_or_replicas_takes_no_turn() {
         let rollouts = Rollouts::default();
         assert_eq!(rollouts.turn(&extension(0), "new", &[]).image, "new");
-        let mut all: Vec<_> = (0..6).map(|index| deployment(index, "new", 0)).collect();
-        for (_, live) in &mut all {
-            let mut idle = live.as_ref().clone();
-            idle["spec"]["replicas"] = json!(0);
-            *live = Arc::new(idle);
-        }
-        all.push(deployment(7, "old", 1));
+        let mut idle = deployment("new", 0);
+        idle["spec"]["replicas"] = json!(0);
+        let mut all: Vec<_> = (0..6).map(|index| broker(index, &idle)).collect();
+        all.push(broker(7, &deployment("old", 1)));
         assert_eq!(rollouts.turn(&extension(7), "new", &all).image, "new");
     }
 }

@@ -23,9 +23,10 @@ pub(crate) async fn leave(context: &Context) {
         }
     }
     tracing::info!("The operator is being uninstalled: finalizers are released");
-    for (key, object) in context
-        .cache
-        .list(Kind::Extension, |_, object| holds_finalizer(object))
+    let extensions = context.cache.list(Kind::Extension, |_| true);
+    for (key, object) in extensions
+        .into_iter()
+        .filter(|(_, object)| holds_finalizer(object))
     {
         if let Err(error) = release(context, Kind::Extension, &key, &object).await {
             tracing::warn!(name = %key, %error, "Finalizer cannot be released");

@@ -24,6 +24,9 @@ use crate::{
 /// How often a kind that is not served is looked for.
 const MISSING_INTERVAL: Duration = Duration::from_secs(3);
 
+/// Objects on one page of a list: all kinds are listed at once, and a page is in memory as a parsed tree.
+const PAGE: u32 = 100;
+
 /// First pause after a failure of a watch.
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 
@@ -94,10 +97,11 @@ impl Watcher {
 
     /// Watches until the kind is gone.
     async fn watch(&self, kind: Kind, resource: &ApiResource) {
+        let config = watcher::Config::default().page_size(PAGE);
         let config = match kind.watched() {
-            Watched::All | Watched::Metadata => watcher::Config::default(),
-            Watched::Named(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
-            Watched::Labelled(labels) => watcher::Config::default().labels(labels),
+            Watched::All | Watched::Metadata => config,
+            Watched::Named(name) => config.fields(&format!("metadata.name={name}")),
+            Watched::Labelled(labels) => config.labels(labels),
         };
         if kind.watched() == Watched::Metadata {
             let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), resource);

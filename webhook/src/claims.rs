@@ -126,7 +126,13 @@ impl<C: Cluster> Claimant<'_, C> {
     /// Writes the claim as ours over `former`; `None` when that is not what is stored.
     async fn write(&self, key: &ClaimKey, former: Option<&Claim>) -> Result<Option<Taken>, ClusterError> {
         let namespace = self.cluster.claims_namespace();
-        let lease = claims::lease_of(key, namespace, &self.requester(key), former, ((self.now)(), false));
+        let lease = claims::lease_of(
+            key,
+            namespace,
+            &self.requester(key),
+            former,
+            ((self.now)(), false),
+        );
         let written = self.in_time(self.cluster.write_claim(lease)).await?;
         Ok(written.map(|resource_version| Taken {
             key: key.clone(),

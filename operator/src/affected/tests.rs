@@ -128,7 +128,7 @@ fn t38_a_change_counts_for_the_old_relations_as_well() {
 fn own_status_writes_and_bookkeeping_trigger_nothing() {
     let objects = world();
     let key = ObjectKey::new("team", "ext");
-    let mut stored = (*objects.0.get(Kind::Extension, &key).expect("stored")).clone();
+    let mut stored = objects.0.get(Kind::Extension, &key).expect("stored");
     stored["metadata"]["resourceVersion"] = json!("2");
     stored["metadata"]["managedFields"] = json!([{"manager": "x"}]);
     stored["status"] = json!({"conditions": []});
@@ -225,7 +225,7 @@ fn t5_the_next_in_line_is_judged_anew_when_the_winner_goes_moves_or_turns_invali
         let items = match change {
             None => objects.0.delete(Kind::Extension, &winner),
             Some(change) => {
-                let mut stored = (*objects.0.get(Kind::Extension, &winner).expect("stored")).clone();
+                let mut stored = objects.0.get(Kind::Extension, &winner).expect("stored");
                 stored["metadata"]["deletionTimestamp"] = change["metadata"]["deletionTimestamp"].clone();
                 stored["spec"] = change["spec"].clone();
                 objects.0.apply(Kind::Extension, &winner, stored)

@@ -224,7 +224,7 @@ fn base_url(address: &str) -> String {
 fn ready_endpoints(context: &Context, namespace: &str) -> BTreeSet<(String, String)> {
     let slices = context
         .cache
-        .list(Kind::EndpointSlice, |key, _| key.namespace == namespace);
+        .list(Kind::EndpointSlice, |key| key.namespace == namespace);
     slices.iter().flat_map(|(_, slice)| endpoints_of(slice)).collect()
 }
 

@@ -191,7 +191,7 @@ mod tests {
 
         // What the API server stored.
         let conditions = upsert(&[], &wish().conditions[0], Timestamp::UNIX_EPOCH);
-        let mut stored = (*context.cache.get(Kind::Registration, &key).expect("cached")).clone();
+        let mut stored = context.cache.get(Kind::Registration, &key).expect("cached");
         stored["status"] = json!({"conditions": conditions, "discoveredTools": 3});
         context.cache.apply(Kind::Registration, &key, stored);
         let wrote = write(&context, Kind::Registration, &key, wish()).await;

@@ -27,7 +27,7 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
     if let Some(object) = context
         .cache
         .get(Kind::VirtualServer, key)
-        .filter(|object| holds_finalizer(object))
+        .filter(holds_finalizer)
     {
         // Left by an older install; a virtual server needs none (operator.md 4.8).
         release(context, Kind::VirtualServer, key, &object).await?;

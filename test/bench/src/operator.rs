@@ -1,5 +1,6 @@
-//! The operator at scale (issue C): many namespaces with an extension and its registrations. Deployments, pods, Gateways and
-//! brokers are played, so that only the operator and the API server work; kube-controller-manager is stopped meanwhile.
+//! The operator at scale (issue C): many namespaces with an extension and its registrations. Deployments, pods, Gateways
+//! and brokers are played, so that only the operator and the API server work; kube-controller-manager and istiod are
+//! stopped meanwhile.
 
 mod brokers;
 mod objects;
@@ -56,7 +57,11 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
         client: kit.client().await?,
     };
     let token = objects::install(&scale).await?;
-    let _stopped = kit.stop_component(Component::KubeControllerManager).await?;
+    // Istio would take the played routes' acceptance away.
+    let _stopped = (
+        kit.stop_component(Component::KubeControllerManager).await?,
+        kit.stop_component(Component::Istiod).await?,
+    );
     objects::create(&scale).await?;
     brokers::play(&scale).await?;
     let operator = Operator::start(&kit, &token)?;

@@ -1,7 +1,7 @@
 //! Fourth call: the children are brought to their wanted state, in the order of operator.md 5; the EnvoyFilter comes
 //! last, once a replica is ready, so that a filter that fails closed never precedes its server.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
@@ -34,7 +34,7 @@ pub(crate) struct Applied {
     pub(super) blocked: Option<ApplyError>,
     pub(super) rollout: Rollout,
     /// The Deployment as it is now.
-    pub(super) deployment: Option<Arc<Value>>,
+    pub(super) deployment: Option<Value>,
     /// False when Envoy carries the calls and the cluster has no EnvoyFilter.
     pub(super) filter_served: bool,
     /// The Deployment is left as it is for so long, until Envoy has taken up the EnvoyFilter.
@@ -100,7 +100,7 @@ pub(crate) async fn carry_out(
     run.intent(&route).await?;
     run.intent(&tokens_route).await?;
     let deployment = run.deployment_now();
-    let mut rollout = Rollout::of(deployment.as_deref());
+    let mut rollout = Rollout::of(deployment.as_ref());
     // What is put off is not complete.
     rollout.complete &= wait.is_none();
     let filter_served = run.filter(&envoy_filter, &rollout).await?;
@@ -141,7 +141,7 @@ struct Run<'a> {
     context: &'a Context,
     blueprint: &'a Blueprint,
     blocked: Option<ApplyError>,
-    deployment: Option<Arc<Value>>,
+    deployment: Option<Value>,
 }
 
 impl Run<'_> {
@@ -153,7 +153,7 @@ impl Run<'_> {
         match settle(self.context, self.blueprint, resource).await {
             Ok(live) => {
                 if resource.kind == Kind::Deployment {
-                    self.deployment = live.map(Arc::new);
+                    self.deployment = live;
                 }
                 Ok(())
             }
@@ -166,7 +166,7 @@ impl Run<'_> {
             Intent::Apply(resource) => self.resource(resource).await,
             Intent::Leave => Ok(()),
             Intent::Remove(kind, key) => {
-                if self.blocked.is_some() || self.context.cache.get(*kind, key).is_none() {
+                if self.blocked.is_some() || !self.context.cache.contains(*kind, key) {
                     return Ok(());
                 }
                 let uid = self.blueprint.uid();
@@ -206,7 +206,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn deployment_now(&self) -> Option<Arc<Value>> {
+    fn deployment_now(&self) -> Option<Value> {
         let key = beside(&self.blueprint.key, names::BROKER);
         self.deployment
             .clone()
@@ -221,11 +221,11 @@ impl Run<'_> {
         }
         let deployment = self.deployment_now();
         // Without a ready broker the filter does not come, and nobody is served anyway.
-        if Rollout::of(deployment.as_deref()).ready == 0 {
+        if Rollout::of(deployment.as_ref()).ready == 0 {
             return None;
         }
         let filter = cache.get(Kind::EnvoyFilter, &envoy_filter::key(self.blueprint));
-        way_back::wait(deployment.as_deref(), filter.as_deref(), Timestamp::now())
+        way_back::wait(deployment.as_ref(), filter.as_ref(), Timestamp::now())
     }
 
     /// The EnvoyFilter. It comes once a replica is ready; with `dataPath: Direct` it goes once the brokers have rolled,
@@ -236,7 +236,7 @@ impl Run<'_> {
         }
         match intent {
             Intent::Apply(resource) => {
-                let exists = self.context.cache.get(Kind::EnvoyFilter, &resource.key).is_some();
+                let exists = self.context.cache.contains(Kind::EnvoyFilter, &resource.key);
                 if rollout.ready > 0 || exists {
                     self.resource(resource).await?;
                 }
@@ -260,9 +260,11 @@ pub(super) async fn remove_filters(
     extension: &ObjectKey,
     keep: Option<&ObjectKey>,
 ) -> Result<(), ReconcileError> {
-    let filters = context.cache.list(Kind::EnvoyFilter, |key, filter| {
-        Some(key) != keep && is_filter_of(filter, extension)
-    });
+    let named = names::label_value(&extension.namespace);
+    let filters = context.cache.mentioning(Kind::EnvoyFilter, &named);
+    let filters = filters
+        .into_iter()
+        .filter(|(key, filter)| Some(key) != keep && is_filter_of(filter, extension));
     let mut failure: Result<(), ReconcileError> = Ok(());
     for (key, filter) in filters {
         let removed = remove(context, Kind::EnvoyFilter, &key, |live| {

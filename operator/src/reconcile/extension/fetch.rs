@@ -27,7 +27,7 @@ pub(crate) struct Fetched {
     /// ConfigMaps that policies name.
     pub(super) config_maps: Readings,
     /// The broker's Deployment as last seen.
-    pub(super) deployment: Option<Arc<Value>>,
+    pub(super) deployment: Option<Value>,
     /// What the broker may run now.
     pub(super) broker_image: String,
     /// Random bytes for a signing key.
@@ -73,10 +73,10 @@ pub(crate) async fn fetch(
 
 /// The image that the broker may have now; whoever waited for this one to roll is evaluated again.
 fn broker_image(context: &Context, key: &ObjectKey) -> String {
-    let deployments = context.cache.list(Kind::Deployment, |_, _| true);
+    let brokers = context.cache.running();
     let turn = context
         .rollouts
-        .turn(key, &context.settings.broker_image, &deployments);
+        .turn(key, &context.settings.broker_image, &brokers);
     context.queue.add(turn.wake.into_iter().map(WorkItem::Extension));
     turn.image
 }

@@ -55,10 +55,7 @@ pub(crate) async fn finalize(
     key: &ObjectKey,
     gateway: Option<ObjectKey>,
 ) -> Result<Outcome, ReconcileError> {
-    let object = context
-        .cache
-        .get(Kind::Extension, key)
-        .filter(|object| holds_finalizer(object));
+    let object = context.cache.get(Kind::Extension, key).filter(holds_finalizer);
     let Some(object) = object else {
         return Ok(Outcome::Done);
     };
@@ -66,7 +63,7 @@ pub(crate) async fn finalize(
         Err(error) if is_refusal(&error) => {
             tracing::warn!(name = %key, %error, "EnvoyFilter is left behind");
             let note = format!("left behind, delete it by hand: {error}");
-            let subject = (Kind::Extension, object.as_ref());
+            let subject = (Kind::Extension, &object);
             context
                 .events
                 .publish(subject, EventType::Warning, "CleanupIncomplete", &note)
@@ -147,8 +144,8 @@ mod tests {
             .put(Kind::Extension, "team/ext", &leaving);
         let key = super::ObjectKey::new("team", "ext");
         assert!(objects.0.decode_error(Kind::Extension, &key).is_some());
-        let stored = objects.0.list(Kind::EnvoyFilter, |_, _| true);
-        let live = stored.first().map(|(_, filter)| filter.as_ref().clone());
+        let stored = objects.0.list(Kind::EnvoyFilter, |_| true);
+        let live = stored.first().map(|(_, filter)| filter.clone());
         let writes = Writes::default();
         let context = context(refusing(live.expect("stored"), &writes), objects);
         let outcome = reconcile(&context, &key).await.expect("a refusal ends it");

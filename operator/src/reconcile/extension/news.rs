@@ -32,7 +32,7 @@ pub(super) async fn tell(context: &Context, validated: &Validated) {
     let Some(extension) = context.cache.get(Kind::Extension, &validated.blueprint.key) else {
         return;
     };
-    let subject = (Kind::Extension, extension.as_ref());
+    let subject = (Kind::Extension, &extension);
     if change.is_new {
         let Contents {
             served,

@@ -82,7 +82,7 @@ pub(crate) async fn write_accepted(
     let repetition = warnings::new_repetition(&verdict, &former).map(str::to_owned);
     write_conditions(context, key, vec![verdict, progressing(&facts)]).await?;
     if let (Some(note), Some(object)) = (repetition, context.cache.get(Kind::Extension, key)) {
-        let (subject, events) = ((Kind::Extension, object.as_ref()), &context.events);
+        let (subject, events) = ((Kind::Extension, &object), &context.events);
         events
             .publish(subject, EventType::Warning, "OwnedFlagInArgs", &note)
             .await;

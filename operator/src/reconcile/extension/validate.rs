@@ -359,12 +359,12 @@ fn blueprint(
     let world = &fetched.snapshot.world;
     let command = fetched
         .deployment
-        .as_deref()
+        .as_ref()
         .and_then(|live| live_tokens(live, "command"))
         .unwrap_or_default();
     let same_gateway = fetched
         .deployment
-        .as_deref()
+        .as_ref()
         .is_some_and(|live| is_for(live, &gateway.key));
     let bound_port = hosts::gateway_service(world, gateway, listener.port)
         .and_then(|service| service.port(Some(listener.port)))

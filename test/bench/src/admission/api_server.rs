@@ -40,7 +40,7 @@ pub(crate) async fn measure(creates: usize) -> anyhow::Result<Vec<Row>> {
         "scale deployment mcp-gateway-controller -n {OPERATOR_NAMESPACE} --replicas=0"
     ))?;
     let gone = format!(
-        "wait --for=delete pod -l app.kubernetes.io/name=mcp-gateway-controller -n {OPERATOR_NAMESPACE} --timeout=60s"
+        "wait --for=delete pod -l app.kubernetes.io/name=mcp-gateway-operator -n {OPERATOR_NAMESPACE} --timeout=60s"
     );
     kubectl(&gone)?;
     let series = Series { client, creates };

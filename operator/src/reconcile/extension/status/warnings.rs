@@ -35,7 +35,7 @@ pub(super) fn of(validated: &Validated, applied: &Applied) -> Vec<String> {
     }
     let args = applied
         .deployment
-        .as_deref()
+        .as_ref()
         .and_then(|live| live_tokens(live, "args"))
         .unwrap_or_default();
     let repeated = repeated_in_args(&command::flags(&validated.blueprint), &args);
@@ -44,7 +44,7 @@ pub(super) fn of(validated: &Validated, applied: &Applied) -> Vec<String> {
     }
     let twice = applied
         .deployment
-        .as_deref()
+        .as_ref()
         .map(|live| repeated_variables(live, &validated.blueprint));
     let twice = twice.unwrap_or_default();
     if !twice.is_empty() {
