@@ -151,6 +151,12 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         Ok(target) => target,
         Err(refusal) => return answer(message, Some(token), refusal),
     };
+    if facts.revoked.is_none()
+        && let Some(server) = target.server(catalog)
+    {
+        // So that the rules are judged once, with everything that is known.
+        return Decision::Need(Need::Facts(claims.clone(), server.config.name.clone()));
+    }
     let own = facts.own.as_ref().map(|own| PerCaller::merge(catalog, own));
     let view = target.view(message, (catalog, facts), own.as_ref());
     if message.method == "tools/call" && view.meta_tool(&target.name.value).is_some() {

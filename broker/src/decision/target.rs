@@ -1,7 +1,7 @@
 //! Which item a message is about: the member that names it, and the permission to use it (data-plane.md 4.5, 5.5).
 
 use super::Facts;
-use crate::aggregation::catalog::Catalog;
+use crate::aggregation::catalog::{Catalog, Server};
 use crate::aggregation::user_lists::PerCaller;
 use crate::aggregation::view::{Permit, View};
 use crate::protocol::header;
@@ -122,6 +122,12 @@ impl Target<'_> {
                 .or_else(|| view.permit(ItemKind::Resource, name)),
             ItemKind::Resource => view.permit_uri(name),
         }
+    }
+
+    /// The server of the shared item that has exactly this name, whether the caller may use it or not.
+    pub fn server<'c>(&self, catalog: &'c Catalog) -> Option<&'c Server> {
+        let entry = catalog.table(self.kind).get(self.name.value.as_ref())?;
+        catalog.server_of(entry)
     }
 
     /// The answer to a name that is unknown or hidden: the two look alike.

@@ -19,19 +19,56 @@ struct Line {
     json: bool,
 }
 
-/// The fields of an event, written as they come; the message stands before the others wherever it comes.
+/// A line as its event is read: what comes first, and the fields, written as they come; the message stands before them
+/// wherever it comes.
 struct Fields {
-    message: String,
+    head: Pairs,
     rest: Pairs,
+}
+
+impl Fields {
+    fn new(json: bool) -> Self {
+        Self {
+            head: Pairs::new(json, if json { "{" } else { "" }),
+            rest: Pairs::new(json, ""),
+        }
+    }
+
+    /// The end of the line; the rest goes before it.
+    fn write_to(&self, writer: &mut impl fmt::Write) -> fmt::Result {
+        let separator = if self.rest.text.is_empty() {
+            ""
+        } else {
+            self.rest.separator()
+        };
+        let mut left = MAX_LINE;
+        for part in [self.head.text.as_str(), separator, self.rest.text.as_str()] {
+            let fits = part.floor_char_boundary(left.min(part.len()));
+            let (kept, cut) = part.split_at(fits);
+            writer.write_str(kept)?;
+            if !cut.is_empty() {
+                return writer.write_str("…\n");
+            }
+            left -= fits;
+        }
+        writer.write_str(if self.rest.json { "}\n" } else { "\n" })
+    }
 }
 
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
-            value.clone_into(&mut self.message);
-        } else {
-            self.rest.put(field.name(), value);
+        match field.name() {
+            "message" => self.head.put("msg", value),
+            name => self.rest.put(name, value),
         }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.rest.put_plain(field.name(), value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.rest.put_plain(field.name(), value);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -50,25 +87,11 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut fields = Fields {
-            message: String::new(),
-            rest: Pairs::new(self.json),
-        };
+        let mut fields = Fields::new(self.json);
+        fields.head.put("time", &jiff::Timestamp::now().to_string());
+        fields.head.put("level", event.metadata().level().as_str());
         event.record(&mut fields);
-        let mut head = Pairs::new(self.json);
-        head.put("time", &jiff::Timestamp::now().to_string());
-        head.put("level", event.metadata().level().as_str());
-        head.put("msg", &fields.message);
-        let mut line = head.followed_by(&fields.rest);
-        if line.len() > MAX_LINE {
-            let mut end = MAX_LINE;
-            while !line.is_char_boundary(end) {
-                end -= 1;
-            }
-            line.truncate(end);
-            line.push('…');
-        }
-        writeln!(writer, "{line}")
+        fields.write_to(&mut writer)
     }
 }
 
@@ -76,13 +99,18 @@ where
 struct Pairs {
     json: bool,
     text: String,
+    /// Where the first pair begins.
+    begin: usize,
 }
 
 impl Pairs {
-    fn new(json: bool) -> Self {
+    fn new(json: bool, opening: &str) -> Self {
+        let mut text = String::with_capacity(TYPICAL_LINE);
+        text.push_str(opening);
         Self {
             json,
-            text: String::with_capacity(TYPICAL_LINE),
+            text,
+            begin: opening.len(),
         }
     }
 
@@ -90,34 +118,39 @@ impl Pairs {
         if self.json { "," } else { " " }
     }
 
+    fn quote(&self) -> &'static str {
+        if self.json { "\"" } else { "" }
+    }
+
     fn put(&mut self, name: &str, value: &str) {
-        if !self.text.is_empty() {
-            self.text.push_str(self.separator());
-        }
-        let quoted = crate::protocol::json::quoted;
         let plain = !value.is_empty()
             && value
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\'));
-        let text = &mut self.text;
-        let result = match (self.json, plain) {
-            (true, true) => write!(text, "\"{name}\":\"{value}\""),
-            (true, false) => write!(text, "\"{name}\":{}", quoted(value)),
-            (false, true) => write!(text, "{name}={value}"),
-            (false, false) => write!(text, "{name}={}", quoted(value)),
-        };
-        debug_assert!(result.is_ok(), "writing to a string cannot fail");
+        if plain {
+            self.put_plain(name, value);
+        } else {
+            self.name(name);
+            self.text.push_str(&crate::protocol::json::quoted(value));
+        }
     }
 
-    /// The whole line.
-    fn followed_by(self, rest: &Self) -> String {
-        let separator = if rest.text.is_empty() {
-            ""
-        } else {
-            self.separator()
-        };
-        let (open, close) = if self.json { ("{", "}") } else { ("", "") };
-        [open, &self.text, separator, &rest.text, close].concat()
+    /// A value whose text needs no escape.
+    fn put_plain(&mut self, name: &str, value: impl fmt::Display) {
+        self.name(name);
+        let quote = self.quote();
+        let written = write!(self.text, "{quote}{value}{quote}");
+        debug_assert!(written.is_ok(), "writing to a string cannot fail");
+    }
+
+    fn name(&mut self, name: &str) {
+        if self.text.len() > self.begin {
+            self.text.push_str(self.separator());
+        }
+        let quote = self.quote();
+        for part in [quote, name, quote, if self.json { ":" } else { "=" }] {
+            self.text.push_str(part);
+        }
     }
 }
 
@@ -147,22 +180,30 @@ mod tests {
 
     #[test]
     fn lines_have_the_contracts_keys_and_cannot_be_forged() {
-        let line = |json| {
-            let (mut head, mut rest) = (Pairs::new(json), Pairs::new(json));
+        let line = |json, fields: &[(&str, &str)]| {
+            let mut line = Fields::new(json);
             for (name, value) in [("time", "t"), ("level", "INFO"), ("msg", "Two words")] {
-                head.put(name, value);
+                line.head.put(name, value);
             }
-            rest.put("error", "a\nlevel=ERROR");
-            head.followed_by(&rest)
+            for (name, value) in fields {
+                line.rest.put(name, value);
+            }
+            let mut text = String::new();
+            line.write_to(&mut text).unwrap();
+            text
         };
+        let forged = [("error", "a\nlevel=ERROR")];
         assert_eq!(
-            line(false),
-            "time=t level=INFO msg=\"Two words\" error=\"a\\nlevel=ERROR\""
+            line(false, &forged),
+            "time=t level=INFO msg=\"Two words\" error=\"a\\nlevel=ERROR\"\n"
         );
         assert_eq!(
-            line(true),
-            r#"{"time":"t","level":"INFO","msg":"Two words","error":"a\nlevel=ERROR"}"#
+            line(true, &forged),
+            "{\"time\":\"t\",\"level\":\"INFO\",\"msg\":\"Two words\",\"error\":\"a\\nlevel=ERROR\"}\n"
         );
-        assert_eq!(Pairs::new(true).followed_by(&Pairs::new(true)), "{}");
+        assert_eq!(line(false, &[]), "time=t level=INFO msg=\"Two words\"\n");
+        let long = "é".repeat(MAX_LINE);
+        let cut = line(false, &[("error", &long)]);
+        assert!(cut.ends_with("é…\n") && cut.len() <= MAX_LINE + "…\n".len());
     }
 }
