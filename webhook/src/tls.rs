@@ -9,7 +9,10 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use axum_server::tls_rustls::RustlsConfig;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode},
+};
 use rustls::{
     ServerConfig,
     crypto::ring,
@@ -303,11 +306,45 @@ impl Reloader {
 }
 
 fn watch_dir(dir: &Path, told: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
-    let notify = move |_: notify::Result<notify::Event>| {
+    let notify = move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| is_read(&event)) {
+            return;
+        }
         // Full: a look is due anyway.
         let _ = told.try_send(());
     };
     let mut watcher = notify::recommended_watcher(notify).ok()?;
     watcher.watch(dir, RecursiveMode::NonRecursive).ok()?;
     Some(watcher)
+}
+
+/// True when somebody only read, as each look does itself: it must not cause the next one.
+fn is_read(event: &notify::Event) -> bool {
+    event.kind.is_access() && event.kind != EventKind::Access(AccessKind::Close(AccessMode::Write))
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{CreateKind, DataChange, ModifyKind};
+
+    use super::*;
+
+    #[test]
+    fn a_look_does_not_cause_the_next_one() {
+        let is_read = |kind| is_read(&notify::Event::new(kind));
+        for kind in [
+            AccessKind::Open(AccessMode::Any),
+            AccessKind::Close(AccessMode::Read),
+            AccessKind::Read,
+        ] {
+            assert!(is_read(EventKind::Access(kind)), "{kind:?}");
+        }
+        for kind in [
+            EventKind::Access(AccessKind::Close(AccessMode::Write)),
+            EventKind::Modify(ModifyKind::Data(DataChange::Any)),
+            EventKind::Create(CreateKind::Any),
+        ] {
+            assert!(!is_read(kind), "{kind:?}");
+        }
+    }
 }
