@@ -142,14 +142,23 @@ pub(super) fn hidden(
     })
 }
 
+/// The session of a message, and the item that it is about.
+fn addressed<'a, 'm>(
+    request: &Request<'a>,
+    message: &'m Message<'m>,
+    facts: &'a Facts,
+) -> Result<(&'a str, &'a SessionClaims, target::Target<'m>), Box<Decision>> {
+    let (token, claims) = session(request, message, facts)?;
+    match target::target(message) {
+        Ok(target) => Ok((token, claims, target)),
+        Err(refusal) => Err(Box::new(answer(message, Some(token), refusal))),
+    }
+}
+
 fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Catalog, &Facts)) -> Decision {
-    let (token, claims) = match session(request, message, facts) {
-        Ok(session) => session,
+    let (token, claims, target) = match addressed(request, message, facts) {
+        Ok(found) => found,
         Err(answer) => return *answer,
-    };
-    let target = match target::target(message) {
-        Ok(target) => target,
-        Err(refusal) => return answer(message, Some(token), refusal),
     };
     if facts.revoked.is_none()
         && let Some(server) = target.server(catalog)
@@ -163,12 +172,9 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         return Decision::Broker(to_broker(request, message, catalog));
     }
     let Some(permit) = target.permit(&view) else {
-        // Whether the session was ended is known only to the store, and comes before what it may see.
-        let unasked = own.is_none() && user_lists::wanted(catalog);
-        return match facts.revoked {
-            None => Decision::Need(Need::Facts(claims.clone(), String::new())),
-            Some(_) if unasked => Decision::Need(Need::UserLists(claims.clone())),
-            Some(_) => hidden(message, Some(token), (&target, &view)),
+        return match missing(facts, (claims, catalog)) {
+            Some(need) => Decision::Need(need),
+            None => hidden(message, Some(token), (&target, &view)),
         };
     };
     let server = permit.server();
@@ -210,6 +216,16 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         &permit,
         user_token::again((request.head, catalog, server), (claims, false), facts),
     )
+}
+
+/// What must be known before an item is said to be unknown: whether the session was ended, which only the store knows and
+/// which comes before what it may see, and the caller's own lists.
+fn missing(facts: &Facts, (claims, catalog): (&SessionClaims, &Catalog)) -> Option<Need> {
+    if facts.revoked.is_none() {
+        return Some(Need::Facts(claims.clone(), String::new()));
+    }
+    let unasked = facts.own.is_none() && user_lists::wanted(catalog);
+    unasked.then(|| Need::UserLists(claims.clone()))
 }
 
 /// The forwarding; `again` says what is needed when the server refuses the person's token.
