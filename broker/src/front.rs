@@ -24,6 +24,7 @@ pub mod rounds;
 pub mod running;
 mod sent;
 pub mod slots;
+mod stalling;
 pub mod stateless;
 pub mod status;
 pub mod streams;

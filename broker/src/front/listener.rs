@@ -2,6 +2,7 @@
 //! certificate.
 
 use super::patience::{Doing, Patient};
+use super::stalling;
 use super::tls::{Accepted, ServingPair};
 use axum::Router;
 use axum::body::HttpBody as _;
@@ -10,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use socket2::{SockRef, TcpKeepalive};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -24,6 +26,9 @@ const MAX_HEADER_BYTES: usize = 64 * 1024;
 const MAX_HEADERS: usize = 200;
 /// Connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 50_000;
+
+/// Silence of a connection until its other side is asked for a sign of life.
+const ALIVE: Duration = Duration::from_secs(30);
 
 /// How connections are served.
 #[derive(Clone, Default)]
@@ -62,8 +67,15 @@ pub async fn serve(listener: TcpListener, app: Router, serving: Serving, stop: C
     tracker.wait().await;
 }
 
-async fn taken(stream: TcpStream, app: Router, serving: &Serving, stop: CancellationToken) {
+/// A client that is gone without a word is noticed.
+fn prepare(stream: &TcpStream) {
+    let alive = TcpKeepalive::new().with_time(ALIVE).with_interval(ALIVE);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&alive);
     let _ = stream.set_nodelay(true);
+}
+
+async fn taken(stream: TcpStream, app: Router, serving: &Serving, stop: CancellationToken) {
+    prepare(&stream);
     let accepted = tokio::select! {
         () = stop.cancelled() => return,
         accepted = serving.pair.accept(stream) => accepted,
@@ -109,11 +121,13 @@ async fn connection(
     builder
         .http2()
         .timer(TokioTimer::new())
+        .keep_alive_interval(ALIVE)
         .max_header_list_size(MAX_HEADER_BYTES as u32);
     let doing = Arc::<Doing>::default();
     let patient = Patient::new(stream, Arc::clone(&doing), write_timeout);
     let service = service_fn(move |request| {
         doing.busy.store(true, Ordering::Release);
+        let http2 = request.version() == Version::HTTP_2;
         let (answer, doing) = (app.clone().call(with_host(request)), Arc::clone(&doing));
         async move {
             let answer = answer.await;
@@ -121,7 +135,11 @@ async fn connection(
             let streaming = answer.as_ref().is_ok_and(streams);
             doing.streaming.store(streaming, Ordering::Release);
             doing.busy.store(false, Ordering::Release);
-            answer
+            if http2 {
+                answer.map(stalling::watched)
+            } else {
+                answer
+            }
         }
     });
     let connection = builder.serve_connection(TokioIo::new(patient), service);
@@ -131,4 +149,73 @@ async fn connection(
         () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::routing::get;
+    use bytes::Bytes;
+    use http_body_util::Empty;
+    use std::convert::Infallible;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::{Instant, timeout};
+
+    #[tokio::test]
+    async fn an_accepted_connection_asks_whether_the_client_lives() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        prepare(&stream);
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), ALIVE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_of_http2_that_answers_no_ping_ends() {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let (start, stop) = (Instant::now(), CancellationToken::new());
+        let served = tokio::spawn(connection(server, Router::new(), Duration::ZERO, stop));
+        client
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+            .await
+            .unwrap();
+        let _ = timeout(Duration::from_secs(600), client.read_to_end(&mut Vec::new()))
+            .await
+            .unwrap();
+        served.await.unwrap();
+        assert!(start.elapsed() >= ALIVE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn s23_a_reader_of_http2_that_opens_no_window_holds_no_reply() {
+        let (client, server) = tokio::io::duplex(4096);
+        let held = CancellationToken::new();
+        let holds = held.clone();
+        let app = Router::new().route(
+            "/",
+            get(async move || {
+                let guard = holds.drop_guard();
+                let chunks = futures::stream::repeat_with(move || {
+                    let _held = &guard;
+                    Ok::<_, Infallible>(Bytes::from_static(b"x"))
+                });
+                Body::from_stream(chunks)
+            }),
+        );
+        tokio::spawn(connection(server, app, Duration::ZERO, CancellationToken::new()));
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).initial_stream_window_size(0);
+        let (mut sender, connection) = builder.handshake(TokioIo::new(client)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("http://localhost/")
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        let reply = sender.send_request(request).await.unwrap();
+        assert!(!held.is_cancelled());
+        timeout(Duration::from_secs(600), held.cancelled()).await.unwrap();
+        drop(reply);
+    }
 }

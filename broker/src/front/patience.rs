@@ -1,6 +1,6 @@
-//! How long a connection may take (data-plane.md 15.1). The head of a request: counted from its first byte, so that a
-//! kept-alive connection may idle; a server that closes idle connections races with Envoy's pool, and the call that loses the
-//! race fails. A reply: as long as its reader may take to read it. HTTP/2 connections are left to their own rules.
+//! How long a connection may take (data-plane.md 15.1). Its first byte; then the head of a request, counted from the first
+//! byte of that, so that a kept-alive connection may idle: a server that closes idle connections races with Envoy's pool, and
+//! the call that loses the race fails. A reply: as long as its reader may take to read it. HTTP/2 has rules of its own.
 
 use std::io;
 use std::pin::Pin;
@@ -11,9 +11,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+/// Until the first byte of a connection.
+const FIRST: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(5);
 /// Longest wait for the reader of a stream to take what there is.
-const STALLED: Duration = Duration::from_secs(300);
+pub(super) const STALLED: Duration = Duration::from_secs(300);
 const HTTP2_PREFACE: &[u8] = b"PRI";
 
 /// What a connection is doing.
@@ -31,6 +33,7 @@ pub struct Patient<S> {
     doing: Arc<Doing>,
     /// For a whole reply that is no stream; zero leaves it to [`STALLED`].
     write_timeout: Duration,
+    /// Runs until there is a first byte, and while a head comes.
     head: Option<Pin<Box<Sleep>>>,
     /// Runs while the other side does not take what is to be written.
     reply: Option<Pin<Box<Sleep>>>,
@@ -44,13 +47,16 @@ impl<S> Patient<S> {
             inner,
             doing,
             write_timeout,
-            head: None,
+            head: Some(Box::pin(sleep(FIRST))),
             reply: None,
             http2: None,
         }
     }
 
     fn received(&mut self, bytes: &[u8]) {
+        if self.http2.is_none() {
+            self.head = None;
+        }
         let http2 = *self.http2.get_or_insert_with(|| bytes.starts_with(HTTP2_PREFACE));
         if self.head.is_none() && !http2 && !self.doing.busy.load(Ordering::Acquire) {
             self.head = Some(Box::pin(sleep(HEAD)));
@@ -156,12 +162,6 @@ mod tests {
         let doing = Arc::<Doing>::default();
         let mut patient = Patient::new(server, Arc::clone(&doing), Duration::ZERO);
         let mut buffer = [0; 16];
-        assert!(
-            timeout(Duration::from_secs(600), patient.read(&mut buffer))
-                .await
-                .is_err(),
-            "idle"
-        );
         client.write_all(b"GET").await.unwrap();
         assert_eq!(patient.read(&mut buffer).await.unwrap(), 3);
         doing.busy.store(true, Ordering::Release);
@@ -186,6 +186,15 @@ mod tests {
             io::ErrorKind::TimedOut
         );
         assert_eq!(start.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_never_says_anything_ends() {
+        let (_client, server) = tokio::io::duplex(64);
+        let mut patient = Patient::new(server, Arc::default(), Duration::ZERO);
+        let start = Instant::now();
+        let error = patient.read(&mut [0; 16]).await.unwrap_err();
+        assert_eq!((error.kind(), start.elapsed()), (io::ErrorKind::TimedOut, FIRST));
     }
 
     #[tokio::test(start_paused = true)]
