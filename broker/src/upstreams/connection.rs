@@ -80,7 +80,7 @@ impl Connection {
             config: Arc::clone(&config),
             slot: Arc::clone(&slot),
             changed,
-            last_failure: 0,
+            failures: 0,
         };
         if config.enabled {
             let (ca_bundle, stop) = (ca_bundle.to_owned(), stop.clone());
@@ -186,7 +186,7 @@ impl Task {
     }
 
     fn backoff(&self) -> Duration {
-        let doublings = self.publisher.last_failure.saturating_sub(1).min(16);
+        let doublings = self.publisher.failures.saturating_sub(1).min(16);
         let base = FIRST_BACKOFF
             .saturating_mul(1 << doublings)
             .min(LONGEST_BACKOFF)
@@ -282,7 +282,7 @@ impl Task {
     }
 
     fn publish_user_specific(&mut self, hello: &Hello) {
-        self.publisher.last_failure = 0;
+        self.publisher.failures = 0;
         self.publisher.publish(ServerSnapshot {
             message: "userSpecificList server healthy, tools fetched per-user".to_owned(),
             ..self.success(hello, Items::default())
@@ -308,11 +308,11 @@ impl Task {
         }
     }
 
-    /// Publishes what was listed. A kind that failed keeps its last good items for two failures; when tools fail a third
-    /// time the check has failed.
+    /// Publishes what was listed. A kind that failed keeps its last good items for two failures. A check whose tools failed
+    /// counts among the failed ones, and fails wholly when it is the third.
     fn publish_lists(&mut self, hello: &Hello, lists: Vec<(ItemKind, Listed)>) -> Result<(), String> {
         let last = self.publisher.slot.load_full();
-        let (mut items, mut problems) = (Items::default(), Vec::new());
+        let (mut items, mut problems, mut failed_checks) = (Items::default(), Vec::new(), 0);
         for (kind, listed) in lists {
             let Some(failures) = self.kind_failures.get_mut(kind as usize) else {
                 continue;
@@ -326,7 +326,10 @@ impl Task {
                     *items.of_mut(kind) = list;
                 }
                 Err(error) => {
-                    *failures += 1;
+                    if kind == ItemKind::Tool {
+                        *failures = self.publisher.failures;
+                    }
+                    *failures = failures.saturating_add(1);
                     let what = format!(
                         "upstream mcp failed to list {} server {}: {error}",
                         kind.member(),
@@ -334,6 +337,9 @@ impl Task {
                     );
                     if *failures < TOLERATED && last.served {
                         *items.of_mut(kind) = last.items.of(kind).clone();
+                        if kind == ItemKind::Tool {
+                            failed_checks = *failures;
+                        }
                     } else if kind == ItemKind::Tool {
                         return Err(what);
                     }
@@ -341,7 +347,7 @@ impl Task {
                 }
             }
         }
-        self.publisher.last_failure = 0;
+        self.publisher.failures = failed_checks;
         let mut next = self.success(hello, items);
         next.message = format!(
             "server added successfully. Total tools added {}. Total prompts added {}",

@@ -15,7 +15,8 @@ pub(super) struct Publisher {
     pub(super) config: Arc<ServerConfig>,
     pub(super) slot: Arc<ArcSwap<ServerSnapshot>>,
     pub(super) changed: Arc<Notify>,
-    pub(super) last_failure: u32,
+    /// Checks that failed in a row.
+    pub(super) failures: u32,
 }
 
 impl Publisher {
@@ -42,7 +43,8 @@ impl Publisher {
     /// One failed check: the last good items stay for two failures and go with the third.
     pub(super) fn failed(&mut self, what: &str) {
         let mut next = ServerSnapshot::clone(&self.slot.load());
-        next.failures = next.failures.saturating_add(1);
+        self.failures = self.failures.saturating_add(1);
+        next.failures = self.failures;
         next.attempted = true;
         next.last_validated = clock::rfc3339();
         let had_items = next.state != State::Connecting && next.state != State::Down;
@@ -68,7 +70,7 @@ impl Publisher {
         self.publish(next);
     }
 
-    fn log_failure(&mut self, failures: u32, what: &str) {
+    fn log_failure(&self, failures: u32, what: &str) {
         if matches!(failures, 1 | TOLERATED) || failures.is_multiple_of(60) {
             tracing::warn!(
                 component = "manager",
@@ -78,6 +80,5 @@ impl Publisher {
                 "MCP server failed"
             );
         }
-        self.last_failure = failures;
     }
 }

@@ -68,6 +68,8 @@ pub struct Server {
     pub gzip: AtomicBool,
     /// Answers `prompts/list` with an error.
     pub prompts_fail: AtomicBool,
+    /// So many pings are answered with status 500.
+    pub pings_fail: AtomicUsize,
     /// GET answers with this status instead of a stream; 0 is off.
     pub get_status: AtomicU16,
     pub init_delay_ms: AtomicUsize,
@@ -110,6 +112,7 @@ impl Server {
             flood: AtomicBool::default(),
             gzip: AtomicBool::default(),
             prompts_fail: AtomicBool::default(),
+            pings_fail: AtomicUsize::default(),
             get_status: AtomicU16::default(),
             init_delay_ms: AtomicUsize::default(),
             version: Mutex::new("2025-11-25".to_owned()),
@@ -360,10 +363,19 @@ fn resumed(server: &Server, headers: &HeaderMap) -> Response {
     ([("content-type", "text/event-stream")], events).into_response()
 }
 
+fn ping_fails(server: &Server) -> bool {
+    let one_less = |left: usize| left.checked_sub(1);
+    let failing = &server.pings_fail;
+    failing
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+        .is_ok()
+}
+
 fn answer(server: &Server, method: &str, message: &Value, headers: &HeaderMap, body: &Bytes) -> Response {
     let list =
         |member: &str, items: &Mutex<Vec<Value>>| page(server, member, &items.lock().unwrap(), message);
     let result = match method {
+        "ping" if ping_fails(server) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         "ping" => json!({}),
         "tools/list" => {
             let user = headers.get("x-user").and_then(|user| user.to_str().ok());

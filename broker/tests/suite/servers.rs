@@ -121,6 +121,25 @@ async fn d63_failing_prompts_leave_the_tools() {
         "{status}"
     );
     assert_eq!(status["ready"], true);
+    // Failures of a kind are none of the checks: the first of those leaves the tools, too.
+    one.pings_fail.store(1, Ordering::Relaxed);
+    let status = eventually("a failed ping", || async {
+        let status = world.status_of("one").await;
+        status["message"]
+            .as_str()?
+            .contains("failed to ping")
+            .then_some(status)
+    })
+    .await;
+    assert_eq!(
+        (
+            status["consecutiveFailures"].as_u64(),
+            status["stale"].as_bool(),
+            status["totalTools"].as_u64()
+        ),
+        (Some(1), Some(true), Some(1)),
+        "{status}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
