@@ -9,9 +9,9 @@ use crate::protocol::message::{MessageKind, read};
 use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, Refusal, error};
 
 /// The one version that has batches.
-const VERSION: &str = "2025-03-26";
+pub(super) const VERSION: &str = "2025-03-26";
 /// Messages in a batch.
-const MAX_MESSAGES: usize = 20;
+pub(super) const MAX_MESSAGES: usize = 20;
 
 /// One message of a batch.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +53,8 @@ pub fn parts(head: &Head, facts: &Facts, body: &[u8]) -> Result<Vec<Part>, Box<A
     Ok(texts.into_iter().map(part).collect())
 }
 
-fn elements(body: &[u8]) -> Option<Vec<&str>> {
+/// The messages of an array; one too many stands for all that are.
+pub(super) fn elements(body: &[u8]) -> Option<Vec<&str>> {
     let text = std::str::from_utf8(body).ok()?;
     let (mut reader, mut found) = (Reader::new(text), Vec::new());
     reader

@@ -1,6 +1,7 @@
 //! What becomes of the messages that a server sends beside its answers (data-plane.md 10): its requests get ids that
 //! lead the client's answer back, notices that the gateway answers for end here. Pure: one message in, one passage out.
 
+use super::batch;
 use super::repair::fingerprint;
 use crate::auth::keys::Keys;
 use crate::auth::seal;
@@ -78,6 +79,8 @@ pub struct Relay {
     /// Capability letters of the client; none when it cannot be asked.
     capabilities: String,
     place: Place,
+    /// The client takes batches.
+    batches: bool,
     /// Log level of the session.
     level: Option<String>,
     /// The server's own URIs that the session subscribed to; only asked for in [`Place::Notices`].
@@ -116,6 +119,7 @@ impl Relay {
                 String::new()
             },
             place,
+            batches: claims.ver == batch::VERSION,
             level: None,
             subscribed: Arc::default(),
         }
@@ -128,10 +132,10 @@ impl Relay {
         self
     }
 
-    /// Decides about one message.
+    /// Decides about one message. What cannot be read ends here: nobody could say what the client reads in it.
     pub fn judge(&self, keys: &Keys, text: &str) -> Passage {
         let Some(message) = read(text) else {
-            return Passage::Same;
+            return self.batch(keys, text).map_or(Passage::Drop, Passage::Changed);
         };
         match (message.method.as_deref(), &message.id) {
             (None, _) if self.place == Place::Call => Passage::Same,
@@ -139,6 +143,28 @@ impl Relay {
             (Some(method), Some(id)) => self.request(keys, (text, &message), method, id),
             (Some(method), None) => self.notification(keys, (text, &message), method),
         }
+    }
+
+    /// What of a batch passes on the stream of a call; requests that end here are not answered.
+    fn batch(&self, keys: &Keys, text: &str) -> Option<String> {
+        if self.place != Place::Call || !self.batches {
+            return None;
+        }
+        let messages = batch::elements(text.as_bytes())?;
+        if messages.len() > batch::MAX_MESSAGES {
+            return None;
+        }
+        let messages = messages.into_iter();
+        let passing =
+            messages.filter_map(
+                |message| match read(message).map(|_| self.judge(keys, message))? {
+                    Passage::Same => Some(message.to_owned()),
+                    Passage::Changed(changed) => Some(changed),
+                    Passage::Drop | Passage::Reply(_) => None,
+                },
+            );
+        let passing: Vec<String> = passing.collect();
+        (!passing.is_empty()).then(|| format!("[{}]", passing.join(",")))
     }
 
     fn request(

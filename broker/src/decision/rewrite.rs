@@ -13,8 +13,9 @@ use crate::protocol::version::Era;
 
 /// A larger event passes unread (data-plane.md 15.1).
 const MAX_READ: usize = 1024 * 1024;
-/// Every message but an answer has this member.
+/// Every message but an answer has this member, or one of the same name with escapes.
 const METHOD: &[u8] = b"\"method\"";
+const ESCAPE: &[u8] = b"\\u";
 
 /// What the client gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,13 +196,25 @@ impl Rewriter {
             Piece::Part(bytes) => return out.bytes.extend_from_slice(&bytes),
             Piece::Whole(block) => block,
         };
-        let read = memchr::memmem::find(&block, METHOD).and_then(|_| event(&block));
-        let passage = read.map_or(Passage::Same, |event| self.plan.relay.judge(keys, &event.data));
+        let passage = if may_be_no_answer(&block) {
+            self.judged(keys, &block)
+        } else {
+            Passage::Same
+        };
         match passage {
             Passage::Same => out.bytes.extend_from_slice(&block),
             Passage::Changed(data) => out.bytes.extend(with_data(&block, &data)),
             Passage::Drop => {}
             Passage::Reply(body) => out.replies.push(body),
+        }
+    }
+
+    fn judged(&self, keys: &Keys, block: &[u8]) -> Passage {
+        match event(block) {
+            Some(event) => self.plan.relay.judge(keys, &event.data),
+            // Comments and the like; but clients read also what is no UTF-8, somehow.
+            None if std::str::from_utf8(block).is_ok() => Passage::Same,
+            None => Passage::Drop,
         }
     }
 
@@ -231,6 +244,13 @@ impl Rewriter {
             out.bytes.push(b'\n');
         }
     }
+}
+
+/// False for what can only be an answer, or nothing; it need not be read.
+fn may_be_no_answer(block: &[u8]) -> bool {
+    [METHOD, ESCAPE]
+        .iter()
+        .any(|sign| memchr::memmem::find(block, sign).is_some())
 }
 
 #[cfg(test)]
@@ -299,6 +319,29 @@ mod tests {
             bytes.extend(bytewise.push(&keys, &[*byte], at + 1 == STREAM.len()).bytes);
         }
         assert_eq!(bytes, all.bytes);
+    }
+
+    #[test]
+    fn a_request_whose_method_is_hidden_is_relayed_like_any_other() {
+        let (mut rewriter, keys) = rewriter(Form::Events);
+        let hidden = b"data: {\"jsonrpc\":\"2.0\",\"id\":1,\"m\\u0065thod\":\"roots/list\"}\n\n\
+            data: {\"jsonrpc\":\"2.0\",\"id\":2,\"m\\u0065thod\":\"elicitation/create\"}\n\n\
+            data: {\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"roots/list\",\"x\":\"\xff\"}\n\n\
+            data: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{\"x\":\"\\u00e9\"}}\n\n";
+        let out = rewriter.push(&keys, hidden, true);
+        let text = String::from_utf8(out.bytes).unwrap();
+        let blocks: Vec<&str> = text.split_terminator("\n\n").collect();
+        assert_eq!(blocks.len(), 2, "{text}");
+        assert!(blocks[0].contains(r#""id":"g1."#), "{text}");
+        assert_eq!(
+            blocks[1],
+            r#"data: {"jsonrpc":"2.0","id":7,"result":{"x":"\u00e9"}}"#
+        );
+        assert!(
+            out.replies.len() == 1 && out.replies[0].contains("-32601"),
+            "{:?}",
+            out.replies
+        );
     }
 
     #[test]

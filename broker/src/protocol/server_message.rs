@@ -1,5 +1,5 @@
 //! One JSON-RPC message of a server, read for its relay (data-plane.md 10): only the members that a relay looks at or
-//! replaces are kept, as ranges. Unlike a client's message it is not refused for flaws: what does not read passes.
+//! replaces are kept, as ranges. Unlike a client's message it is not refused for flaws that do not hide what it is.
 
 use super::json::{JsonError, Kind, Reader};
 use super::message::Routed;

@@ -180,3 +180,45 @@ fn notices_of_a_server_reach_those_whom_they_concern() {
     assert_eq!(call.judge(&keys, answer), Passage::Same);
     assert_eq!(notices.judge(&keys, answer), Passage::Drop);
 }
+
+#[test]
+fn what_does_not_read_as_a_message_reaches_no_client() {
+    let (keys, claims) = (keys(), claims("e"));
+    let (call, notices) = (
+        relay(&claims, "a/one", Place::Call),
+        relay(&claims, "a/one", Place::Notices),
+    );
+    let deep = format!("{}1{}", "[".repeat(129), "]".repeat(129));
+    let asks = r#"{"jsonrpc":"2.0","id":1,"method":"elicitation/create","params":{"message":"m"}}"#;
+    for text in [
+        format!(r#"{{"jsonrpc":"2.0","id":7,"result":{{"x":{deep}}}}}"#),
+        format!(r#"{{"jsonrpc":"2.0","id":7,"method":"elicitation/create","params":{{"x":{deep}}}}}"#),
+        format!("[{asks}]"),
+        r#"[{"jsonrpc":"2.0","id":7,"result":{}}]"#.to_owned(),
+        "no message".to_owned(),
+    ] {
+        assert_eq!(notices.judge(&keys, &text), Passage::Drop, "{text}");
+        assert_eq!(call.judge(&keys, &text), Passage::Drop, "{text}");
+    }
+}
+
+#[test]
+fn a_client_of_the_revision_with_batches_gets_what_may_pass_of_one() {
+    let mut claims = claims("e");
+    claims.ver = "2025-03-26".to_owned();
+    let relay = |place| relay(&claims, "a/one", place);
+    let asks = |method: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{"message":"m"}}}}"#)
+    };
+    let answer = r#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
+    let batch = format!(
+        "[{},{answer},[{answer}],{}]",
+        asks("elicitation/create"),
+        asks("roots/list")
+    );
+    let passed = changed(relay(Place::Call).judge(&keys(), &batch));
+    assert_eq!(passed.as_array().unwrap().len(), 2, "{passed}");
+    assert_eq!(passed[0]["params"]["message"], "[a/one] m");
+    assert_eq!(passed[1]["id"], 7);
+    assert_eq!(relay(Place::Notices).judge(&keys(), &batch), Passage::Drop);
+}
