@@ -7,6 +7,7 @@ pub mod orphan;
 mod server;
 mod session;
 mod shared;
+mod sharing;
 mod sse;
 mod stdio;
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Messages that wait for one client.
@@ -91,16 +91,16 @@ impl Session {
     }
 
     async fn read(self: Arc<Self>, mut incoming: mpsc::Receiver<String>) {
+        // A clock of its own: a server that keeps talking is not in use by that.
+        let mut look = interval_at(Instant::now() + LOOK, LOOK);
         loop {
-            let message = tokio::select! {
+            tokio::select! {
                 () = self.end.cancelled() => break,
-                message = timeout(LOOK, incoming.recv()) => message,
-            };
-            match message {
-                Ok(Some(text)) => self.arrived(text),
-                Ok(None) => break,
-                Err(_) if self.is_idle() => break,
-                Err(_) => {}
+                _ = look.tick() => if self.is_idle() { break },
+                message = incoming.recv() => match message {
+                    Some(text) => self.arrived(text),
+                    None => break,
+                },
             }
         }
         self.end.cancel();
@@ -134,7 +134,9 @@ impl Session {
             let call = calls.find(concerned);
             // A client that does not keep up loses what it was told beside its answer.
             match (call.map(|call| call.to.clone()), &waits.stream) {
-                (Some(to), _) => drop(to.try_send(Said::Aside(text))),
+                // The last place is that of the answer.
+                (Some(to), _) if to.capacity() > 1 => drop(to.try_send(Said::Aside(text))),
+                (Some(_), _) => {}
                 // Progress of a call whose client is gone concerns nobody.
                 (None, Some(stream)) if token.is_none() => drop(stream.try_send(text)),
                 (None, _) => {}
@@ -287,6 +289,48 @@ mod tests {
         session.tell(&cancelled("\"g1-x\"")).await.unwrap();
         assert_eq!(server.hears.recv().await.unwrap(), cancelled("3"));
         assert!(server.hears.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn notices_take_no_place_from_the_answer() {
+        let (session, server) = session();
+        let mut call = session.call(&request("7", 1)).await.unwrap();
+        let notice = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info"}}"#;
+        for _ in 0..2 * QUEUE {
+            server.says.send(notice.to_owned()).await.unwrap();
+        }
+        let answer = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+        server.says.send(answer.to_owned()).await.unwrap();
+        let told = async {
+            loop {
+                match call.recv().await {
+                    Some(Said::Aside(_)) => {}
+                    Some(Said::Answer(text)) => return Some(text),
+                    None => return None,
+                }
+            }
+        };
+        // Nobody reads before everything was said.
+        while server.says.capacity() < QUEUE {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(told.await.unwrap(), r#"{"jsonrpc":"2.0","id":7,"result":{}}"#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_nobody_uses_ends_although_its_server_talks() {
+        let (session, server) = session();
+        session
+            .tell(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#)
+            .await
+            .unwrap();
+        let notice = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info"}}"#;
+        let (begun, ended) = (Instant::now(), session.ended());
+        while !ended.is_cancelled() && begun.elapsed() < 2 * IDLE {
+            let _ = server.says.send(notice.to_owned()).await;
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+        assert!(ended.is_cancelled() && begun.elapsed() >= IDLE);
     }
 
     #[tokio::test]

@@ -1,30 +1,26 @@
 //! One child for all sessions of a server (`isolation: shared`, data-plane.md 13). Each session has a link of its own into it
 //! (`Shared::join`); the child sees one client that can do nothing but call. Ids and progress tokens are ours on its side, so
-//! that nothing which it says to one session reaches another (S20, S26). What is decided is in [`Sharing`], without effects.
+//! that nothing which it says to one session reaches another (S20, S26). What is decided is in `sharing`.
 
 use super::link::{Link, LinkError, QUEUE};
-use crate::protocol::meta::client_info;
-use crate::protocol::reply::{self, METHOD_NOT_FOUND, error};
-use crate::protocol::server_message::{self, ServerMessage, replace};
-use serde_json::Value;
+use super::sharing::{Out, Session, Sharing};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// A child that does not read for so long is stuck.
 const WRITE: Duration = Duration::from_secs(30);
 /// Messages that wait for a child which does not read, of its own doing.
 const MAX_PENDING: usize = 4 * QUEUE;
-/// What one session could set for all: nobody may.
-const NOT_SHARED: [&str; 3] = ["logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
-/// Id of our own `initialize`; those of calls begin above it.
-const OPEN: u64 = 0;
+/// A child that owes an answer and was silent for so long hangs; one that only computes may be busy for minutes, and one that
+/// is fetched first opens late.
+const HUNG: Duration = Duration::from_secs(300);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_secs(10);
 
-/// A session's number.
-type Session = u64;
 /// What sessions are told by.
 type Sessions = HashMap<Session, mpsc::Sender<String>>;
 
@@ -100,9 +96,21 @@ async fn run(mut child: Link, mut arrivals: mpsc::Receiver<Arrival>) {
     let (mut sharing, mut sessions) = (Sharing::default(), Sessions::new());
     let mut pending = VecDeque::new();
     let mut moved = Instant::now();
+    // When the child was heard, or owed nothing, last.
+    let mut heard = Instant::now();
+    let mut look = interval(LOOK);
     loop {
+        if !sharing.is_owed() {
+            heard = Instant::now();
+        }
         let outs = tokio::select! {
             () = child.end.cancelled() => break,
+            _ = look.tick() => {
+                if heard.elapsed() >= HUNG {
+                    break;
+                }
+                sharing.probe(heard.elapsed())
+            }
             () = sleep_until(moved + WRITE), if !pending.is_empty() => break,
             place = child.outgoing.reserve(), if !pending.is_empty() => {
                 let Ok(place) = place else { break };
@@ -125,7 +133,12 @@ async fn run(mut child: Link, mut arrivals: mpsc::Receiver<Arrival>) {
                 None => break,
             },
             text = child.incoming.recv() => match text {
-                Some(text) => sharing.said_by_child(&text),
+                Some(text) => {
+                    if !sharing.is_opening() {
+                        heard = Instant::now();
+                    }
+                    sharing.said_by_child(&text)
+                }
                 None => break,
             },
         };
@@ -158,307 +171,50 @@ fn deliver(outs: Vec<Out>, sessions: &mut Sessions, pending: &mut VecDeque<Strin
     }
 }
 
-/// Where a message goes.
-#[derive(Debug, PartialEq, Eq)]
-enum Out {
-    Child(String),
-    Session(Session, String),
-    All(String),
-}
-
-struct Call {
-    session: Session,
-    /// Its id in the session, raw.
-    id: String,
-    /// The progress token of the session, raw.
-    token: Option<String>,
-}
-
-#[derive(Default)]
-enum Opened {
-    #[default]
-    No,
-    /// These wait, each with the id of its `initialize`.
-    Asked(Vec<(Session, String)>),
-    /// With this result, JSON text.
-    Yes(String),
-}
-
-/// Who waits for what.
-#[derive(Default)]
-struct Sharing {
-    last: u64,
-    calls: HashMap<u64, Call>,
-    opened: Opened,
-}
-
-impl Sharing {
-    fn said_by(&mut self, session: Session, text: &str) -> Vec<Out> {
-        let Some(message) = server_message::read(text) else {
-            return Vec::new();
-        };
-        let id = message.id.clone().and_then(|id| text.get(id)).map(str::to_owned);
-        match (message.method.as_deref(), id) {
-            (Some("initialize"), Some(id)) => self.initialize((session, id), text),
-            (Some(method), Some(id)) if NOT_SHARED.contains(&method) => {
-                let refusal = error(Some(&id), METHOD_NOT_FOUND, "not for a shared process", None);
-                vec![Out::Session(session, refusal)]
-            }
-            (Some(_), Some(id)) => self.call((session, id), text, message),
-            (Some("notifications/cancelled"), None) => self.cancelled(session, text, message),
-            // The child knows one client, which has said all of this already or answers nothing.
-            _ => Vec::new(),
-        }
-    }
-
-    fn initialize(&mut self, (session, id): (Session, String), text: &str) -> Vec<Out> {
-        match &mut self.opened {
-            Opened::Yes(result) => vec![Out::Session(session, reply::result(&id, result))],
-            Opened::Asked(waiting) => {
-                waiting.push((session, id));
-                Vec::new()
-            }
-            Opened::No => {
-                self.opened = Opened::Asked(vec![(session, id)]);
-                let request: Value = serde_json::from_str(text).unwrap_or_default();
-                let version = request
-                    .pointer("/params/protocolVersion")
-                    .cloned()
-                    .unwrap_or_default();
-                let client = client_info();
-                vec![Out::Child(format!(
-                    r#"{{"jsonrpc":"2.0","id":{OPEN},"method":"initialize","params":{{"protocolVersion":{version},"capabilities":{{}},"clientInfo":{client}}}}}"#
-                ))]
-            }
-        }
-    }
-
-    fn call(&mut self, (session, id): (Session, String), text: &str, message: ServerMessage<'_>) -> Vec<Out> {
-        self.last += 1;
-        let number = self.last;
-        let mut edits = vec![(message.id.unwrap_or_default(), number.to_string())];
-        let token = message.progress_token.map(|range| {
-            let token = text.get(range.clone()).unwrap_or_default().to_owned();
-            edits.push((range, number.to_string()));
-            token
-        });
-        let Some(mapped) = replace(text, edits) else {
-            return Vec::new();
-        };
-        self.calls.insert(number, Call { session, id, token });
-        vec![Out::Child(mapped)]
-    }
-
-    fn cancelled(&self, session: Session, text: &str, message: ServerMessage<'_>) -> Vec<Out> {
-        let mapped = message.request_id.and_then(|range| {
-            let id = text.get(range.clone())?;
-            let own = |call: &Call| call.session == session && call.id == id;
-            let (number, _) = self.calls.iter().find(|(_, call)| own(call))?;
-            replace(text, vec![(range, number.to_string())])
-        });
-        mapped.map(Out::Child).into_iter().collect()
-    }
-
-    /// Nobody waits for what a session that is gone asked for.
-    fn left(&mut self, session: Session) -> Vec<Out> {
-        if let Opened::Asked(waiting) = &mut self.opened {
-            waiting.retain(|(waits, _)| *waits != session);
-        }
-        let running = self.calls.extract_if(|_, call| call.session == session);
-        let cancel = |(number, _)| {
-            Out::Child(format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{number}}}}}"#
-            ))
-        };
-        running.map(cancel).collect()
-    }
-
-    fn said_by_child(&mut self, text: &str) -> Vec<Out> {
-        let Some(message) = server_message::read(text) else {
-            return Vec::new();
-        };
-        let id = message.id.clone().and_then(|id| text.get(id));
-        match (message.method.as_deref(), id) {
-            (Some("ping"), Some(id)) => vec![Out::Child(reply::result(id, "{}"))],
-            (Some(_), Some(id)) => {
-                let refusal = error(Some(id), METHOD_NOT_FOUND, "the client cannot do this", None);
-                vec![Out::Child(refusal)]
-            }
-            (Some("notifications/progress"), None) => self.progress(text, message),
-            (Some(method), None) if method.ends_with("/list_changed") => vec![Out::All(text.to_owned())],
-            // Log lines and updates belong to nobody.
-            (Some(_), None) | (None, None) => Vec::new(),
-            (None, Some(id)) => match id.parse() {
-                Ok(OPEN) => self.opened(text),
-                Ok(number) => self.answered(number, text, message),
-                Err(_) => Vec::new(),
-            },
-        }
-    }
-
-    fn progress(&self, text: &str, message: ServerMessage<'_>) -> Vec<Out> {
-        let told = message.param_token.and_then(|range| {
-            let call = self.calls.get(&text.get(range.clone())?.parse().ok()?)?;
-            let told = replace(text, vec![(range, call.token.clone()?)])?;
-            Some(Out::Session(call.session, told))
-        });
-        told.into_iter().collect()
-    }
-
-    fn answered(&mut self, number: u64, text: &str, message: ServerMessage<'_>) -> Vec<Out> {
-        let answer = self.calls.remove(&number).and_then(|call| {
-            let answer = replace(text, vec![(message.id?, call.id)])?;
-            Some(Out::Session(call.session, answer))
-        });
-        answer.into_iter().collect()
-    }
-
-    /// The answer to our `initialize`, for everybody who waits for one.
-    fn opened(&mut self, text: &str) -> Vec<Out> {
-        let Opened::Asked(waiting) = std::mem::take(&mut self.opened) else {
-            return Vec::new();
-        };
-        let mut answer: Value = serde_json::from_str(text).unwrap_or_default();
-        let Some(result) = answer.get_mut("result") else {
-            let error = answer.get("error").cloned().unwrap_or_default();
-            let told = |id| format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#);
-            let told = waiting
-                .into_iter()
-                .map(|(session, id)| Out::Session(session, told(id)));
-            return told.collect();
-        };
-        if let Some(Value::Object(capabilities)) = result.get_mut("capabilities") {
-            capabilities.remove("logging");
-            if let Some(Value::Object(resources)) = capabilities.get_mut("resources") {
-                resources.remove("subscribe");
-            }
-        }
-        let result = result.to_string();
-        let answers = waiting
-            .into_iter()
-            .map(|(session, id)| Out::Session(session, reply::result(&id, &result)));
-        let initialized = Out::Child(reply::notification("notifications/initialized"));
-        let outs = std::iter::once(initialized).chain(answers).collect();
-        self.opened = Opened::Yes(result);
-        outs
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bridges::sharing::tests::{ANSWERS, ASKS, request};
+    use crate::protocol::{reply, server_message};
 
-    const ASKS: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{"sampling":{}},"clientInfo":{"name":"theirs","version":"1"}}}"#;
-    const ANSWERS: &str = r#"{"jsonrpc":"2.0","id":0,"result":{"capabilities":{"logging":{},"resources":{"subscribe":true},"tools":{}},"protocolVersion":"2025-06-18"}}"#;
-
-    fn request(id: &str, token: &str) -> String {
-        format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"_meta":{{"progressToken":{token}}}}}}}"#
-        )
-    }
-
-    fn progress(token: &str) -> String {
-        format!(
-            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token}}}}}"#
-        )
-    }
-
-    fn opened() -> Sharing {
-        let mut sharing = Sharing::default();
-        sharing.said_by(1, ASKS);
-        sharing.said_by_child(ANSWERS);
-        sharing
-    }
-
-    #[test]
-    fn s26_a_shared_process_is_opened_once_and_without_what_a_client_can_do() {
-        let mut sharing = Sharing::default();
-        let asked = sharing.said_by(1, ASKS);
-        let [Out::Child(asked)] = asked.as_slice() else {
-            panic!("{asked:?}")
+    /// A process, which answers `initialize` and pings as it is told.
+    async fn lasts(opens: bool, pings: bool) -> Duration {
+        let (outgoing, mut hears) = mpsc::channel(QUEUE);
+        let (says, incoming) = mpsc::channel(QUEUE);
+        let end = CancellationToken::new();
+        let child = Link {
+            outgoing,
+            incoming,
+            end: end.clone(),
         };
-        assert!(
-            asked.contains(r#""capabilities":{}"#) && asked.contains(r#""protocolVersion":"2025-06-18""#)
-        );
-        assert!(
-            !asked.contains("theirs") && !asked.contains("sampling"),
-            "{asked}"
-        );
-        assert_eq!(sharing.said_by(2, ASKS), []);
-        let told = |session| {
-            let result = r#"{"capabilities":{"resources":{},"tools":{}},"protocolVersion":"2025-06-18"}"#;
-            Out::Session(session, reply::result("1", result))
-        };
-        let initialized = Out::Child(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned());
-        assert_eq!(sharing.said_by_child(ANSWERS), [initialized, told(1), told(2)]);
-        assert_eq!(sharing.said_by(3, ASKS), [told(3)]);
-        assert_eq!(
-            sharing.said_by(3, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#),
-            []
-        );
+        let shared = Shared::start(child);
+        let link = shared.join().unwrap();
+        let begun = Instant::now();
+        link.outgoing.send(ASKS.to_owned()).await.unwrap();
+        link.outgoing.send(request("7", "1")).await.unwrap();
+        tokio::spawn(async move {
+            while let Some(heard) = hears.recv().await {
+                let message = server_message::read(&heard).unwrap();
+                match message.method.as_deref() {
+                    Some("initialize") if opens => says.send(ANSWERS.to_owned()).await.unwrap(),
+                    Some("ping") if pings => {
+                        let id = heard.get(message.id.unwrap()).unwrap();
+                        says.send(reply::result(id, "{}")).await.unwrap();
+                    }
+                    _ => {}
+                }
+            }
+        });
+        let _ = tokio::time::timeout(4 * HUNG, end.cancelled()).await;
+        begun.elapsed()
     }
 
-    #[test]
-    fn an_answer_that_opens_nothing_is_told_and_the_next_session_asks_again() {
-        let mut sharing = Sharing::default();
-        sharing.said_by(1, ASKS);
-        let failed = sharing.said_by_child(r#"{"jsonrpc":"2.0","id":0,"error":{"code":-1,"message":"no"}}"#);
-        let told = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-1,"message":"no"}}"#.to_owned();
-        assert_eq!(failed, [Out::Session(1, told)]);
-        assert!(matches!(sharing.said_by(2, ASKS).as_slice(), [Out::Child(_)]));
-    }
-
-    #[test]
-    fn s20_sessions_with_equal_ids_and_tokens_get_what_is_theirs() {
-        let mut sharing = opened();
-        assert_eq!(
-            sharing.said_by(1, &request("7", "\"t\"")),
-            [Out::Child(request("1", "1"))]
-        );
-        assert_eq!(
-            sharing.said_by(2, &request("7", "\"t\"")),
-            [Out::Child(request("2", "2"))]
-        );
-        assert_eq!(
-            sharing.said_by_child(&progress("2")),
-            [Out::Session(2, progress("\"t\""))]
-        );
-        assert_eq!(sharing.said_by_child(&progress("\"t\"")), []);
-        let answer = |id| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
-        assert_eq!(sharing.said_by_child(&answer(2)), [Out::Session(2, answer(7))]);
-        assert_eq!(sharing.said_by_child(&answer(2)), [], "it was answered");
-        let cancelled = |id| {
-            format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#)
-        };
-        assert_eq!(sharing.said_by(2, &cancelled(7)), [], "the other's call runs on");
-        assert_eq!(sharing.said_by(1, &cancelled(7)), [Out::Child(cancelled(1))]);
-        assert_eq!(sharing.left(1), [Out::Child(cancelled(1))]);
-        assert_eq!(sharing.said_by_child(&answer(1)), []);
-    }
-
-    #[test]
-    fn s20_what_the_process_says_to_nobody_reaches_nobody() {
-        let mut sharing = opened();
-        for text in [
-            r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}"#,
-            r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a:b"}}"#,
-            "no message",
-        ] {
-            assert_eq!(sharing.said_by_child(text), []);
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_hangs_is_given_up_and_one_that_works_for_long_is_not() {
+        for (opens, pings, hangs) in [(false, false, true), (true, false, true), (true, true, false)] {
+            let lasted = lasts(opens, pings).await;
+            assert!(lasted >= HUNG, "{lasted:?}");
+            assert_eq!(lasted < 2 * HUNG, hangs, "{opens} {pings} {lasted:?}");
         }
-        let changed = reply::notification("notifications/tools/list_changed");
-        assert_eq!(sharing.said_by_child(&changed), [Out::All(changed)]);
-        let asks = r#"{"jsonrpc":"2.0","id":"s","method":"sampling/createMessage","params":{}}"#;
-        let refused = sharing.said_by_child(asks);
-        assert!(
-            matches!(refused.as_slice(), [Out::Child(text)] if text.contains("-32601") && text.contains(r#""id":"s""#)),
-            "{refused:?}"
-        );
-        let subscribes = r#"{"jsonrpc":"2.0","id":3,"method":"resources/subscribe","params":{"uri":"a:b"}}"#;
-        let refused = sharing.said_by(1, subscribes);
-        assert!(
-            matches!(refused.as_slice(), [Out::Session(1, text)] if text.contains("-32601")),
-            "{refused:?}"
-        );
     }
 }
