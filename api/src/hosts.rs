@@ -118,8 +118,8 @@ fn service_name(gateway: &Gateway) -> String {
 }
 
 /// How the broker reaches the Gateway itself (operator.md 5.3): `explicit` verbatim; else the conventional Service;
-/// else a labelled one; else `in_use`, what is used for this Gateway now: a Service that is gone for a moment must not roll
-/// the brokers; else the Gateway's address. HTTPS listeners get the scheme in front.
+/// else a labelled one; else `in_use`, what is used for this Gateway now, as far as it is a Service at this listener: one that
+/// is gone for a moment must not roll the brokers; else the Gateway's address. HTTPS listeners get the scheme in front.
 #[must_use]
 pub fn private_host(
     world: &World,
@@ -143,7 +143,15 @@ pub fn private_host(
         return at_service(&service.key.name);
     }
     let at_address = || address(gateway).map(|host| format!("{scheme}{host}:{}", listener.port));
+    let is_at_service = |host: &&str| {
+        let name = host
+            .strip_prefix(scheme)
+            .and_then(|host| host.split('.').next())
+            .unwrap_or_default();
+        is_dns1123_subdomain(name) && **host == at_service(name)
+    };
     in_use
+        .filter(is_at_service)
         .map(str::to_owned)
         .or_else(at_address)
         .unwrap_or_else(|| at_service(&service_name(gateway)))
@@ -304,5 +312,45 @@ mod tests {
             host(&world_with(&[("gw-edge", 8443)]), Some("192.0.2.7:8443")),
             "gw-edge.infra.svc.cluster.local:8443"
         );
+    }
+
+    /// The private host of a Gateway that has this address, without a Service in its namespace.
+    fn after(used: &str, https: bool, address: &str) -> String {
+        let mut gateway = gateway_of_class("edge", https);
+        gateway.addresses = vec![crate::gateway::Address {
+            kind: Some("IPAddress".to_owned()),
+            value: address.to_owned(),
+        }];
+        let listener = gateway.listener("mcp").expect("the listener");
+        let target = (&gateway, listener);
+        private_host(&World::default(), target, None, Some(used), "cluster.local")
+    }
+
+    #[test]
+    fn t36_a_value_in_use_goes_with_the_port_and_scheme_of_its_listener() {
+        let used = "gw-edge.infra.svc.cluster.local:8080";
+        assert_eq!(after(used, true, "192.0.2.7"), "https://192.0.2.7:8443");
+        let plain = "gw-edge.infra.svc.cluster.local:8443";
+        assert_eq!(after(plain, true, "192.0.2.7"), "https://192.0.2.7:8443");
+        let secure = format!("https://{plain}");
+        assert_eq!(after(&secure, false, "192.0.2.7"), "192.0.2.7:8443");
+        assert_eq!(after(&secure, true, "192.0.2.7"), secure);
+    }
+
+    #[test]
+    fn t36_a_value_that_the_field_gave_goes_with_the_field() {
+        for given in [
+            "internal.example.com:8443",
+            "gw-edge.elsewhere.svc.cluster.local:8443",
+            "gw-edge.infra:8443",
+            ".infra.svc.cluster.local:8443",
+        ] {
+            assert_eq!(after(given, false, "192.0.2.7"), "192.0.2.7:8443", "{given}");
+        }
+    }
+
+    #[test]
+    fn t36_an_address_in_use_gives_way_to_another_one() {
+        assert_eq!(after("192.0.2.7:8443", false, "192.0.2.9"), "192.0.2.9:8443");
     }
 }

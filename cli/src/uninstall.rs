@@ -25,8 +25,9 @@ use serde_json::json;
 
 /// How long no operator may take the Lease back: longer than Helm needs to delete its pods.
 const HELD_SECONDS: i32 = 30;
-/// A leader that lost the Lease may still finish what it had begun; the finalizers are looked at again after this time.
-const SETTLE: Duration = Duration::from_secs(3);
+/// A leader that lost the Lease notices after its pause (2 s) and one attempt (2 s), and may still finish what it had begun
+/// (3 s); everything is looked at again after this time.
+const SETTLE: Duration = Duration::from_secs(8);
 /// Objects of one kind that are listed at once.
 const PAGE: u32 = 500;
 
@@ -76,13 +77,11 @@ pub async fn run(task: &Uninstall, limit: Duration) -> Result<(), UninstallError
 
 async fn steps(task: &Uninstall) -> Result<(), UninstallError> {
     take_lease(task, Mark::There).await?;
-    remove::<ValidatingWebhookConfiguration>(task).await?;
-    remove::<MutatingWebhookConfiguration>(task).await?;
     loop {
-        release_all(task).await?;
+        undo(task).await?;
         tokio::time::sleep(SETTLE).await;
         // A second look finds what the former leader still wrote.
-        let left = release_all(task).await?;
+        let left = undo(task).await?;
         // The mark goes with the work, or an operator that is installed later would take no finalizer. The Lease is still held.
         let step = if left == 0 { Mark::Away } else { Mark::There };
         take_lease(task, step).await?;
@@ -90,6 +89,13 @@ async fn steps(task: &Uninstall) -> Result<(), UninstallError> {
             return Ok(());
         }
     }
+}
+
+/// Removes the webhook configurations and releases the finalizers; returns how much there was to do.
+async fn undo(task: &Uninstall) -> Result<usize, UninstallError> {
+    let validating = remove::<ValidatingWebhookConfiguration>(task).await?;
+    let mutating = remove::<MutatingWebhookConfiguration>(task).await?;
+    Ok(validating + mutating + release_all(task).await?)
 }
 
 /// Whether the Lease says that the installation is going.
@@ -153,8 +159,8 @@ fn taken(mut lease: Lease, mark: Mark) -> Lease {
     lease
 }
 
-/// Deletes the configurations that the operator makes and maintains.
-async fn remove<K>(task: &Uninstall) -> Result<(), UninstallError>
+/// Deletes the configurations that the operator makes and maintains; returns how many there were.
+async fn remove<K>(task: &Uninstall) -> Result<usize, UninstallError>
 where
     K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
         + Clone
@@ -162,19 +168,29 @@ where
         + std::fmt::Debug,
 {
     let api: Api<K> = Api::all(task.client.clone());
+    let mut found = 0;
     for name in [
         webhooks::NAME,
         webhooks::ADVISORY_NAME,
         webhooks::supplementary::NAME,
     ] {
+        let live = api
+            .get_metadata_opt(name)
+            .await
+            .map_err(request("read the webhook configurations"))?;
+        // One that is going already waits for somebody else.
+        if live.is_none_or(|live| live.metadata.deletion_timestamp.is_some()) {
+            continue;
+        }
         match api.delete(name, &DeleteParams::default()).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             other => {
                 other.map_err(request("delete the webhook configurations"))?;
+                found += 1;
             }
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Deletes the EnvoyFilters of the extension in `namespace`, wherever they lie; returns how many there were.
@@ -278,7 +294,64 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::{
+        Json, Router,
+        http::{Method, StatusCode, Uri},
+    };
+    use serde_json::Value;
+
     use super::*;
+
+    /// An API server with one webhook configuration, which a leader that has not noticed anything makes once more; it notes
+    /// what is deleted.
+    fn undoing(deleted: &Arc<Mutex<Vec<String>>>) -> Client {
+        let deleted = Arc::clone(deleted);
+        let times_made = Arc::new(Mutex::new(2));
+        let answer = move |method: Method, uri: Uri| {
+            let path = uri.path();
+            let configuration =
+                path.ends_with(&format!("/validatingwebhookconfigurations/{}", webhooks::NAME));
+            let mut left = times_made.lock().expect("free");
+            let answer = if method == Method::DELETE {
+                deleted.lock().expect("free").push(path.to_owned());
+                *left -= 1;
+                (
+                    StatusCode::OK,
+                    json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}),
+                )
+            } else if method == Method::POST {
+                (
+                    StatusCode::CREATED,
+                    json!({"metadata": {"name": names::OPERATOR_LEASE}}),
+                )
+            } else if configuration && *left > 0 {
+                (StatusCode::OK, json!({"metadata": {"name": webhooks::NAME}}))
+            } else if path.contains("mcp.kuadrant.io") {
+                (StatusCode::OK, json!({"metadata": {}, "items": []}))
+            } else {
+                let absent = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 404,
+                    "reason": "NotFound", "message": "no such object"});
+                (StatusCode::NOT_FOUND, absent)
+            };
+            let (code, body): (StatusCode, Value) = answer;
+            std::future::ready((code, Json(body)))
+        };
+        Client::new(Router::new().fallback(answer), "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn t55_a_configuration_that_the_leader_makes_once_more_is_deleted_once_more() {
+        let deleted = Arc::default();
+        let task = Uninstall {
+            client: undoing(&deleted),
+            namespace: "mcp-system".to_owned(),
+            without_extensions: Vec::new(),
+        };
+        run(&task, Duration::from_secs(60)).await.expect("done");
+        assert_eq!(deleted.lock().expect("free").len(), 2, "{deleted:?}");
+    }
 
     #[test]
     fn a_lease_that_is_taken_keeps_its_version_so_that_a_renewal_at_the_same_moment_is_noticed() {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How often a conflicting write is tried with a fresh read.
-const ATTEMPTS: usize = 5;
+pub(crate) const ATTEMPTS: usize = 5;
 
 /// Makes a child from the live object, if there is one.
 type Make = Box<dyn Fn(Option<&Value>) -> Child + Send + Sync>;
@@ -127,32 +127,44 @@ pub(crate) async fn settle(
         && settled(resource, cached)
     {
         if !context.expectations.knows(&blueprint.key, (kind, key)) {
-            expect(context, blueprint, resource);
+            let wanted = (resource.make)(None).body(None);
+            context.expectations.note(&blueprint.key, (kind, key), &wanted);
         }
         context.metrics.applied(kind, "unchanged");
         return Ok(None);
     }
     let api = context.api(kind, &key.namespace);
+    let wanted = (resource.make)(None).body(None);
+    // Whatever fails on the way: what is wanted counts as seen only once the child is like that.
+    let as_before = context
+        .expectations
+        .is_noted(&blueprint.key, (kind, key), &wanted);
     for _ in 0..ATTEMPTS {
-        match write(context, &api, blueprint, resource).await {
+        match write(context, &api, blueprint, resource, as_before).await {
             Err(kube::Error::Api(status)) if status.code == 409 => context.metrics.applied(kind, "conflict"),
             Err(error) => return Err(failed(context, kind, key, error)),
-            Ok(result) => return result,
+            Ok(result) => {
+                if result.is_ok() {
+                    context.expectations.note(&blueprint.key, (kind, key), &wanted);
+                }
+                return result;
+            }
         }
     }
     let conflict = kube::core::Status::failure("too many conflicting writes", "Conflict").with_code(409);
     Err(failed(context, kind, key, kube::Error::Api(Box::new(conflict))))
 }
 
-/// One read and what it calls for. The outer error is the API server's, the inner one is a decision of ours.
+/// One read and what it calls for. The outer error is the API server's, the inner one is a decision of ours. The same is
+/// wanted `as_before`: then a difference is somebody's edit.
 async fn write(
     context: &Context,
     api: &Api<DynamicObject>,
     blueprint: &Blueprint,
     resource: &Resource,
+    as_before: bool,
 ) -> Result<Result<Option<Value>, ApplyError>, kube::Error> {
     let (kind, key) = (resource.kind, &resource.key);
-    let as_before = expect(context, blueprint, resource);
     let Some(live) = api.get_opt(&key.name).await?.map(raw) else {
         return create(context, api, resource).await.map(|made| Ok(Some(made)));
     };
@@ -186,13 +198,6 @@ async fn write(
         report(context, blueprint, resource, &drift).await;
     }
     Ok(Ok(Some(applied)))
-}
-
-/// Remembers what is wanted of a child, whatever the live object adds to it. True when it is what was wanted before.
-fn expect(context: &Context, blueprint: &Blueprint, resource: &Resource) -> bool {
-    let wanted = (resource.make)(None).body(None);
-    let child = (resource.kind, &resource.key);
-    context.expectations.note(&blueprint.key, child, &wanted)
 }
 
 /// Makes an object by POST, so that one which somebody else makes at the same moment is never taken over.
@@ -366,3 +371,6 @@ pub(crate) async fn remove(
 pub(crate) fn raw(object: DynamicObject) -> Value {
     serde_json::to_value(object).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

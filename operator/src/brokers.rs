@@ -172,14 +172,15 @@ impl Namespace {
         Some(written.since.elapsed())
     }
 
-    /// True when some enabled server is not ready somewhere, or keys of an issuer are missing or old.
-    pub(crate) fn something_missing(&self) -> bool {
+    /// True when some server that `is_enabled`, by name, is not ready somewhere, or keys of an issuer are missing or old.
+    pub(crate) fn something_missing(&self, is_enabled: impl Fn(&str) -> bool) -> bool {
         let mut statuses = self
             .replicas
             .values()
             .filter_map(|replica| replica.status.as_ref());
         statuses.any(|status| {
-            !status.key_problems.is_empty() || status.servers.iter().any(|server| !server.ready)
+            let mut servers = status.servers.iter();
+            !status.key_problems.is_empty() || servers.any(|server| !server.ready && is_enabled(&server.name))
         })
     }
 

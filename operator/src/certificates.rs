@@ -1,7 +1,10 @@
 //! The serving certificate of the admission webhook, issued by the operator in `--webhook-certs=managed` mode
 //! (operator.md 11.1): a CA of its own and one leaf for the webhook's Service. Pure but for the clock it is given.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -20,6 +23,27 @@ pub(crate) struct Pair {
     pub(crate) ca: String,
     pub(crate) certificate: String,
     pub(crate) key: String,
+}
+
+/// The pair that was issued and is not in the Secret yet: a write that is refused again and again must not push the
+/// authorities in use out of what the API server trusts, so every try has the same pair.
+#[derive(Default)]
+pub(crate) struct Unwritten(Mutex<Option<Arc<Pair>>>);
+
+impl Unwritten {
+    /// The pair of the last try, or the first one.
+    pub(crate) fn get_or_issue<E>(&self, issue: impl FnOnce() -> Result<Pair, E>) -> Result<Arc<Pair>, E> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match slot.as_ref() {
+            Some(pair) => Ok(Arc::clone(pair)),
+            None => Ok(Arc::clone(slot.insert(Arc::new(issue()?)))),
+        }
+    }
+
+    /// The Secret holds a good pair.
+    pub(crate) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// Issues a pair for `dns_names`, valid around `now`, the time since the epoch.
@@ -69,14 +93,15 @@ pub(crate) fn not_after(pem: &[u8]) -> Option<i64> {
 /// Most authorities that are kept beside a new one: more than pairs can be in use.
 const MAX_FORMER: usize = 3;
 
-/// The first few certificates of a PEM text that are valid at `now`, each once.
-pub(crate) fn still_valid(pem: &str, now: Duration) -> String {
+/// The first few certificates of a PEM text that are valid at `now`, each once, and not `without`.
+pub(crate) fn still_valid(pem: &str, without: &str, now: Duration) -> String {
     const END: &str = "-----END CERTIFICATE-----";
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     let mut kept: Vec<&str> = Vec::new();
     for block in pem.split_inclusive(END).map(str::trim) {
         let lasts = not_after(block.as_bytes()).is_some_and(|end| end > now);
-        if lasts && kept.len() < MAX_FORMER && !kept.contains(&block) {
+        let known = kept.contains(&block) || block == without.trim();
+        if lasts && kept.len() < MAX_FORMER && !known {
             kept.push(block);
         }
     }
@@ -105,11 +130,12 @@ mod tests {
         let both = format!("{old}{new}{old}");
         let trimmed = |pem: &str| format!("{}\n", pem.trim());
         assert_eq!(
-            still_valid(&both, at(2000)),
+            still_valid(&both, "", at(2000)),
             [trimmed(&old), trimmed(&new)].concat()
         );
         let year = 365 * 24 * 3600;
-        assert_eq!(still_valid(&both, at(year + 500)), trimmed(&new));
-        assert_eq!(still_valid("no certificate", at(0)), "");
+        assert_eq!(still_valid(&both, "", at(year + 500)), trimmed(&new));
+        assert_eq!(still_valid(&both, &new, at(2000)), trimmed(&old));
+        assert_eq!(still_valid("no certificate", "", at(0)), "");
     }
 }

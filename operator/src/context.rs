@@ -16,6 +16,7 @@ use crate::{
     blueprint::Settings,
     brokers::Namespace,
     cache::Cache,
+    certificates::Unwritten,
     events::Events,
     expectations::Expectations,
     kinds::Kind,
@@ -45,6 +46,8 @@ pub(crate) struct Context {
     pub(crate) takeover: Takeover,
     /// What was wanted of each child.
     pub(crate) expectations: Expectations,
+    /// A pair of the webhook on its way into the Secret.
+    pub(crate) unwritten_pair: Unwritten,
     /// Members of a status that the cluster's CRDs do not have.
     pub(crate) undeclared: Undeclared,
     snapshot: Mutex<Option<Arc<Snapshot>>>,
@@ -88,6 +91,7 @@ impl Context {
             rollouts: Rollouts::default(),
             takeover: Takeover::default(),
             expectations: Expectations::default(),
+            unwritten_pair: Unwritten::default(),
             undeclared: Undeclared::default(),
             snapshot: Mutex::new(None),
             brokers: Mutex::new(BTreeMap::new()),

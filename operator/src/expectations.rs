@@ -1,5 +1,5 @@
-//! What the operator wanted of each child when it last looked, as a hash. A child that differs was changed by somebody
-//! else only while this stayed the same (operator.md 6.8); kept in memory, so after a start nobody is blamed.
+//! What the operator wanted of each child when it last found or made it so, as a hash. A child that differs was changed by
+//! somebody else only while this stayed the same (operator.md 6.8); kept in memory, so after a start nobody is blamed.
 
 use std::{
     collections::BTreeMap,
@@ -21,20 +21,25 @@ pub(crate) struct Expectations {
 }
 
 impl Expectations {
-    /// Remembers the body that a child of `extension` shall have, without anything of the live object. True when it was
-    /// the same before.
-    pub(crate) fn note(
+    /// Remembers the body that a child of `extension` has now, without anything of the live object.
+    pub(crate) fn note(&self, extension: &ObjectKey, (kind, child): (Kind, &ObjectKey), body: &Value) {
+        let mut all = self.lock();
+        let children = all.entry(extension.clone()).or_default();
+        children.insert((kind, child.clone()), hash(body));
+    }
+
+    /// True when the child had this body when it was last brought to its wanted state.
+    pub(crate) fn is_noted(
         &self,
         extension: &ObjectKey,
         (kind, child): (Kind, &ObjectKey),
         body: &Value,
     ) -> bool {
-        let mut hasher = DefaultHasher::new();
-        body.to_string().hash(&mut hasher);
-        let hash = hasher.finish();
-        let mut all = self.lock();
-        let children = all.entry(extension.clone()).or_default();
-        children.insert((kind, child.clone()), hash) == Some(hash)
+        let all = self.lock();
+        let noted = all
+            .get(extension)
+            .and_then(|children| children.get(&(kind, child.clone())));
+        noted == Some(&hash(body))
     }
 
     /// True when something is remembered of the child.
@@ -52,4 +57,10 @@ impl Expectations {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Children>> {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn hash(body: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    body.to_string().hash(&mut hasher);
+    hasher.finish()
 }

@@ -11,6 +11,7 @@ use mcp_gateway_api::{
     broker_status::{BrokerStatus, ServerItems, ServerStatus},
     names,
     object_key::ObjectKey,
+    world::World,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -58,6 +59,7 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str) -> Result<Outc
         }
     });
     let replicas: BTreeMap<String, Replica> = join_all(asked).await.into_iter().collect();
+    let snapshot = context.snapshot();
     let (changed, outcome) = {
         let mut brokers = context.brokers();
         let Some(observed) = brokers.get_mut(namespace) else {
@@ -72,7 +74,8 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str) -> Result<Outc
         if let Some(took) = observed.propagated() {
             context.metrics.propagated(took);
         }
-        (changed, again(observed, context.status_interval))
+        let missing = observed.something_missing(|server| is_wanted(&snapshot.world, server));
+        (changed, again(observed, missing, context.status_interval))
     };
     if changed {
         announce(context, namespace);
@@ -80,16 +83,23 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str) -> Result<Outc
     Ok(outcome)
 }
 
-fn again(observed: &Namespace, interval: Duration) -> Outcome {
+/// False for a server that is switched off: it is never ready, and nobody waits for it.
+fn is_wanted(world: &World, server: &str) -> bool {
+    let registration = ObjectKey::parse(server).and_then(|key| world.registration(&key));
+    registration.is_none_or(|registration| registration.spec.state.is_enabled())
+}
+
+/// When the brokers are asked again; something is `missing` there or not.
+fn again(observed: &Namespace, missing: bool, interval: Duration) -> Outcome {
     let recent = observed
         .written
         .as_ref()
         .is_some_and(|written| written.since.elapsed() < FAST_FOR);
     if observed.replicas.is_empty() {
         Outcome::After(interval)
-    } else if observed.is_settling() || (recent && observed.something_missing()) {
+    } else if observed.is_settling() || (recent && missing) {
         Outcome::After(FAST)
-    } else if observed.something_missing() {
+    } else if missing {
         Outcome::After(MEDIUM.min(interval))
     } else {
         Outcome::After(interval)
@@ -251,8 +261,13 @@ fn endpoints_of(slice: &Value) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tokio::time::Instant;
 
     use super::*;
+    use crate::{
+        brokers::{Contents, Written},
+        fixtures::Objects,
+    };
 
     #[test]
     fn only_ready_endpoints_are_asked() {
@@ -270,5 +285,41 @@ mod tests {
             ]
         );
         assert_eq!(base_url("2001:db8::1"), "http://[2001:db8::1]:8080");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_switched_off_does_not_have_brokers_asked_more_often() {
+        let switched = |state: &str| {
+            let objects = Objects::default().server("team/weather", 1, &json!({"state": state}));
+            let server = ServerStatus {
+                name: "team/weather".to_owned(),
+                ..ServerStatus::default()
+            };
+            let status = BrokerStatus {
+                servers: vec![server],
+                ..BrokerStatus::default()
+            };
+            let replica = Replica {
+                status: Some(status),
+                ..Replica::default()
+            };
+            let written = Written {
+                extension: ObjectKey::new("team", "ext"),
+                hash: String::new(),
+                contents: Contents::default(),
+                since: Instant::now(),
+                under_way: false,
+            };
+            let observed = Namespace {
+                written: Some(written),
+                replicas: BTreeMap::from([("192.0.2.1".to_owned(), replica)]),
+                ..Namespace::default()
+            };
+            let world = objects.0.world();
+            let missing = observed.something_missing(|server| is_wanted(&world, server));
+            again(&observed, missing, Duration::from_secs(60))
+        };
+        assert_eq!(switched("Enabled"), Outcome::After(FAST));
+        assert_eq!(switched("Disabled"), Outcome::After(Duration::from_secs(60)));
     }
 }

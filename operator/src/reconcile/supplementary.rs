@@ -1,6 +1,8 @@
 //! Keeps the supplementary webhook configurations of OLM installs (olm.md 6.3): what they hold is decided by
 //! `mcp_gateway_api::webhooks::supplementary` from the objects that OLM made. Without OLM there are none of either.
 
+use std::sync::atomic::Ordering;
+
 use kube::{
     Api, Resource,
     api::{DeleteParams, ListParams, Patch},
@@ -21,6 +23,9 @@ use crate::{
 };
 
 pub(crate) async fn reconcile(context: &Context) -> Result<Outcome, ReconcileError> {
+    if context.uninstalling.load(Ordering::Relaxed) {
+        return Ok(Outcome::Done);
+    }
     for kind in ConfigurationKind::ALL {
         keep(context, kind).await?;
     }

@@ -2,7 +2,7 @@
 //! the Secret first, the configurations once a webhook replica is ready, so that a policy of `Fail` never precedes it.
 //! Configurations that somebody else installed (kustomize) block already: they get their CA at once.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -50,12 +50,13 @@ pub(crate) async fn reconcile(context: &Context) -> Result<Outcome, ReconcileErr
         rotate(context, secret.as_ref(), ready).await?;
         return Ok(Outcome::After(WAITING));
     };
+    context.unwritten_pair.forget();
     if !trust.former.is_empty() && replicas::all_serve(context, &replicas, &trust.ca).await {
         certificate::forget_former(context, secret).await?;
         trust.former.clear();
     }
-    configure_all(context, &trust, ready).await?;
-    let settled = ready && trust.former.is_empty();
+    let configured = configure_all(context, &trust, ready).await?;
+    let settled = ready && configured && trust.former.is_empty();
     // Edits of Secret and configurations are watched; whether the pair runs out is seen at each resync.
     Ok(if settled {
         Outcome::Done
@@ -68,8 +69,12 @@ pub(crate) async fn reconcile(context: &Context) -> Result<Outcome, ReconcileErr
 /// trusted first, then the Secret is written, and the former one goes when every replica serves the new pair.
 async fn rotate(context: &Context, secret: Option<&Value>, ready: bool) -> Result<(), ReconcileError> {
     let now = certificate::now();
-    let pair = certificate::new_pair(context, now)?;
-    let trust = Trust::moving(&pair, &trusted(context).await?, now);
+    let pair = context
+        .unwritten_pair
+        .get_or_issue(|| certificate::new_pair(context, now))?;
+    // What replicas serve came out of the Secret, so its authorities come first: only some are kept.
+    let in_use = secret.map(certificate::authorities).unwrap_or_default();
+    let trust = Trust::moving(&pair, &[in_use, trusted(context).await?].concat(), now);
     configure_all(context, &trust, ready).await?;
     if !trust.former.is_empty() {
         tokio::time::sleep(SEEN).await;
@@ -92,12 +97,15 @@ async fn trusted(context: &Context) -> Result<String, ReconcileError> {
 }
 
 /// Brings the configurations to their wanted state; those that are ours to make are made once a replica is `ready`.
-async fn configure_all(context: &Context, trust: &Trust, ready: bool) -> Result<(), ReconcileError> {
+/// False when none is wanted now because the release is going: what is made then would outlive it, and refuse every extension.
+async fn configure_all(context: &Context, trust: &Trust, ready: bool) -> Result<bool, ReconcileError> {
+    if context.uninstalling.load(Ordering::Relaxed) {
+        return Ok(false);
+    }
     let owner = match owner(context).await? {
         Owner::Nobody => None,
         Owner::Object(owner) => Some(owner),
-        // The release is going: what is made now would outlive it, and refuse every extension.
-        Owner::Gone => return Ok(()),
+        Owner::Gone => return Ok(false),
     };
     let client = WebhookClient::service(&context.settings.namespace, Some(trust.bundle()));
     let (validating, mutating) = (ConfigurationKind::Validating, ConfigurationKind::Mutating);
@@ -119,7 +127,7 @@ async fn configure_all(context: &Context, trust: &Trust, ready: bool) -> Result<
         }
         configure(context, kind, &body, may_create).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// With whom the configurations that are made here go.

@@ -224,7 +224,10 @@ impl Run<'_> {
         if Rollout::of(deployment.as_ref()).ready == 0 {
             return None;
         }
-        let filter = cache.get(Kind::EnvoyFilter, &envoy_filter::key(self.blueprint));
+        // One that is somebody else's teaches Envoy nothing.
+        let filter = cache
+            .get(Kind::EnvoyFilter, &envoy_filter::key(self.blueprint))
+            .filter(|filter| is_filter_of(filter, &self.blueprint.key));
         way_back::wait(deployment.as_ref(), filter.as_ref(), Timestamp::now())
     }
 
@@ -289,7 +292,40 @@ pub(super) async fn remove_filters(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use axum::Router;
+    use serde_json::json;
+
     use super::*;
+    use crate::{
+        children::tests::blueprint,
+        fixtures::{Objects, context},
+    };
+
+    #[tokio::test]
+    async fn brokers_go_on_to_forward_while_the_filter_is_somebody_elses() {
+        let blueprint = Arc::new(blueprint(&json!({})));
+        let container = json!({"name": names::BROKER, "command": ["./mcp_gateway", "--data-path=direct"]});
+        let deployment = json!({"spec": {"replicas": 1, "template": {"spec": {"containers": [container]}}},
+            "status": {"readyReplicas": 1, "replicas": 1, "updatedReplicas": 1}});
+        let ours = envoy_filter::build(&blueprint, None).body(None);
+        let wait = |filter: &Value| {
+            let key = envoy_filter::key(&blueprint).to_string();
+            let objects = Objects::default()
+                .put(Kind::Deployment, "team-a/mcp-gateway", &deployment)
+                .put(Kind::EnvoyFilter, &key, filter);
+            let run = Run {
+                context: &context(kube::Client::new(Router::new(), "default"), objects),
+                blueprint: &blueprint,
+                blocked: None,
+                deployment: None,
+            };
+            run.way_back()
+        };
+        assert_eq!(wait(&ours), None, "Envoy has had the time to take it up");
+        assert!(wait(&json!({})).is_some(), "there is none of ours");
+    }
 
     #[test]
     fn what_is_in_the_way_decides_when_it_is_looked_at_again() {

@@ -35,7 +35,7 @@ impl Trust {
     pub(super) fn moving(pair: &Pair, trusted: &str, now: Duration) -> Self {
         Self {
             ca: pair.ca.clone(),
-            former: still_valid(trusted, now),
+            former: still_valid(trusted, &pair.ca, now),
         }
     }
 
@@ -60,18 +60,28 @@ pub(super) async fn read(context: &Context) -> Result<Option<Value>, ReconcileEr
 
 /// The trust that goes with a Secret whose pair is complete and does not run out.
 pub(super) fn usable(secret: &Value, now: Duration) -> Option<Trust> {
-    let value = |name: &str| {
-        let text = secret.get("data")?.get(name)?.as_str()?;
-        let value = STANDARD.decode(text).ok()?;
-        String::from_utf8(value).ok().filter(|value| !value.is_empty())
-    };
-    let (ca, certificate) = (value(CA)?, value(CERTIFICATE)?);
-    value(KEY)?;
+    let (ca, certificate) = (value(secret, CA)?, value(secret, CERTIFICATE)?);
+    value(secret, KEY)?;
     let lasts = |pem: &str| not_after(pem.as_bytes()).is_some_and(|end| !runs_out(end, now));
     (lasts(&ca) && lasts(&certificate)).then(|| Trust {
         ca,
-        former: value(FORMER_CA).unwrap_or_default(),
+        former: value(secret, FORMER_CA).unwrap_or_default(),
     })
+}
+
+/// The authorities in a Secret, in PEM, whatever else is wrong with it.
+pub(super) fn authorities(secret: &Value) -> String {
+    [CA, FORMER_CA]
+        .iter()
+        .filter_map(|name| value(secret, name))
+        .collect()
+}
+
+/// A text in a Secret that is not empty.
+fn value(secret: &Value, name: &str) -> Option<String> {
+    let text = secret.get("data")?.get(name)?.as_str()?;
+    let value = STANDARD.decode(text).ok()?;
+    String::from_utf8(value).ok().filter(|value| !value.is_empty())
 }
 
 /// A new pair for the webhook's Service.

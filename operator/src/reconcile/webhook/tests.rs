@@ -1,6 +1,7 @@
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
 };
 
 use axum::{
@@ -12,17 +13,20 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use mcp_gateway_api::webhooks;
 use serde_json::{Value, json};
 
-use super::{certificate, reconcile};
+use super::{WAITING, certificate, reconcile};
 use crate::{
     certificates::issue,
     fixtures::{Objects, context},
+    queue::Outcome,
 };
 
-/// An API server that keeps what is applied, by path; it notes each apply.
+/// An API server that keeps what is applied, by path; it notes each apply, and refuses some.
 #[derive(Clone, Default)]
 struct Store {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
     applies: Arc<Mutex<Vec<(String, Value)>>>,
+    /// So many writes of Secrets are still refused.
+    refusals: Arc<Mutex<usize>>,
 }
 
 impl Store {
@@ -43,6 +47,11 @@ impl Store {
             return (StatusCode::OK, Json(json!({"metadata": {}, "items": []})));
         }
         if *method == Method::PATCH {
+            let mut refusals = self.refusals.lock().expect("free");
+            if resource == "secrets" && *refusals > 0 {
+                *refusals -= 1;
+                return failure(500, "InternalError", "not now");
+            }
             let object: Value = serde_json::from_slice(body).expect("JSON");
             self.objects
                 .lock()
@@ -53,14 +62,24 @@ impl Store {
         }
         match self.objects.lock().expect("free").get(&key) {
             Some(object) => (StatusCode::OK, Json(object.clone())),
-            None => (
-                StatusCode::NOT_FOUND,
-                Json(
-                    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 404,
-                    "reason": "NotFound", "message": "no such object"}),
-                ),
-            ),
+            None => failure(404, "NotFound", "no such object"),
         }
+    }
+
+    /// Refuses the next writes of Secrets.
+    fn refuse(&self, count: usize) {
+        *self.refusals.lock().expect("free") = count;
+    }
+
+    fn put(&self, key: &str, object: Value) {
+        self.objects.lock().expect("free").insert(key.to_owned(), object);
+    }
+
+    /// What the API server trusts now.
+    fn bundle(&self) -> String {
+        let key = format!("validatingwebhookconfigurations/{}", webhooks::NAME);
+        let objects = self.objects.lock().expect("free");
+        decoded(&objects[&key], "/webhooks/0/clientConfig/caBundle")
     }
 
     /// A configuration that somebody installed, so that the operator may write it although no replica is ready.
@@ -68,15 +87,28 @@ impl Store {
         for resource in ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"] {
             let object = json!({"metadata": {"name": webhooks::NAME}, "webhooks": [
                 {"name": "w", "clientConfig": {"caBundle": STANDARD.encode(bundle)}}]});
-            let key = format!("{resource}/{}", webhooks::NAME);
-            self.objects.lock().expect("free").insert(key, object);
+            self.put(&format!("{resource}/{}", webhooks::NAME), object);
         }
         self
+    }
+
+    /// Whether some configuration was written.
+    fn is_configured(&self) -> bool {
+        let applies = self.applies();
+        applies
+            .iter()
+            .any(|(key, _)| key.contains("webhookconfigurations"))
     }
 
     fn applies(&self) -> Vec<(String, Value)> {
         self.applies.lock().expect("free").clone()
     }
+}
+
+fn failure(code: u16, reason: &str, message: &str) -> (StatusCode, Json<Value>) {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
+        "reason": reason, "message": message});
+    (StatusCode::from_u16(code).expect("a code"), Json(status))
 }
 
 fn decoded(object: &Value, pointer: &str) -> String {
@@ -120,6 +152,57 @@ async fn o3_a_new_authority_is_trusted_before_the_secret_has_its_pair_and_beside
 }
 
 #[tokio::test(start_paused = true)]
+async fn o3_an_authority_in_use_stays_trusted_however_often_the_secret_is_refused() {
+    let former = issue(&["old".to_owned()], certificate::now()).expect("a pair").ca;
+    let store = Store::default().installed(&former);
+    let context = context(store.client(), Objects::default());
+    store.refuse(5);
+    for turn in 0..5 {
+        let refused = reconcile(&context).await;
+        assert!(refused.is_err(), "{turn}: {refused:?}");
+        assert!(store.bundle().contains(former.trim()), "after {turn} tries");
+    }
+    reconcile(&context).await.expect("the Secret is written");
+    let (_, secret) = store.applies().pop().expect("an apply");
+    let ca = decoded(&secret, "/data/ca.crt");
+    assert_eq!(
+        store.bundle(),
+        format!("{ca}{}\n", former.trim()),
+        "one pair, tried again"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn o3_the_authority_of_the_secret_stays_trusted_when_operators_come_and_go() {
+    // Issued so long ago that it is renewed.
+    let long_ago = certificate::now() - Duration::from_secs(300 * 24 * 3600);
+    let pair = issue(&["old".to_owned()], long_ago).expect("a pair");
+    let store = Store::default().installed(&pair.ca);
+    let data = [
+        ("ca.crt", &pair.ca),
+        ("tls.crt", &pair.certificate),
+        ("tls.key", &pair.key),
+    ];
+    let data: Value = data
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), json!(STANDARD.encode(text))))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let key = format!("secrets/{}", webhooks::CERT_SECRET);
+    store.put(
+        &key,
+        json!({"metadata": {"name": webhooks::CERT_SECRET}, "data": data}),
+    );
+    store.refuse(5);
+    for turn in 0..5 {
+        let another = context(store.client(), Objects::default());
+        let refused = reconcile(&another).await;
+        assert!(refused.is_err(), "{turn}: {refused:?}");
+        assert!(store.bundle().contains(pair.ca.trim()), "after {turn} operators");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_first_install_trusts_one_authority_only() {
     let store = Store::default();
     let context = context(store.client(), Objects::default());
@@ -141,9 +224,20 @@ async fn t55_no_configuration_is_made_for_a_release_that_is_going() {
     settings.webhook_configuration_owner = Some("the-release".to_owned());
     context.settings = Arc::new(settings);
     reconcile(&context).await.expect("a run");
-    let applies = store.applies();
-    let configured = applies
-        .iter()
-        .any(|(key, _)| key.contains("webhookconfigurations"));
-    assert!(!configured, "its ClusterRole is gone: {applies:?}");
+    assert!(!store.is_configured(), "its ClusterRole is gone");
+    // The answer may be older than the release: it is asked for again.
+    let outcome = reconcile(&context).await.expect("another run");
+    assert_eq!(outcome, Outcome::After(WAITING));
+}
+
+#[tokio::test(start_paused = true)]
+async fn t55_no_configuration_is_made_while_the_lease_says_that_the_operator_is_going() {
+    let store = Store::default().installed("");
+    let context = context(store.client(), Objects::default());
+    context.uninstalling.store(true, Ordering::Relaxed);
+    reconcile(&context).await.expect("a run");
+    assert!(!store.is_configured());
+    context.uninstalling.store(false, Ordering::Relaxed);
+    reconcile(&context).await.expect("a run");
+    assert!(store.is_configured(), "the operator stays");
 }

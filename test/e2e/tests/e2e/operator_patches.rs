@@ -8,7 +8,7 @@ use mcp_gateway_e2e::{Cluster, get};
 use mcp_gateway_kit::eventually;
 use serde_json::{Value, json};
 
-use crate::operator_children::{SOON, patch, ready_site, until};
+use crate::operator_children::{SOON, events, patch, ready_site, until};
 
 fn container<'a>(deployment: &'a Value, name: &str) -> &'a Value {
     let containers = deployment["spec"]["template"]["spec"]["containers"]
@@ -157,5 +157,7 @@ async fn t27_no_patch_is_lost_between_our_read_and_our_write() -> anyhow::Result
             "{turn}: {command}"
         );
     }
+    // Nobody touched what is ours, whatever collided.
+    assert_eq!(events("DriftReverted", "race")?, 0);
     Ok(())
 }
