@@ -109,7 +109,7 @@ endif
 ifeq ($(filter data-plane% micro%,$(BENCH)),)
 	$(KIT) build
 	for subject in $(or "$(BENCH)",admission operator); do \
-	  $(KIT) run --bin-dir $(abspath $(TARGET_DIR)/release) -- $(abspath $(TARGET_DIR)/release/bench) $$subject || exit 1; done
+	  MCPGW_KIT_FSYNC=1 $(KIT) run --bin-dir $(abspath $(TARGET_DIR)/release) -- $(abspath $(TARGET_DIR)/release/bench) $$subject || exit 1; done
 endif
 
 .PHONY: profile

@@ -1,5 +1,5 @@
-//! Creates through the real API server, with the webhooks and without them, in turns. etcd of the kit does not sync its
-//! disk, so the baseline is shorter than on a real cluster and the ratio worse.
+//! Creates through the real API server, with the webhooks and without them, in turns; etcd syncs its disk as in a cluster
+//! when the kit is told so (`MCPGW_KIT_FSYNC=1`, as `make bench` does).
 
 use std::{
     fmt::Debug,
