@@ -10,6 +10,10 @@ export CARGO_TERM_COLOR ?= auto
 export RUST_LIB_BACKTRACE ?= 0
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 KIT := $(TARGET_DIR)/debug/kit
+# Built with the workspace: `cargo run -p` would select other features and compile many crates again.
+GENERATE := $(TARGET_DIR)/debug/mcp-gateway-generate
+IMAGES := $(TARGET_DIR)/debug/mcp-gateway-images
+LINT := $(TARGET_DIR)/debug/mcp-gateway-lint
 export MCPGW_BIN_DIR := $(abspath $(TARGET_DIR)/debug)
 
 .PHONY: help
@@ -46,8 +50,8 @@ deny: tools ## Licences, bans and sources of dependencies; advisories when their
 	@$(CARGO) deny check advisories 2>/dev/null || echo "advisories not checked: the advisory database cannot be reached from here"
 
 .PHONY: generate-check
-generate-check: ## Fail when a generated file is stale
-	$(CARGO) run -q -p mcp-gateway-generate -- --check
+generate-check: build ## Fail when a generated file is stale
+	$(GENERATE) --check
 
 .PHONY: unit
 unit: $(KIT) ## Unit and in-process tests
@@ -146,8 +150,8 @@ $(KIT):
 	$(CARGO) build --workspace --bins --locked
 
 .PHONY: generate
-generate: ## Write CRDs, RBAC, manifests and the API reference from code
-	$(CARGO) run -q -p mcp-gateway-generate
+generate: build ## Write CRDs, RBAC, manifests and the API reference from code
+	$(GENERATE)
 
 .PHONY: tools
 tools: ## Install what `make test` needs beside Rust, Go, Node.js and Python (cargo-deny)
@@ -199,18 +203,18 @@ PROGRAMS := mcp-gateway-operator mcp-gateway-webhook mcp-gateway-broker mcpgw
 STATIC := -C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=/src --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 
 .PHONY: bundle
-bundle: ## OLM bundle and catalog of this tree (VERSION says which it must be), linted
-	$(CARGO) run -q -p mcp-gateway-generate -- --expect-version $(VERSION)
-	$(CARGO) run -q -p mcp-gateway-lint
+bundle: build ## OLM bundle and catalog of this tree (VERSION says which it must be), linted
+	$(GENERATE) --expect-version $(VERSION)
+	$(LINT)
 
 .PHONY: images
-images: ## Images of programs, bundle, catalog and chart as OCI layouts in dist/images; digests go into the bundle
+images: build ## Images of programs, bundle, catalog and chart as OCI layouts in dist/images; digests go into the bundle
 	CARGO_INCREMENTAL=0 RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --profile image --target $(TRIPLE) $(addprefix -p ,$(PROGRAMS)) --bins
-	$(CARGO) run -q -p mcp-gateway-images -- programs --binaries $(ARCH)=$(TARGET_DIR)/$(TRIPLE)/image
-	$(CARGO) run -q -p mcp-gateway-generate
-	$(CARGO) run -q -p mcp-gateway-images -- files
-	$(CARGO) run -q -p mcp-gateway-lint
+	$(IMAGES) programs --binaries $(ARCH)=$(TARGET_DIR)/$(TRIPLE)/image
+	$(GENERATE)
+	$(IMAGES) files
+	$(LINT)
 
 .PHONY: push
-push: ## Push what `make images` wrote to REGISTRY (REGISTRY_USER and REGISTRY_PASSWORD log in)
-	$(CARGO) run -q -p mcp-gateway-images -- push --registry $(REGISTRY)
+push: build ## Push what `make images` wrote to REGISTRY (REGISTRY_USER and REGISTRY_PASSWORD log in)
+	$(IMAGES) push --registry $(REGISTRY)
