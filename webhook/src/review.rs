@@ -81,11 +81,7 @@ impl Request {
             what: format!("the body is not JSON: {error}"),
         })?;
         let text = |path: &str| review.pointer(path).and_then(Value::as_str);
-        let uid: String = text("/request/uid")
-            .unwrap_or_default()
-            .chars()
-            .take(MAX_UID)
-            .collect();
+        let uid = uid_of(&review).unwrap_or_default();
         let malformed = |what: &str| Unusable::Malformed {
             uid: uid.clone(),
             what: what.to_owned(),
@@ -134,6 +130,12 @@ impl Request {
     pub fn key(&self) -> ObjectKey {
         ObjectKey::new(self.namespace.as_str(), key_of(&self.object).name)
     }
+}
+
+/// The uid to echo, bounded.
+fn uid_of(review: &Value) -> Option<String> {
+    let uid = review.pointer("/request/uid")?.as_str()?;
+    Some(uid.chars().take(MAX_UID).collect())
 }
 
 /// Looks for `"uid": "…"` in bytes that are no JSON document.
@@ -193,10 +195,7 @@ pub fn patched(uid: &str, patch: &Patch) -> Value {
 /// The answer to an advisory request: let through, with what `judge` says about the object that is being deleted.
 pub fn advice(body: &[u8], judge: impl FnOnce(&Value) -> Vec<Warning>) -> Value {
     let request: Value = serde_json::from_slice(body).unwrap_or_default();
-    let uid = request
-        .pointer("/request/uid")
-        .and_then(Value::as_str)
-        .map_or_else(|| find_uid(body), str::to_owned);
+    let uid = uid_of(&request).unwrap_or_else(|| find_uid(body));
     let warnings = request
         .pointer("/request/oldObject")
         .map(judge)

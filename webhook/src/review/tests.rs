@@ -23,6 +23,17 @@ fn a_request_is_read() {
 }
 
 #[test]
+fn o2_a_long_uid_is_echoed_up_to_a_bound_by_every_endpoint() {
+    let long = body(&json!({"uid": "u".repeat(2 * MAX_UID), "operation": "DELETE"}));
+    let advised = advice(&long, |_| Vec::new());
+    let Err(Unusable::NotOurs { uid }) = Request::read(&long) else {
+        panic!("a deletion is not ours to judge")
+    };
+    assert_eq!(uid, "u".repeat(MAX_UID));
+    assert_eq!(advised["response"]["uid"], uid);
+}
+
+#[test]
 fn o2_the_uid_is_found_in_whatever_comes() {
     let malformed = |body: &[u8]| match Request::read(body) {
         Err(Unusable::Malformed { uid, .. }) => uid,
