@@ -3,6 +3,7 @@
 //! run for long does not compile (`shape`), and what would take too many steps for the values at hand is an error.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     fmt,
     sync::{Arc, LazyLock, Mutex},
@@ -36,6 +37,8 @@ const COMPILER_STACK: usize = 64 << 20;
 /// Steps of one evaluation at most. A step is a comparison or a copy of one value, or of 16 bytes of text; by far most
 /// conditions stay under a thousandth of it.
 const MAX_STEPS: u64 = 4_000_000;
+/// Steps of all evaluations for one decision at most.
+pub(super) const DECISION_STEPS: u64 = 4 * MAX_STEPS;
 /// Largest compiled pattern of `matches`, bytes.
 const MAX_PATTERN: usize = 64 * 1024;
 /// Conditions whose check is remembered, because the same ones are judged again and again: at every write, by every
@@ -187,8 +190,9 @@ impl Condition {
         self.shape.arguments
     }
 
-    /// Whether it holds; `None` when the evaluation is an error, too long, or has another result than true and false.
-    pub(super) fn holds(&self, inputs: &Inputs<'_>) -> Option<bool> {
+    /// Whether it holds; `None` when the evaluation is an error, too long for itself or for the steps that are `left`, or has
+    /// another result than true and false.
+    pub(super) fn holds(&self, inputs: &Inputs<'_>, left: &Cell<u64>) -> Option<bool> {
         let mut size = Size::default();
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         if self.shape.claims {
@@ -200,9 +204,11 @@ impl Condition {
         if self.shape.arguments {
             context.add_variable_as_val(ARGUMENTS, values::value(inputs.arguments?, &mut size));
         }
-        if self.shape.steps(&size) > MAX_STEPS {
+        let steps = self.shape.steps(&size);
+        if steps > MAX_STEPS {
             return None;
         }
+        left.set(left.get().checked_sub(steps)?);
         if !self.patterns.is_empty() {
             let patterns = Arc::clone(&self.patterns);
             let matches = move |This(text): This<Arc<String>>, pattern: Arc<String>| -> bool {

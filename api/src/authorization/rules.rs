@@ -1,13 +1,13 @@
 //! The rules of all policies in one index: by server and item where the rule names them without `*`, so that a decision
 //! looks at the few rules that could name its item and not at all of them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{cell::Cell, collections::HashMap, sync::Arc};
 
 use serde_json::{Map, Value};
 
 use super::{
     Claims, Item, ItemKind, ResourcePattern, claim_matches,
-    condition::{Condition, Inputs},
+    condition::{Condition, DECISION_STEPS, Inputs},
 };
 use crate::config::{PolicyAction, PolicyRule};
 
@@ -107,13 +107,14 @@ impl RuleSet {
         item: &Item<'_>,
         concerns: impl Fn(usize) -> bool,
     ) -> Option<&Rule> {
+        let left = Cell::new(DECISION_STEPS);
         let first = |effect: PolicyAction| {
             self.candidates(item)
                 .filter(|(_, rule)| {
                     rule.effect == effect
                         && rule.holds_for(claims)
                         && concerns(rule.policy)
-                        && rule.condition_counts((claims, question), item)
+                        && rule.condition_counts((claims, question), item, &left)
                 })
                 .min_by_key(|(position, _)| *position)
         };
@@ -166,7 +167,12 @@ impl Rule {
 
     /// Whether the condition lets the rule count. An error never allows and always denies; of a list, what depends on
     /// arguments allows and does not deny.
-    fn condition_counts(&self, (claims, question): (Option<&Claims>, Question<'_>), item: &Item<'_>) -> bool {
+    fn condition_counts(
+        &self,
+        (claims, question): (Option<&Claims>, Question<'_>),
+        item: &Item<'_>,
+        left: &Cell<u64>,
+    ) -> bool {
         let Some(condition) = &self.condition else {
             return true;
         };
@@ -177,11 +183,12 @@ impl Rule {
             Question::Called(arguments) => arguments,
         };
         let nothing = Map::new();
-        let holds = condition.holds(&Inputs {
+        let inputs = Inputs {
             claims: claims.unwrap_or(&nothing),
             annotations: item.annotations.unwrap_or(&nothing),
             arguments,
-        });
+        };
+        let holds = condition.holds(&inputs, left);
         holds.unwrap_or(denies)
     }
 

@@ -5,11 +5,13 @@ use super::*;
 fn holds(text: &str, caller: &Value, call: &Value) -> Option<bool> {
     let none = Map::new();
     let condition = Condition::compile(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-    condition.holds(&Inputs {
+    let annotations = json!({"readOnlyHint": true});
+    let inputs = Inputs {
         claims: caller.as_object().unwrap_or(&none),
-        annotations: json!({"readOnlyHint": true}).as_object().expect("an object"),
+        annotations: annotations.as_object().expect("an object"),
         arguments: Some(call),
-    })
+    };
+    condition.holds(&inputs, &Cell::new(DECISION_STEPS))
 }
 
 fn refused(text: &str) -> ConditionError {
@@ -154,6 +156,24 @@ fn no_text_of_the_allowed_length_overflows_the_stack() {
 }
 
 #[test]
+fn the_conditions_of_one_decision_share_their_steps() {
+    let condition = Condition::compile("claims.sub == 'me'").expect("a condition");
+    let caller = json!({"sub": "me"});
+    let inputs = Inputs {
+        claims: caller.as_object().expect("an object"),
+        annotations: &Map::new(),
+        arguments: None,
+    };
+    let left = Cell::new(DECISION_STEPS);
+    assert_eq!(condition.holds(&inputs, &left), Some(true));
+    let one = DECISION_STEPS - left.get();
+    assert!(one > 0);
+    left.set(2 * one - 1);
+    assert_eq!(condition.holds(&inputs, &left), Some(true));
+    assert_eq!(condition.holds(&inputs, &left), None, "nothing is left");
+}
+
+#[test]
 fn evaluations_that_would_take_too_many_steps_are_errors() {
     let many: Vec<Value> = (0..3000).map(|n| json!(format!("{n}"))).collect();
     let caller = json!({});
@@ -253,7 +273,8 @@ mod properties {
             if let Ok(condition) = Condition::compile(&text) {
                 let json = json!({"a": [1, "x", {"a": null}], "x": 1.5});
                 let members = json.as_object().expect("an object");
-                let _ = condition.holds(&Inputs { claims: members, annotations: members, arguments: Some(&json) });
+                let inputs = Inputs { claims: members, annotations: members, arguments: Some(&json) };
+                let _ = condition.holds(&inputs, &Cell::new(DECISION_STEPS));
             }
         }
     }
