@@ -8,7 +8,9 @@ use crate::config::model::ServerConfig;
 use crate::protocol::header;
 use crate::transport::exchange::ExchangeError;
 use http::{HeaderMap, HeaderValue};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// One message, and closing one backend session.
@@ -17,6 +19,37 @@ const CLOSE: Duration = Duration::from_secs(5);
 pub(super) const OPEN_ID: &str = "1";
 
 pub(super) const SUBSCRIBE: &str = "resources/subscribe";
+
+/// A backend session that nobody knows yet: it is closed when this goes, however that comes.
+pub(super) struct Unkept {
+    way: Arc<Way>,
+    server: Arc<ServerConfig>,
+    backend: Option<BackendSession>,
+}
+
+impl Unkept {
+    pub(super) fn new(way: &Arc<Way>, server: &Arc<ServerConfig>, backend: &BackendSession) -> Self {
+        Self {
+            way: Arc::clone(way),
+            server: Arc::clone(server),
+            backend: Some(backend.clone()),
+        }
+    }
+
+    /// It is known from now on.
+    pub(super) fn keep(mut self) {
+        self.backend = None;
+    }
+}
+
+impl Drop for Unkept {
+    fn drop(&mut self) {
+        let (way, server) = (Arc::clone(&self.way), Arc::clone(&self.server));
+        if let (Some(backend), Ok(runtime)) = (self.backend.take(), Handle::try_current()) {
+            runtime.spawn(async move { close(&way, &server, &backend).await });
+        }
+    }
+}
 
 /// Sends DELETE.
 pub(super) async fn close(way: &Way, server: &ServerConfig, backend: &BackendSession) {

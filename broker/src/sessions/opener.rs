@@ -1,7 +1,7 @@
 //! Opens backend sessions: one flight per (client session, server), detached from the request that asked first, so that
 //! a slow server's session is ready for the next call (data-plane.md 8.9, 9; D19, D20, D24).
 
-use super::leg::{self, OPEN_ID, close, relay, session_headers, set_level_body, subscribe_again};
+use super::leg::{self, OPEN_ID, Unkept, close, relay, session_headers, set_level_body, subscribe_again};
 use super::store::{BackendSession, Put, SessionStore, StoreError};
 use super::watchers::Watchers;
 use super::way::{OwnRequest, Payload, Way};
@@ -22,7 +22,9 @@ use uuid::Uuid;
 /// An opening ends after this time, whoever waits.
 const BACKGROUND: Duration = Duration::from_secs(30);
 /// Openings under way at once in this process.
-const MAX_OPENINGS: usize = 4096;
+const MAX_OPENINGS: usize = 8192;
+/// Openings at one server, so that one that hangs leaves room for the others.
+const OPENINGS_OF_SERVER: usize = 1024;
 /// How often a replica looks whether another one has opened.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
@@ -56,7 +58,8 @@ pub enum OpenError {
 }
 
 type Outcome = Result<BackendSession, OpenError>;
-type Flights = Mutex<HashMap<(Uuid, String), watch::Receiver<Option<Outcome>>>>;
+/// By server and client session.
+type Flights = Mutex<HashMap<String, HashMap<Uuid, watch::Receiver<Option<Outcome>>>>>;
 
 /// Opens and closes backend sessions.
 pub struct Opener {
@@ -84,13 +87,17 @@ struct Capabilities {
 /// Takes the flight out of the map however its task ends.
 struct Landing {
     flights: Arc<Flights>,
-    key: (Uuid, String),
+    server: String,
+    jti: Uuid,
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
         if let Ok(mut flights) = self.flights.lock() {
-            flights.remove(&self.key);
+            if let Some(of_server) = flights.get_mut(&self.server) {
+                of_server.remove(&self.jti);
+            }
+            flights.retain(|_, of_server| !of_server.is_empty());
         }
     }
 }
@@ -133,20 +140,26 @@ impl Opener {
         server: &Arc<ServerConfig>,
         headers: HeaderMap,
     ) -> Result<watch::Receiver<Option<Outcome>>, OpenError> {
-        let key = (claims.jti, server.name.clone());
+        let (jti, name) = (claims.jti, server.name.clone());
         let mut flights = self.flights.lock().map_err(|_| OpenError::Busy)?;
-        if let Some(flight) = flights.get(&key) {
+        let all: usize = flights.values().map(HashMap::len).sum();
+        let of_server = flights.get(&name);
+        if let Some(flight) = of_server.and_then(|of_server| of_server.get(&jti)) {
             return Ok(flight.clone());
         }
-        if flights.len() >= MAX_OPENINGS {
+        if all >= MAX_OPENINGS || of_server.is_some_and(|of_server| of_server.len() >= OPENINGS_OF_SERVER) {
             return Err(OpenError::Busy);
         }
         let (done, flight) = watch::channel(None);
-        flights.insert(key.clone(), flight.clone());
+        flights
+            .entry(name.clone())
+            .or_default()
+            .insert(jti, flight.clone());
         drop(flights);
         let landing = Landing {
             flights: Arc::clone(&self.flights),
-            key,
+            server: name,
+            jti,
         };
         let (way, store) = (Arc::clone(&self.way), Arc::clone(&self.store));
         let (claims, server) = (claims.clone(), Arc::clone(server));
@@ -234,10 +247,10 @@ impl Opener {
 
 /// Opens when no other replica does; otherwise waits for what that one finds.
 async fn locked(
-    way: &Way,
+    way: &Arc<Way>,
     store: &SessionStore,
     claims: &SessionClaims,
-    server: &ServerConfig,
+    server: &Arc<ServerConfig>,
     headers: HeaderMap,
 ) -> Outcome {
     loop {
@@ -256,10 +269,10 @@ async fn locked(
 }
 
 async fn opened(
-    way: &Way,
+    way: &Arc<Way>,
     store: &SessionStore,
     claims: &SessionClaims,
-    server: &ServerConfig,
+    server: &Arc<ServerConfig>,
     headers: HeaderMap,
 ) -> Outcome {
     // A flight that landed between the caller's lookup and now has left its result here.
@@ -271,6 +284,7 @@ async fn opened(
         return Ok(backend);
     }
     let backend = initialize(way, claims, server, headers.clone()).await?;
+    let unkept = Unkept::new(way, server, &backend);
     initialized(way, server, headers.clone(), &backend).await?;
     if let Some(level) = facts.level.filter(|_| backend.logging) {
         let message = ("logging/setLevel", set_level_body(&level));
@@ -278,13 +292,13 @@ async fn opened(
     }
     subscribe_again(way, store, (claims, server), (headers, &backend)).await?;
     let put = store.put(claims.jti, claims.exp, &server.name, &backend).await;
-    if put == Ok(Put::Stored) {
-        return Ok(backend);
-    }
-    close(way, server, &backend).await;
     match put? {
+        Put::Stored => {
+            unkept.keep();
+            Ok(backend)
+        }
         Put::Taken(earlier) => Ok(earlier),
-        Put::Stored | Put::Ended => Err(OpenError::Ended),
+        Put::Ended => Err(OpenError::Ended),
     }
 }
 
@@ -368,5 +382,45 @@ fn refusal(failure: Failure) -> OpenError {
         Some(_) => OpenError::Unavailable(ExchangeError::Status(failure.status)),
         None if matches!(failure.status, 401 | 403 | 429) => OpenError::Policy(failure),
         None => OpenError::Unavailable(ExchangeError::Status(failure.status)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::session::internal;
+    use crate::config::document::{Dialect, read_as};
+    use crate::sessions::memory::MemoryStore;
+    use crate::sessions::way::Direct;
+    use crate::telemetry::metrics::Metrics;
+    use crate::transport::address::AddressPolicy;
+
+    #[tokio::test]
+    async fn s23_a_server_that_hangs_takes_no_opening_from_the_others() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let text = format!(
+            "servers:\n- {{name: ns/a, url: 'http://{at}/mcp'}}\n- {{name: ns/b, url: 'http://{at}/mcp'}}\n"
+        );
+        let dialect = Dialect {
+            forwards: true,
+            local: None,
+        };
+        let snapshot = read_as(text.as_bytes(), dialect).unwrap();
+        let [hung, other] = snapshot.servers.as_slice() else {
+            panic!("{:?}", snapshot.errors)
+        };
+        let way = Arc::new(Way::Direct(Arc::new(Direct::new(AddressPolicy::Unchecked))));
+        let store = SessionStore::memory(MemoryStore::default(), Arc::new(Metrics::default()));
+        let opener = Opener::new(way, Arc::new(store));
+        let open = |server| {
+            let claims = internal(Uuid::new_v4(), u64::MAX, None);
+            opener.flight(&claims, server, HeaderMap::new())
+        };
+        // No opening lands before they all have begun: nothing is awaited here.
+        let flights: Vec<_> = (0..OPENINGS_OF_SERVER).map(|_| open(hung).unwrap()).collect();
+        assert_eq!(open(hung).map(drop), Err(OpenError::Busy));
+        assert!(open(other).is_ok());
+        drop(flights);
     }
 }

@@ -98,17 +98,11 @@ impl SharedStore {
         })
     }
 
-    /// As [`Self::load`], but what was loaded within the last 2 s is good enough when it names a backend session with
-    /// `server`, or when no server is asked for.
-    pub(super) async fn recent(&self, jti: Uuid, server: &str) -> Result<Arc<Record>, StoreError> {
-        let known = self
-            .recent
-            .get(jti)
-            .filter(|record| !record.revoked && (server.is_empty() || record.backends.contains_key(server)));
-        match known {
-            Some(record) => Ok(record),
-            None => self.load(jti).await,
-        }
+    /// What was loaded within the last 2 s, when it names a backend session with `server`, or no server is asked for.
+    pub(super) fn recent(&self, jti: Uuid, server: &str) -> Option<Arc<Record>> {
+        let known = self.recent.get(jti)?;
+        let enough = !known.revoked && (server.is_empty() || known.backends.contains_key(server));
+        enough.then_some(known)
     }
 
     /// Revocation and everything of the session, in one round trip.

@@ -68,6 +68,8 @@ pub struct Server {
     pub gzip: AtomicBool,
     /// Answers `prompts/list` with an error.
     pub prompts_fail: AtomicBool,
+    /// Refuses `notifications/initialized` of all but the broker's own connection.
+    pub refuse_initialized: AtomicBool,
     /// So many pings are answered with status 500.
     pub pings_fail: AtomicUsize,
     /// GET answers with this status instead of a stream; 0 is off.
@@ -112,6 +114,7 @@ impl Server {
             flood: AtomicBool::default(),
             gzip: AtomicBool::default(),
             prompts_fail: AtomicBool::default(),
+            refuse_initialized: AtomicBool::default(),
             pings_fail: AtomicUsize::default(),
             get_status: AtomicU16::default(),
             init_delay_ms: AtomicUsize::default(),
@@ -266,7 +269,7 @@ async fn handle(
         return (StatusCode::NOT_FOUND, "no such session").into_response();
     }
     if message.get("id").is_none() {
-        return StatusCode::ACCEPTED.into_response();
+        return notified(&server, &method, &headers).into_response();
     }
     if method == "tools/call" && server.hang_calls.load(Ordering::Relaxed) {
         std::future::pending::<()>().await;
@@ -275,6 +278,16 @@ async fn handle(
         return ask(&server, session.unwrap_or_default(), message);
     }
     answer(&server, &method, &message, &headers, &body)
+}
+
+fn notified(server: &Server, method: &str, headers: &HeaderMap) -> StatusCode {
+    let own = headers
+        .get("user-agent")
+        .is_some_and(|agent| agent == "mcp-broker");
+    if method == "notifications/initialized" && !own && server.refuse_initialized.load(Ordering::Relaxed) {
+        return StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    StatusCode::ACCEPTED
 }
 
 /// A tool whose reply is an event stream: it sends the messages `arguments.say`, asks the client `arguments.ask`, and its

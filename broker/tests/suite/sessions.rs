@@ -333,3 +333,23 @@ async fn s7_a_session_works_for_its_identity_only() {
     anonymous.headers.push(("authorization", bearer("alice")));
     assert_eq!(anonymous.call("one_forecast").await.status, 404);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_opening_that_fails_half_way_leaves_no_session_at_the_server() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = World::start(&[(&one, "")], &[]).await;
+    one.refuse_initialized.store(true, Ordering::Relaxed);
+    let client = world.client().initialized().await;
+    assert!(client.call("forecast").await.status >= 500);
+    let half = one.calls("notifications/initialized")[0]
+        .header("mcp-session-id")
+        .unwrap()
+        .to_owned();
+    eventually("DELETE at the server", || async {
+        let deleted = |seen: &crate::fixture::Seen| {
+            seen.verb == Method::DELETE && seen.header("mcp-session-id") == Some(&half)
+        };
+        (one.count(deleted) == 1).then_some(())
+    })
+    .await;
+}
