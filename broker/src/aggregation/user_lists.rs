@@ -27,11 +27,15 @@ const FETCH: Duration = Duration::from_secs(10);
 const LIFE: Duration = Duration::from_secs(30);
 /// Lists kept at once.
 const MAX_KEPT: usize = 50_000;
+/// All of them together, bytes; what finds no room is fetched again.
+const MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// What one server lists for one caller.
 pub struct UserItems {
     server: String,
     items: Items,
+    /// What they take, about.
+    bytes: usize,
 }
 
 /// All that is listed for one caller.
@@ -42,7 +46,38 @@ pub struct PerCaller {
     tables: [Table; 4],
 }
 
-type Kept = HashMap<(Uuid, String), (Instant, Arc<UserItems>)>;
+/// Lists by session and server, and until when.
+#[derive(Default)]
+struct Kept {
+    lists: HashMap<(Uuid, String), (Instant, Arc<UserItems>)>,
+    bytes: usize,
+}
+
+impl Kept {
+    /// Keeps a list where there is room.
+    fn insert(&mut self, key: (Uuid, String), (end, items): (Instant, Arc<UserItems>)) {
+        self.retain(|known, _| *known != key);
+        if self.lists.len() >= MAX_KEPT || self.bytes + items.bytes > MAX_BYTES {
+            let now = Instant::now();
+            self.retain(|_, end| end > now);
+        }
+        if self.lists.len() < MAX_KEPT && self.bytes + items.bytes <= MAX_BYTES {
+            self.bytes += items.bytes;
+            self.lists.insert(key, (end, items));
+        }
+    }
+
+    fn retain(&mut self, stays: impl Fn(&(Uuid, String), Instant) -> bool) {
+        let bytes = &mut self.bytes;
+        self.lists.retain(|key, (end, items)| {
+            let stays = stays(key, *end);
+            if !stays {
+                *bytes = bytes.saturating_sub(items.bytes);
+            }
+            stays
+        });
+    }
+}
 
 /// Fetches and keeps.
 pub struct UserLists {
@@ -188,23 +223,20 @@ impl UserLists {
 
     fn kept(&self, jti: Uuid, server: &str) -> Option<Arc<UserItems>> {
         let kept = self.kept.lock().ok()?;
-        let (end, items) = kept.get(&(jti, server.to_owned()))?;
+        let (end, items) = kept.lists.get(&(jti, server.to_owned()))?;
         (*end > Instant::now()).then(|| Arc::clone(items))
     }
 
     fn keep(&self, jti: Uuid, server: &ServerConfig, items: Items) -> Arc<UserItems> {
+        let bytes = items.bytes();
         let items = Arc::new(UserItems {
             server: server.name.clone(),
             items,
+            bytes,
         });
-        let now = Instant::now();
         if let Ok(mut kept) = self.kept.lock() {
-            if kept.len() >= MAX_KEPT {
-                kept.retain(|_, (end, _)| *end > now);
-            }
-            if kept.len() < MAX_KEPT {
-                kept.insert((jti, server.name.clone()), (now + LIFE, Arc::clone(&items)));
-            }
+            let list = (Instant::now() + LIFE, Arc::clone(&items));
+            kept.insert((jti, server.name.clone()), list);
         }
         items
     }
@@ -213,8 +245,8 @@ impl UserLists {
     pub fn sweep(&self) {
         let now = Instant::now();
         if let Ok(mut kept) = self.kept.lock() {
-            kept.retain(|_, (end, _)| *end > now);
-            kept.shrink_to_fit();
+            kept.retain(|_, end| end > now);
+            kept.lists.shrink_to_fit();
         }
     }
 
@@ -254,5 +286,35 @@ impl PerCaller {
             ItemKind::Resource => resources,
             ItemKind::Template => templates,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(bytes: usize) -> (Instant, Arc<UserItems>) {
+        let items = UserItems {
+            server: "a".to_owned(),
+            items: Items::default(),
+            bytes,
+        };
+        (Instant::now() + LIFE, Arc::new(items))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn s23_what_is_kept_of_lists_has_a_bound_in_bytes() {
+        let mut kept = Kept::default();
+        let session = Uuid::new_v4();
+        let key = |server: &str| (session, server.to_owned());
+        kept.insert(key("a"), list(MAX_BYTES));
+        kept.insert(key("b"), list(1));
+        assert!(!kept.lists.contains_key(&key("b")), "no room");
+        kept.insert(key("a"), list(MAX_BYTES - 1));
+        kept.insert(key("b"), list(1));
+        assert_eq!((kept.lists.len(), kept.bytes), (2, MAX_BYTES));
+        tokio::time::advance(LIFE).await;
+        kept.insert(key("c"), list(7));
+        assert_eq!((kept.lists.len(), kept.bytes), (1, 7), "the old ones made room");
     }
 }

@@ -4,6 +4,7 @@
 use super::FrontState;
 use super::forwarding::Incoming;
 use super::mcp::{caller_of, plain, refuse};
+use crate::decision::head::too_large;
 use crate::decision::relay::{OURS, Ticket};
 use crate::protocol::message::MessageKind;
 use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, Refusal};
@@ -19,6 +20,8 @@ use uuid::Uuid;
 
 /// Questions of this process that wait for an answer.
 const MAX_WAITING: usize = 10_000;
+/// Longest answer that is kept for another replica, bytes.
+const MAX_KEPT: usize = 256 * 1024;
 /// How often it is looked for an answer that came to another replica.
 const ELSEWHERE: Duration = Duration::from_millis(500);
 /// The one member of what is kept of an answer: no entry of the token page looks like that.
@@ -129,6 +132,13 @@ pub(super) async fn returned(state: &Arc<FrontState>, incoming: Incoming<'_>) ->
     let Some(answer) = elsewhere else {
         return Some(plain(StatusCode::ACCEPTED, ""));
     };
+    if !state.store.is_shared() {
+        // Nobody waits here, and there is nowhere else.
+        return Some(refused(400));
+    }
+    if answer.len() > MAX_KEPT {
+        return Some(refuse(&too_large(), message.id));
+    }
     let kept = json!({ANSWER: answer}).to_string();
     Some(match state.store.put_elicitation(question, kept).await {
         Ok(()) => plain(StatusCode::ACCEPTED, ""),

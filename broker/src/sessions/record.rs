@@ -8,6 +8,8 @@ use uuid::Uuid;
 
 /// Resources that one session may be subscribed to.
 pub const MAX_SUBSCRIPTIONS: usize = 1000;
+/// Their URIs together, bytes.
+pub const MAX_SUBSCRIBED: usize = 256 * 1024;
 
 /// A backend session: what is sent to one MCP server on behalf of one client session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +103,7 @@ pub enum Change {
     Token(String, Option<String>),
     /// The server that was called last: it owns the event ids that are not ours (data-plane.md 4.6).
     Last(String),
-    /// A subscription, made or (false) ended; at most [`MAX_SUBSCRIPTIONS`].
+    /// A subscription, made or (false) ended; at most [`MAX_SUBSCRIPTIONS`] of [`MAX_SUBSCRIBED`] bytes.
     Subscribed(Subscription, bool),
 }
 

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 pub use super::record::{
-    BackendSession, Change, MAX_SUBSCRIPTIONS, Put, Record, SessionEvent, SessionFacts, StoreError,
-    Subscription,
+    BackendSession, Change, MAX_SUBSCRIBED, MAX_SUBSCRIPTIONS, Put, Record, SessionEvent, SessionFacts,
+    StoreError, Subscription,
 };
 
 /// One operation of a shared store.
@@ -83,7 +83,10 @@ impl SessionStore {
     pub async fn facts(&self, jti: Uuid, server: &str) -> Result<SessionFacts, StoreError> {
         let record = match &self.backing {
             Backing::Memory(store) => return store.facts(jti, server),
-            Backing::Shared(store) => self.measured("facts", store.recent(jti, server)).await?,
+            Backing::Shared(store) => match store.recent(jti, server) {
+                Some(record) => record,
+                None => self.measured("facts", store.load(jti)).await?,
+            },
         };
         Ok(record.facts(server))
     }
@@ -193,7 +196,13 @@ impl SessionStore {
         self.change(jti, expires, last).await.map(drop)
     }
 
-    /// Remembers or forgets (`on` is false) a subscription; past [`MAX_SUBSCRIPTIONS`] of a session none is taken.
+    /// Whether other replicas find what is kept here.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.backing, Backing::Shared(_))
+    }
+
+    /// Remembers or forgets (`on` is false) a subscription; past [`MAX_SUBSCRIPTIONS`] of a session, or
+    /// [`MAX_SUBSCRIBED`] bytes of them, none is taken.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -207,7 +216,9 @@ impl SessionStore {
         if on {
             let record = self.record(jti).await?;
             let known = &record.subscriptions;
-            if known.len() >= MAX_SUBSCRIPTIONS && !known.contains(&subscription) {
+            let bytes: usize = known.iter().map(|(_, uri)| uri.len()).sum();
+            let room = known.len() < MAX_SUBSCRIPTIONS && bytes + subscription.1.len() <= MAX_SUBSCRIBED;
+            if !room && !known.contains(&subscription) {
                 return Err(StoreError::Full);
             }
         }
@@ -301,5 +312,28 @@ impl SessionStore {
             .unwrap_or(Err(StoreError::Unavailable));
         self.metrics.store(operation, result.is_ok(), started.elapsed());
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn s23_the_subscriptions_of_a_session_have_a_bound_in_bytes() {
+        let store = SessionStore::memory(MemoryStore::default(), Arc::new(Metrics::default()));
+        let jti = Uuid::new_v4();
+        let uri = |number: usize| ("a".to_owned(), format!("{number:08192}"));
+        let fit = MAX_SUBSCRIBED / 8192;
+        for number in 0..fit {
+            assert_eq!(store.subscribe(jti, 100, uri(number), true).await, Ok(()));
+        }
+        assert_eq!(
+            store.subscribe(jti, 100, uri(fit), true).await,
+            Err(StoreError::Full)
+        );
+        assert_eq!(store.subscribe(jti, 100, uri(0), true).await, Ok(()), "known");
+        assert_eq!(store.subscribe(jti, 100, uri(0), false).await, Ok(()));
+        assert_eq!(store.subscribe(jti, 100, uri(fit), true).await, Ok(()));
     }
 }

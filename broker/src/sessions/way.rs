@@ -223,7 +223,12 @@ impl Direct {
                 headers.remove(name);
             }
         }
-        headers.extend(server.headers.clone());
+        for (name, value) in &server.headers {
+            // The person's own token for the server goes before what the file says for everybody.
+            if !(own && name == "authorization") {
+                headers.insert(name, value.clone());
+            }
+        }
         let clients = self.clients(server)?;
         let builder = clients.own.request(request.payload.method(), server.url.clone());
         let builder = builder.headers(headers).header("user-agent", "mcp-router");

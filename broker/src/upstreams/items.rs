@@ -177,6 +177,14 @@ impl Items {
         }
     }
 
+    /// The memory that the definitions take, about, bytes.
+    pub fn bytes(&self) -> usize {
+        let items = ItemKind::ALL.into_iter().flat_map(|kind| &self.of(kind).items);
+        items
+            .map(|item| item.definition.len() + item.key.len() + size_of::<Item>())
+            .sum()
+    }
+
     /// The list of one kind, to replace it.
     pub fn of_mut(&mut self, kind: ItemKind) -> &mut KindItems {
         match kind {

@@ -107,12 +107,22 @@ async fn world(server: SocketAddr, limit: &str, flags: &[&str]) -> (World, Clien
     (world, client)
 }
 
-async fn answer(client: &Client, events: &mut Events) {
+async fn answer(client: &Client, events: &mut Events) -> String {
     let question = events.message().await;
     assert_eq!(question["method"], "elicitation/create", "{question}");
     let reply =
         json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": {}}});
     assert_eq!(client.post(reply.to_string()).await.status, 202);
+    reply.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_nobody_waits_for_is_not_kept() {
+    let (server, _) = server().await;
+    let (_world, client) = world(server, "", &[]).await;
+    let mut events = asking(&client, "one_ask", json!({"rounds": 1})).await;
+    let answered = answer(&client, &mut events).await;
+    assert_eq!(client.post(answered).await.status, 400);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
