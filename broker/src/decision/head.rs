@@ -146,15 +146,15 @@ fn is_gateway_only(head: &Head) -> bool {
 /// with the body, so that nothing else comes through (data-plane.md 8.4).
 fn is_for_broker(head: &Head, facts: &Facts) -> bool {
     let methods = head.all(header::MCP_METHOD);
-    facts.claims.is_none()
-        && stateless::says_so(head)
+    stateless::is_by_head(head, facts.claims.is_some())
         && matches!(methods.as_slice(), [method] if !stateless::is_routed(method.trim()))
 }
 
 /// True when the reply may have to be rewritten, whatever the body says.
 fn may_rewrite(head: &Head, (catalog, facts): (&Catalog, &Facts)) -> bool {
     let by_session = |claims| forward::may_rewrite(head, claims) || catalog.bridges_sessions();
-    facts.claims.as_ref().map_or(stateless::says_so(head), by_session)
+    let claims = facts.claims.as_ref();
+    stateless::is_by_head(head, claims.is_some()) || claims.is_some_and(by_session)
 }
 
 /// The `Origin`; one that is no text is as bad as a foreign one.

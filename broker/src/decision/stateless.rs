@@ -51,11 +51,17 @@ pub fn is_stateless(head: &Head, message: &Message<'_>, session: impl FnOnce() -
     }
 }
 
+/// Whether the headers alone make a request one of this revision. `session`: its session token is one of ours, which the path
+/// of this revision makes nothing of.
+pub fn is_by_head(head: &Head, session: bool) -> bool {
+    head.path_only() == PATH || (says_so(head) && !session)
+}
+
 /// How a request speaks, as metrics and records say it; `session`: its session token is one of ours.
 pub fn era(head: &Head, message: Option<&Message<'_>>, session: bool) -> Era {
     let stateless = match message {
         Some(message) => is_stateless(head, message, || session),
-        None => says_so(head) && !session,
+        None => is_by_head(head, session),
     };
     if stateless { Era::Modern } else { Era::Legacy }
 }

@@ -23,10 +23,18 @@ use std::time::Instant;
 
 enum State {
     AwaitHeaders,
-    AwaitBody(Box<(Head, Facts)>),
+    AwaitBody(Box<Awaited>),
     AwaitReply(Box<Reply>),
     AwaitReplyBody(Box<ReplyStream>),
     Done,
+}
+
+/// What is known when the body comes.
+struct Awaited {
+    head: Head,
+    facts: Facts,
+    /// Envoy shows the reply.
+    reply: bool,
 }
 
 /// One request.
@@ -55,7 +63,7 @@ impl Machine {
     pub async fn step(&mut self, phase: Option<Phase>) -> ProcessingResponse {
         match (std::mem::replace(&mut self.state, State::Done), phase) {
             (State::AwaitHeaders, Some(Phase::RequestHeaders(headers))) => self.on_headers(headers).await,
-            (State::AwaitBody(known), Some(Phase::RequestBody(body))) => self.on_body(*known, body).await,
+            (State::AwaitBody(awaited), Some(Phase::RequestBody(body))) => self.on_body(*awaited, body).await,
             (State::AwaitReply(reply), Some(Phase::ResponseHeaders(headers))) => {
                 self.on_reply(*reply, &headers)
             }
@@ -96,7 +104,7 @@ impl Machine {
             HeadDecision::Resume(otherwise) => self.on_resume(head, facts, &otherwise).await,
             HeadDecision::Body { edits, reply } => {
                 let answer = translate::headers_then_body(&edits, reply);
-                self.state = State::AwaitBody(Box::new((head, facts)));
+                self.state = State::AwaitBody(Box::new(Awaited { head, facts, reply }));
                 answer
             }
             HeadDecision::Refuse(refusal) => {
@@ -161,7 +169,12 @@ impl Machine {
         }
     }
 
-    async fn on_body(&mut self, (head, mut facts): (Head, Facts), body: HttpBody) -> ProcessingResponse {
+    async fn on_body(&mut self, awaited: Awaited, body: HttpBody) -> ProcessingResponse {
+        let Awaited {
+            head,
+            mut facts,
+            reply,
+        } = awaited;
         if body.body.len() > self.router.rules.max_body {
             return self.answer(counted(&head), &refused(head::too_large(), None, None));
         }
@@ -172,6 +185,15 @@ impl Machine {
         let router = Arc::clone(&self.router);
         match router.message((&head, &read), &mut facts, self.started).await {
             Settled::Broker(edits) => translate::body_pass(&edits, &router.keys, None),
+            // What a reply needs cannot be done to one that is not shown; the catalog has changed meanwhile.
+            Settled::Forward(forward) if forward.reply.is_some() && !reply => {
+                if let Some(mut lease) = self.router.lease(&head, &forward) {
+                    lease.done();
+                }
+                let fault = Refusal::new(503, INTERNAL, "busy", "changed").retry_after(1);
+                let id = read.as_ref().ok().and_then(|message| message.id);
+                self.answer(counted(&head), &refused(fault, id, None))
+            }
             Settled::Forward(forward) => self.forward(*forward, head, body.body),
             Settled::Answer(answer) => translate::answer(&answer),
             Settled::Policy(failure) => translate::policy(&failure),

@@ -117,13 +117,17 @@ impl Client {
 
     /// A call without a session, by a client with these capabilities.
     pub async fn stateless(&self, tool: &str, capabilities: Value) -> Reply {
+        self.stateless_at("/mcp", tool, capabilities).await
+    }
+
+    pub async fn stateless_at(&self, path: &str, tool: &str, capabilities: Value) -> Reply {
         let meta = json!({
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientCapabilities": capabilities,
         });
         let params = json!({"name": tool, "arguments": {}, "_meta": meta});
         let request = self
-            .request(reqwest::Method::POST, "/mcp")
+            .request(reqwest::Method::POST, path)
             .header("content-type", "application/json")
             .header("accept", "application/json, text/event-stream")
             .header("mcp-protocol-version", "2026-07-28")

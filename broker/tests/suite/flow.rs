@@ -30,3 +30,16 @@ async fn a_client_initializes_lists_and_calls_both_servers_through_envoy() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_is_nothing_on_the_path_without_sessions() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = World::start(&[(&one, "one_")], &[]).await;
+    let client = world.client().initialized().await;
+    let reply = client
+        .stateless_at("/mcp/stateless", "one_forecast", json!({}))
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_eq!(reply.json()["result"]["resultType"], "complete", "{}", reply.text);
+    assert_eq!(reply.header("mcp-session-id"), None);
+}

@@ -39,6 +39,14 @@ fn the_era_follows_path_session_header_and_body_in_this_order() {
         "a session of ours decides"
     );
     assert!(is("/mcp/stateless", &[], &plain, true));
+    for session in [true, false] {
+        assert!(
+            is_by_head(&head("/mcp/stateless", &[]), session),
+            "nor do the headers need the body for that"
+        );
+        assert_eq!(is_by_head(&head("/mcp", &[VERSION]), session), !session);
+        assert!(!is_by_head(&head("/mcp/stateful", &[VERSION]), session));
+    }
     assert!(!is("/mcp/stateful", &[VERSION], &dressed, false));
     assert!(!is(
         "/mcp",
