@@ -9,7 +9,7 @@ use crate::auth::capabilities::Capabilities;
 use crate::auth::jwt::Verified;
 use crate::config::model::VirtualServer;
 use crate::protocol::uri_template;
-use crate::upstreams::items::ItemKind;
+use crate::upstreams::items::{Hints, ItemKind};
 use mcp_gateway_api::authorization::{self, Outcome, Purpose};
 use std::sync::Arc;
 
@@ -286,15 +286,43 @@ impl<'a> View<'a> {
     /// What the policies have against an item that exists and is in scope: for the audit record. The caller may know
     /// only that an item of the list is refused with these arguments ([`Outcome::Refused`]).
     pub fn denial(&self, kind: ItemKind, published: &str) -> Option<Outcome> {
-        let entry = self.entry(kind, published)?;
-        self.in_scope(kind, &entry.published).then_some(())?;
-        let outcome = self.judged(kind, entry, &entry.original)?;
+        if let Some(entry) = self.entry(kind, published) {
+            self.in_scope(kind, &entry.published).then_some(())?;
+            return self.denied(kind, entry, &entry.original);
+        }
+        let template = self.covering(published).filter(|_| kind == ItemKind::Resource)?;
+        self.denied(ItemKind::Template, template, published)
+    }
+
+    fn denied(&self, kind: ItemKind, entry: &Entry, name: &str) -> Option<Outcome> {
+        let outcome = self.judged(kind, entry, name)?;
         let listed = self.is_authorized(kind, entry) && self.fits(entry);
         match outcome {
             Outcome::Refused(denial) if !listed => Some(Outcome::Denied(denial)),
             Outcome::Denied(_) | Outcome::Refused(_) => Some(outcome),
             Outcome::Open | Outcome::Allowed { .. } => None,
         }
+    }
+
+    /// The server whose list for this caller alone could hold a name that no list has, while the person's token for it, which
+    /// the list needs, may be missing.
+    pub fn unlisted(&self, kind: ItemKind, published: &str) -> Option<&'a Server> {
+        let could_hold = |(at, server): (usize, &'a Server)| {
+            let config = &server.config;
+            let lists = config.enabled && config.user_specific_list && config.token_url_elicitation.is_some();
+            let original = published.strip_prefix(config.prefix.as_str());
+            let entry = Entry {
+                published: published.to_owned(),
+                original: original.filter(|_| lists && kind.prefixed())?.to_owned(),
+                server: at,
+                definition: "".into(),
+                hints: Hints::default(),
+                mirrors: Ok(Arc::default()),
+                annotations: None,
+            };
+            self.allows(kind, &entry).then_some(server)
+        };
+        self.catalog.servers.iter().enumerate().find_map(could_hold)
     }
 
     /// Permission to use a URI (data-plane.md 5.5): the resource itself, else the template with the most literal
@@ -307,6 +335,11 @@ impl<'a> View<'a> {
         if self.entry(ItemKind::Resource, uri).is_some() {
             return None;
         }
+        self.permit_entry(ItemKind::Template, self.covering(uri)?, uri)
+    }
+
+    /// The template in scope that covers a URI with the most literal characters; none when two servers have equally good ones.
+    fn covering(&self, uri: &str) -> Option<&'a Entry> {
         let templates = self.entries(ItemKind::Template, None);
         let matching: Vec<(usize, &'a Entry)> = templates
             .filter(|entry| self.in_scope(ItemKind::Template, &entry.published))
@@ -316,9 +349,6 @@ impl<'a> View<'a> {
         let rivals = matching
             .iter()
             .any(|(literals, rival)| literals == best && rival.server != entry.server);
-        if rivals {
-            return None;
-        }
-        self.permit_entry(ItemKind::Template, entry, uri)
+        (!rivals).then_some(*entry)
     }
 }

@@ -174,7 +174,8 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
     let Some(permit) = target.permit(&view) else {
         return match missing(facts, (claims, catalog)) {
             Some(need) => Decision::Need(need),
-            None => hidden(message, Some(token), (&target, &view)),
+            None => unlisted((request, message), (token, claims), (&target, &view), facts)
+                .unwrap_or_else(|| hidden(message, Some(token), (&target, &view))),
         };
     };
     let server = permit.server();
@@ -226,6 +227,25 @@ fn missing(facts: &Facts, (claims, catalog): (&SessionClaims, &Catalog)) -> Opti
     }
     let unasked = facts.own.is_none() && user_lists::wanted(catalog);
     unasked.then(|| Need::UserLists(claims.clone()))
+}
+
+/// What stands in the way of a name that only a list for this caller alone could hold: the token that the list needs.
+fn unlisted(
+    (request, message): (&Request<'_>, &Message<'_>),
+    (token, claims): (&str, &SessionClaims),
+    (target, view): (&target::Target<'_>, &View<'_>),
+    facts: &Facts,
+) -> Option<Decision> {
+    let server = view.unlisted(target.kind, &target.name.value)?;
+    if !request.rules.url_elicitation {
+        return None;
+    }
+    if facts.asked.as_ref() != Some(&server.config.name) {
+        let need = Need::Facts(claims.clone(), server.config.name.clone());
+        return Some(Decision::Need(need));
+    }
+    let asks = (request.head, message, token);
+    user_token::missing(asks, (view.catalog(), server), claims, facts)
 }
 
 /// The forwarding; `again` says what is needed when the server refuses the person's token.

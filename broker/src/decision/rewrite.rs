@@ -139,6 +139,22 @@ impl Rewriter {
         out
     }
 
+    /// The end of a reply that the server breaks off: instead of one JSON answer the client gets an error. `None` leaves the
+    /// break to the client, who has seen what came of the stream.
+    pub fn broken(&mut self) -> Option<Vec<u8>> {
+        let id = match (&self.plan.form, &self.plan.bridge, &self.whole) {
+            (_, Some(bridge), Some(_)) => bridge.id.clone(),
+            (Form::Json(id), ..) => id.clone(),
+            (Form::Events, ..) => return None,
+        };
+        let mut out = Rewritten::default();
+        self.answer(
+            &error(Some(&id), INTERNAL, "MCP server unavailable", None),
+            &mut out,
+        );
+        Some(out.bytes)
+    }
+
     /// A reply that is one JSON answer.
     fn answered(&mut self, keys: &Keys, (chunk, end): (&[u8], bool), out: &mut Rewritten) {
         let (Some(whole), Some(bridge)) = (&mut self.whole, &self.plan.bridge) else {
@@ -360,6 +376,17 @@ mod tests {
             rewriter.push(&keys, b"", true).bytes,
             b"{\"jsonrpc\":\"2.0\",\"id\":\"x\",\"error\":{\"code\":-32603,\"message\":\"MCP server unavailable\"}}\n"
         );
+    }
+
+    #[test]
+    fn d37_a_stream_that_is_broken_off_is_an_error_with_the_id() {
+        let (mut half, keys) = rewriter_that_saw_half();
+        let text = String::from_utf8(half.broken().unwrap()).unwrap();
+        assert!(text.contains(r#""id":"x","error":{"code":-32603"#), "{text}");
+        let (mut whole, _) = rewriter(Form::Json("7".to_owned()));
+        whole.push(&keys, STREAM, false);
+        assert_eq!(whole.broken().as_deref(), Some(&b""[..]), "the answer was there");
+        assert_eq!(rewriter(Form::Events).0.broken(), None);
     }
 
     fn rewriter_that_saw_half() -> (Rewriter, Keys) {

@@ -266,3 +266,23 @@ async fn a_condition_on_arguments_lists_a_tool_and_refuses_what_it_does_not_allo
         (-32602, "Unknown tool: one_forecast".to_owned())
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_uri_that_a_template_covers_and_a_policy_denies_is_unknown_to_the_caller_and_counted_as_denied() {
+    let one = Server::start("one", &["forecast"]).await;
+    *one.templates.lock().unwrap() = vec![json!({"uriTemplate": "file:///{+path}", "name": "t"})];
+    let world = World::start_with(&with_policy(&[(&one, "one_")], "me", "*"), &[&one], &[]).await;
+    let client = bearer(&world).initialized().await;
+    let url = format!(
+        "http://{}/metrics",
+        world.running.as_ref().unwrap().admin.unwrap()
+    );
+    for (uri, denied) in [("other:x", false), ("file:///x", true)] {
+        let reply = client.rpc("resources/read", json!({"uri": uri})).await;
+        assert!(reply.json()["error"].is_object(), "{}", reply.text);
+        let text = reqwest::get(&url).await.unwrap().text().await.unwrap();
+        let counted = text.contains(r#"{source="policy",outcome="denied""#);
+        assert_eq!(counted, denied, "{uri}: {text}");
+    }
+    assert!(one.calls("resources/read").is_empty());
+}

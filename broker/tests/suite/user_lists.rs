@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::fixture::{Server, tool};
+use crate::user_tokens;
 use crate::world::{World, config, entry};
 use serde_json::json;
 use std::sync::Arc;
@@ -104,4 +105,31 @@ async fn d56_a_failing_server_leaves_the_rest_and_a_list_is_kept_for_a_while() {
         bob.tools().await,
         ["discover_tools", "select_tools", "shared_common"]
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s14_a_name_of_a_list_that_needs_a_token_first_asks_for_the_token() {
+    let (shared, own) = (
+        Server::start("shared", &["common"]).await,
+        Server::start("own", &["basic"]).await,
+    );
+    let wanting = own_list(&own, "own_", ", tokenURLElicitation: {url: ''}");
+    let config = config(&[entry(&shared, "shared_"), wanting]);
+    let world = World::start_with(&config, &[&shared, &own], &[user_tokens::ON]).await;
+    let client = user_tokens::able(world.client()).await;
+    assert_eq!(client.tools().await, ["shared_common"]);
+    let unknown = client.call("shared_nothing").await;
+    assert_eq!(unknown.error().0, -32602, "no list of the caller alone has that");
+    let id = user_tokens::elicited(&client.call("own_basic").await);
+    let (_, csrf) = user_tokens::form(&client, &id).await;
+    let saved = user_tokens::submit(&client, (&id, &csrf, &csrf), "Bearer own").await;
+    assert_eq!(saved.status, 200, "{}", saved.text);
+    assert_eq!(client.call("own_basic").await.status, 200);
+    assert_eq!(client.tools().await, ["own_basic", "shared_common"]);
+    assert_eq!(client.call("own_nothing").await.error().0, -32602);
+    let lists = own.calls("tools/list");
+    assert!(!lists.is_empty());
+    for seen in lists {
+        assert_eq!(seen.header("authorization"), Some("Bearer own"));
+    }
 }

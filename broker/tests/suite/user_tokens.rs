@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-const ON: &str = "--enable-url-elicitation=true";
+pub const ON: &str = "--enable-url-elicitation=true";
 
 fn bearer(subject: &str) -> String {
     let claims = json!({"iss": "https://issuer", "sub": subject}).to_string();
@@ -28,12 +28,12 @@ async fn world(server: &Arc<Server>) -> World {
     World::start_with(&wanting(server), &[server], &[ON]).await
 }
 
-async fn able(client: Client) -> Client {
+pub async fn able(client: Client) -> Client {
     client.able(json!({"elicitation": {"url": {}}})).await
 }
 
 /// Id of the entry that the error names, after its shape was checked.
-fn elicited(reply: &Reply) -> String {
+pub fn elicited(reply: &Reply) -> String {
     assert_eq!(
         (reply.status, reply.error()),
         (200, (-32042, "URL elicitation required".to_owned())),
@@ -52,7 +52,7 @@ fn elicited(reply: &Reply) -> String {
 }
 
 /// The form, and the CSRF value of its cookie.
-async fn form(client: &Client, id: &str) -> (Reply, String) {
+pub async fn form(client: &Client, id: &str) -> (Reply, String) {
     let path = format!("/tokens?elicitation_id={id}");
     let reply = client.send(client.request(Method::GET, &path)).await;
     let cookie = reply.header("set-cookie").unwrap_or_default();
@@ -60,7 +60,7 @@ async fn form(client: &Client, id: &str) -> (Reply, String) {
     (reply, csrf)
 }
 
-async fn submit(client: &Client, (id, csrf, cookie): (&str, &str, &str), token: &str) -> Reply {
+pub async fn submit(client: &Client, (id, csrf, cookie): (&str, &str, &str), token: &str) -> Reply {
     let text: String = url::form_urlencoded::Serializer::new(String::new())
         .extend_pairs([("elicitation_id", id), ("csrf", csrf), ("token", token)])
         .finish();
