@@ -16,13 +16,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// Readiness does not wait longer for the first attempts (data-plane.md 2.7).
 const FIRST_ATTEMPTS: Duration = Duration::from_secs(10);
 /// How often the CA file of the hairpin is looked at.
 const CA_POLL: Duration = Duration::from_secs(2);
+
+/// Between two catalogs that changes of servers make: many that change at once are one change.
+const PACE: Duration = Duration::from_millis(250);
 
 /// The published catalog, for readers.
 pub struct Published {
@@ -115,7 +118,7 @@ impl Federation {
         };
         running.follow_ca().await;
         let mut ca_tick = tokio::time::interval(CA_POLL);
-        let changed = Arc::clone(&running.changed);
+        let (changed, mut rest) = (Arc::clone(&running.changed), Instant::now());
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -123,7 +126,10 @@ impl Federation {
                     Some(update) => running.apply(update).await,
                     None => break,
                 },
-                () = changed.notified() => running.rebuild(),
+                () = next_change(&changed, rest) => {
+                    running.rebuild();
+                    rest = Instant::now() + PACE;
+                }
                 _ = ca_tick.tick() => running.follow_ca().await,
             }
         }
@@ -131,6 +137,12 @@ impl Federation {
             connection.stop();
         }
     }
+}
+
+/// The next change of a server, but none before `rest`; one that comes in between is not lost.
+async fn next_change(changed: &Notify, rest: Instant) {
+    sleep_until(rest).await;
+    changed.notified().await;
 }
 
 impl Running {
@@ -276,5 +288,36 @@ impl Running {
             tracing::warn!(component = "config", %error, "Roots not usable, the former ones stay");
         }
         self.ca_seen = Some(file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{sleep, timeout};
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_changes_the_first_counts_at_once_and_the_last_soon() {
+        let changed = Arc::new(Notify::new());
+        let (begun, storm) = (Instant::now(), Arc::clone(&changed));
+        let storm = tokio::spawn(async move {
+            for _ in 0..100 {
+                storm.notify_one();
+                sleep(Duration::from_millis(9)).await;
+            }
+            begun.elapsed()
+        });
+        let (mut rest, mut seen) = (begun, Vec::new());
+        while timeout(4 * PACE, next_change(&changed, rest)).await.is_ok() {
+            seen.push(begun.elapsed());
+            rest = Instant::now() + PACE;
+        }
+        let ended = storm.await.unwrap();
+        assert_eq!(seen[0], Duration::ZERO);
+        assert!(seen.len() <= 6, "{seen:?}");
+        assert!(
+            *seen.last().unwrap() <= ended + PACE && *seen.last().unwrap() + PACE > ended,
+            "{seen:?}"
+        );
     }
 }

@@ -106,9 +106,7 @@ impl Forwarding {
         }
         let session = facts.claims.as_ref().map(|claims| claims.jti);
         let running = self.slots.take(session, &forward.server.name);
-        running
-            .map(Some)
-            .ok_or_else(|| Refusal::new(429, INTERNAL, "busy", "calls").retry_after(1))
+        running.map(Some).ok_or_else(busy)
     }
 
     async fn carried_out(
@@ -180,10 +178,15 @@ impl Forwarding {
         match decided.await {
             Settled::Broker(_) => None,
             Settled::Forward(forward) => {
+                let session = facts.claims.as_ref().map(|claims| claims.jti);
+                let Some(running) = self.slots.take(session, &forward.server.name) else {
+                    return Some(refuse(&busy(), None));
+                };
                 let request = (headers.clone(), &Bytes::new());
                 // A stream has no end that could come too late.
                 let sent = self.sent(head, &forward, (Method::GET, request), None).await;
-                Some(self.replied_once(state, head, (*forward, sent)).await.0)
+                let (reply, _) = self.replied_once(state, head, (*forward, sent)).await;
+                Some(running.until_over(reply))
             }
             settled => Some(answered(settled)),
         }
@@ -335,6 +338,11 @@ impl Forwarding {
             }
         })
     }
+}
+
+/// Refusal of what finds no slot.
+fn busy() -> Refusal {
+    Refusal::new(429, INTERNAL, "busy", "calls").retry_after(1)
 }
 
 /// A JSON answer in place of a server's.

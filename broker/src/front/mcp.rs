@@ -337,14 +337,22 @@ async fn delete(state: &Arc<FrontState>, head: &Head) -> Response {
         Ok(caller) => caller.claims,
         Err(refusal) => return refuse(&refusal, None),
     };
+    match end(state, &claims).await {
+        Ok(()) => plain(StatusCode::OK, ""),
+        Err(refusal) => refuse(&refusal, None),
+    }
+}
+
+/// Ends a session, and in the background those with servers that it had.
+///
+/// # Errors
+/// The refusal: it had ended, or the store does not answer.
+pub(super) async fn end(state: &Arc<FrontState>, claims: &SessionClaims) -> Result<(), Refusal> {
     let backends = match state.store.revoke(claims.jti, claims.exp).await {
         Ok(Some(backends)) => backends,
-        Ok(None) => return refuse(&decision::session_not_found(), None),
+        Ok(None) => return Err(decision::session_not_found()),
         Err(_) => {
-            return refuse(
-                &Refusal::new(503, INTERNAL, "session store unavailable", "store").retry_after(1),
-                None,
-            );
+            return Err(Refusal::new(503, INTERNAL, "session store unavailable", "store").retry_after(1));
         }
     };
     state.streams.close(claims.jti);
@@ -361,5 +369,5 @@ async fn delete(state: &Arc<FrontState>, head: &Head) -> Response {
             let _ = timeout(CLOSE_ALL, futures::future::join_all(closings)).await;
         });
     }
-    plain(StatusCode::OK, "")
+    Ok(())
 }

@@ -7,7 +7,8 @@ use super::admitted::admitted;
 use super::body::read_body;
 use super::mcp::{self, event_stream, head_of, plain, refuse};
 use super::status::hidden;
-use super::streams::KEEP_ALIVE;
+use super::streams::{KEEP_ALIVE, MAX_PER_IDENTITY};
+use crate::auth::session;
 use crate::decision::Head;
 use crate::protocol::message::{self, MessageKind};
 use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, Refusal, error};
@@ -65,7 +66,10 @@ struct Older {
 impl OlderClients {
     fn insert(&self, id: Uuid, client: Arc<Older>) -> bool {
         self.0.lock().is_ok_and(|mut clients| {
-            let free = clients.len() < MAX_CLIENTS;
+            let bound = client.binding.as_deref();
+            let of_identity = |known: &&Arc<Older>| known.binding.as_deref() == bound;
+            let free = clients.len() < MAX_CLIENTS
+                && (bound.is_none() || clients.values().filter(of_identity).count() < MAX_PER_IDENTITY);
             if free {
                 clients.insert(id, client);
             }
@@ -123,7 +127,7 @@ pub async fn stream(State(state): State<Arc<FrontState>>, request: Request<Body>
         return refuse(&busy, None);
     }
     let closing = state.streams.closing.clone();
-    tokio::spawn(end((state, id), (ended.clone(), closing), parts.headers));
+    tokio::spawn(end((state, id), (ended.clone(), closing)));
     event_stream(Body::from_stream(events_of(id, inbox, ended)))
 }
 
@@ -151,20 +155,17 @@ fn events_of(
 }
 
 /// Waits for the end of a stream, which ends the session.
-async fn end(
-    (state, id): (Arc<FrontState>, Uuid),
-    (ended, closing): (CancellationToken, CancellationToken),
-    headers: HeaderMap,
-) {
+async fn end((state, id): (Arc<FrontState>, Uuid), (ended, closing): (CancellationToken, CancellationToken)) {
     tokio::select! {
         () = ended.cancelled() => {}
         () = closing.cancelled() => {}
     }
     ended.cancel();
     let client = state.older.remove(id);
-    if let Some(session) = client.and_then(|client| client.session.get().cloned()) {
-        let request = inner(Method::DELETE, (&headers, Some(&session)), Body::empty());
-        let _ = mcp::handle(State(state), request).await;
+    // The client's own token may have expired meanwhile.
+    let token = client.and_then(|client| client.session.get()?.to_str().ok().map(str::to_owned));
+    if let Some(claims) = token.and_then(|token| session::minted(&state.keys, &token)) {
+        let _ = mcp::end(&state, &claims).await;
     }
 }
 
@@ -351,5 +352,30 @@ async fn relay(client: &Older, answer: Response) {
         for event in events.iter().filter(|event| !event.data.trim().is_empty()) {
             client.tell(&event.data);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s23_one_identity_takes_so_many_streams_and_others_go_on() {
+        let clients = OlderClients::default();
+        let open = |binding: Option<&str>| {
+            let client = Older {
+                events: mpsc::channel(1).0,
+                binding: binding.map(str::to_owned),
+                session: OnceLock::new(),
+                running: Arc::new(Semaphore::new(1)),
+                ended: CancellationToken::new(),
+            };
+            clients.insert(Uuid::new_v4(), Arc::new(client))
+        };
+        for _ in 0..MAX_PER_IDENTITY {
+            assert!(open(Some("alice")));
+        }
+        assert!(!open(Some("alice")));
+        assert!(open(Some("bob")) && open(None));
     }
 }

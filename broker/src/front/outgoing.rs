@@ -79,7 +79,50 @@ fn edit(headers: &mut HeaderMap, forward: &Forward) {
             headers.insert(name, value);
         }
     }
+    // The person's own token for the server goes before what the file says for everybody.
+    let person = edits.set.iter().any(|(name, _)| *name == "authorization");
     for (name, value) in &forward.server.headers {
-        headers.insert(name, value.clone());
+        if !(person && name == "authorization") {
+            headers.insert(name, value.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::document::{Dialect, read_as};
+    use crate::decision::Edits;
+    use crate::sessions::store::BackendSession;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_persons_token_goes_before_the_one_that_the_file_has_for_everybody() {
+        let dialect = Dialect {
+            forwards: true,
+            local: None,
+        };
+        let text = b"servers:\n- {name: ns/a, url: 'http://a.test/mcp'}\n";
+        let mut config = read_as(text, dialect).unwrap().servers[0].as_ref().clone();
+        for (name, value) in [("authorization", "Bearer file"), ("x-team", "a")] {
+            config.headers.insert(name, HeaderValue::from_static(value));
+        }
+        let person = ("authorization", "Bearer person".to_owned());
+        for (set, expected) in [(vec![person], "Bearer person"), (Vec::new(), "Bearer file")] {
+            let forward = Forward {
+                server: Arc::new(config.clone()),
+                backend: BackendSession::stateless(),
+                edits: Edits {
+                    set,
+                    ..Edits::default()
+                },
+                reply: None,
+                rule: String::new(),
+                once: None,
+            };
+            let sent = outgoing(&forward, Method::POST, (HeaderMap::new(), &Bytes::new()));
+            assert_eq!(sent.headers["authorization"], expected);
+            assert_eq!(sent.headers["x-team"], "a");
+        }
     }
 }

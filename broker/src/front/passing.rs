@@ -146,7 +146,9 @@ fn rewritten(
                         Ok(data) => break (data, false),
                         Err(_) => continue,
                     },
-                    Some(Err(error)) => return Some((Err(error), None)),
+                    Some(Err(error)) => {
+                        return Some((rewriter.broken().map(Bytes::from).ok_or(error), None));
+                    }
                     None => break (Bytes::new(), true),
                 }
             };

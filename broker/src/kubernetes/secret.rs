@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 const REQUEST: Duration = Duration::from_secs(10);
 /// The API server ends a watch after this time; it is then continued.
@@ -102,7 +102,11 @@ pub async fn watch(
     let mut reported = false;
     while !watcher.events.is_closed() {
         match watcher.list_and_watch(&mut pause).await {
-            Err(StepError::Expired) | Ok(()) => reported = false,
+            // What ends at once again and again is not asked without a pause either.
+            Err(StepError::Expired) | Ok(()) => {
+                reported = false;
+                sleep(FIRST_PAUSE).await;
+            }
             Err(error) => {
                 if !std::mem::replace(&mut reported, true) {
                     tracing::warn!(component = "config", %error, "Watch of the config Secret failed; the mounted file is the fallback");
@@ -158,11 +162,13 @@ impl Watcher {
             let query = format!(
                 "&watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={version}"
             );
+            let begun = Instant::now();
             let response = self.get(&client, &query).await?;
             self.follow(response, &mut version).await?;
             if self.events.is_closed() {
                 return Ok(());
             }
+            sleep_until(begun + FIRST_PAUSE).await;
         }
     }
 
@@ -196,7 +202,11 @@ impl Watcher {
     async fn event(&self, line: &[u8], version: &mut String) -> Result<(), StepError> {
         let event: Event = serde_json::from_slice(line).map_err(|_| StepError::Malformed)?;
         if event.r#type == "ERROR" {
-            return Err(StepError::Expired);
+            let code = event.object.get("code").and_then(serde_json::Value::as_u64);
+            return Err(match code.and_then(|code| u16::try_from(code).ok()) {
+                Some(410) => StepError::Expired,
+                code => StepError::Status(code.unwrap_or_default()),
+            });
         }
         let secret = Secret::deserialize(event.object).map_err(|_| StepError::Malformed)?;
         version.clone_from(&secret.metadata.resource_version);

@@ -82,6 +82,11 @@ pub fn covers(template: &str, uri: &str) -> Option<usize> {
     if template.len() > MAX_LENGTH || uri.len() > MAX_LENGTH {
         return None;
     }
+    // Most templates differ from most URIs at once.
+    let lead = template.split('{').next().unwrap_or_default();
+    if !uri.starts_with(lead) {
+        return None;
+    }
     let parts = parts(template)?;
     let literal = |part: &Part<'_>| {
         if let Part::Literal(text) = part {
@@ -128,6 +133,9 @@ fn reaches_end(parts: &[Part<'_>], uri: &str) -> bool {
                     mark(&mut next, uri.len());
                 }
             }
+        }
+        if !next.contains(&true) {
+            return false;
         }
         starts = next;
     }

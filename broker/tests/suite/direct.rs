@@ -1,8 +1,11 @@
 //! What only the front that forwards does (data-plane.md 13, design.md 5): the whole suite runs on it too, with
 //! `MCPGW_DATA_PATH=direct`; here is what differs from the way through Envoy.
 
+use crate::access::{TOKEN, with_policy};
 use crate::fixture::{Seen, Server};
 use crate::world::{World, config, entry, eventually};
+use mcp_gateway_broker::front::slots::OF_SESSION;
+use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -114,4 +117,73 @@ async fn only_a_call_that_its_client_left_is_cancelled_at_the_server() {
     let left = one.calls("tools/call").pop().unwrap();
     assert_eq!(number(&cancelled)["params"]["requestId"], number(&left)["id"]);
     assert_eq!(one.calls("notifications/cancelled").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s23_streams_that_are_taken_up_again_count_among_the_running_calls() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = direct(&[&one]).await;
+    let client = world.direct().initialized().await;
+    assert_eq!(client.call("one_forecast").await.status, 200);
+    one.hang.store(true, Ordering::Relaxed);
+    let resume = || {
+        client
+            .request(Method::GET, "/mcp")
+            .header("accept", "text/event-stream")
+            .header("last-event-id", "one-1")
+    };
+    let mut held: Vec<_> = (0..OF_SESSION).map(|_| tokio::spawn(resume().send())).collect();
+    let resumed = || one.count(|seen| seen.header("last-event-id").is_some());
+    eventually("as many as may be", || async {
+        (resumed() == OF_SESSION as usize).then_some(())
+    })
+    .await;
+    assert_eq!(resume().send().await.unwrap().status(), 429);
+    held.drain(..).for_each(|stream| stream.abort());
+    one.hang.store(false, Ordering::Relaxed);
+    eventually("room again", || async {
+        (resume().send().await.unwrap().status() == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_an_older_stream_ends_its_session_whatever_became_of_the_token() {
+    let one = Server::start("one", &["forecast"]).await;
+    let accepted = with_policy(&[(&one, "one_")], "me", "*") + "legacySSE: true\n";
+    let world = World::broker_only(&accepted, &["--data-path=direct"]).await;
+    let client = world.direct().with("authorization", format!("Bearer {TOKEN}"));
+    let open = || client.request(Method::GET, "/sse").send();
+    let mut stream = open().await.unwrap();
+    let first = String::from_utf8(stream.chunk().await.unwrap().unwrap().to_vec()).unwrap();
+    let endpoint = first.split_once("data: ").unwrap().1.trim().to_owned();
+    let send = async |method: &str, params: Value| {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let request = client.request(Method::POST, &endpoint);
+        let request = request
+            .header("content-type", "application/json")
+            .body(body.to_string());
+        assert_eq!(request.send().await.unwrap().status(), 202);
+    };
+    let hello = json!({"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "o", "version": "1"}});
+    send("initialize", hello).await;
+    let backend = eventually("a call", || async {
+        send("tools/call", json!({"name": "one_forecast"})).await;
+        let call = one.calls("tools/call").pop()?;
+        call.header("mcp-session-id").map(str::to_owned)
+    })
+    .await;
+    world.write_config(&accepted.replace("issuer: me", "issuer: another"));
+    eventually("a token that is refused", || async {
+        (open().await.unwrap().status() == 401).then_some(())
+    })
+    .await;
+    drop(stream);
+    eventually("DELETE at the server", || async {
+        let deleted = |seen: &Seen| {
+            seen.verb == Method::DELETE && seen.header("mcp-session-id") == Some(backend.as_str())
+        };
+        (one.count(deleted) == 1).then_some(())
+    })
+    .await;
 }

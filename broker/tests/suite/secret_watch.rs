@@ -130,4 +130,10 @@ async fn d10_the_watch_serves_a_change_at_once_and_the_file_is_the_fallback() {
         .send(json!({"type": "ERROR", "object": {"code": 410}}).to_string());
     api.write(&config(&[entry(&one, "again_")]));
     source("watch", &["again_a"]).await;
+    // Only an expired watch is taken up again without a word.
+    api.down.store(true, Ordering::Relaxed);
+    let _ = api
+        .events
+        .send(json!({"type": "ERROR", "object": {"code": 500}}).to_string());
+    source("file", &["file_a"]).await;
 }

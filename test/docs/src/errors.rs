@@ -49,6 +49,10 @@ const REMEDIES: &[(&str, &str)] = &[
         "wait for calls that run: 64 for a session, 1024 for a server",
     ),
     (
+        "changed",
+        "call again; the servers changed while the request came",
+    ),
+    (
         "direct",
         "use the Gateway's address: a call has to pass Envoy. `dataPath: Direct` needs none",
     ),
