@@ -22,15 +22,19 @@ help: ## Show this help
 
 ## -- the two commands of a newcomer ------------------------------------------------------------------------------
 
+.PHONY: preflight
+preflight: # what is missing is said before anything is compiled
+	@test/kit/preflight.sh
+
 .PHONY: demo
-demo: build ## Start everything on this machine, apply config/samples, call tools through Envoy (KEEP=1 keeps it up)
+demo: preflight build ## Start everything on this machine, apply config/samples, call tools through Envoy (KEEP=1 keeps it up)
 	$(KIT) doctor
 	$(KIT) build
 	$(KIT) run $(if $(KEEP),--keep,) -- test/demo/demo.sh
 
 # On a machine without the control plane's programs, Go builds them while Rust's tests run; `e2e` waits for them.
 .PHONY: test
-test: fmt build ## Everything that CI runs
+test: preflight fmt build ## Everything that CI runs
 	@nice -n 10 $(KIT) build >$(TARGET_DIR)/kit-build.log 2>&1 &
 	$(MAKE) --no-print-directory clippy deny generate-check unit conformance e2e
 

@@ -64,7 +64,8 @@ pub const MANAGED_BY_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", OPER
 /// Label of the Services that belong to a Gateway.
 pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 
-/// Name of ServiceAccount, Role, RoleBinding, Deployment, Service, NetworkPolicy and of the broker's container.
+/// Name of ServiceAccount, Role, RoleBinding, Deployment, Service, NetworkPolicy, PodDisruptionBudget and of the broker's
+/// container.
 pub const BROKER: &str = "mcp-gateway";
 /// Secret with the broker's configuration.
 pub const CONFIG_SECRET: &str = "mcp-gateway-config";

@@ -48,9 +48,12 @@ pub(crate) fn affected(
         Kind::Secret => items.by_secret(key),
         Kind::ConfigMap => items.by_config_map(key),
         Kind::Service => items.by_service(key),
-        Kind::ServiceAccount | Kind::Role | Kind::RoleBinding | Kind::NetworkPolicy | Kind::Deployment => {
-            items.extensions_in(&key.namespace);
-        }
+        Kind::ServiceAccount
+        | Kind::Role
+        | Kind::RoleBinding
+        | Kind::NetworkPolicy
+        | Kind::Deployment
+        | Kind::PodDisruptionBudget => items.extensions_in(&key.namespace),
         Kind::EndpointSlice => {
             items.found.insert(WorkItem::Brokers(key.namespace.clone()));
             items.extensions_in(&key.namespace);

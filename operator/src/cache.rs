@@ -291,7 +291,7 @@ fn trim(kind: Kind, key: &ObjectKey, object: &mut Value) {
         }
         Kind::EnvoyFilter => true,
         Kind::HttpRoute => crate::affected::is_managed_route(&key.name),
-        Kind::Service => key.name == mcp_gateway_api::names::BROKER,
+        Kind::Service | Kind::PodDisruptionBudget => key.name == mcp_gateway_api::names::BROKER,
         _ => false,
     };
     if !is_child && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {

@@ -9,6 +9,7 @@ use crate::{blueprint::Blueprint, kinds::Kind};
 pub(crate) mod command;
 pub(crate) mod config_secret;
 pub(crate) mod deployment;
+pub(crate) mod disruption_budget;
 pub(crate) mod env;
 pub(crate) mod envoy_filter;
 pub(crate) mod network_policy;

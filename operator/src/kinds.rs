@@ -22,6 +22,7 @@ pub(crate) enum Kind {
     RoleBinding,
     NetworkPolicy,
     Deployment,
+    PodDisruptionBudget,
     EndpointSlice,
     EnvoyFilter,
     ValidatingWebhooks,
@@ -43,7 +44,7 @@ pub(crate) enum Watched {
 
 impl Kind {
     /// Every kind, in the order in which watches start.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Extension,
         Self::Registration,
         Self::VirtualServer,
@@ -60,6 +61,7 @@ impl Kind {
         Self::RoleBinding,
         Self::NetworkPolicy,
         Self::Deployment,
+        Self::PodDisruptionBudget,
         Self::EndpointSlice,
         Self::EnvoyFilter,
         Self::ValidatingWebhooks,
@@ -148,6 +150,7 @@ impl Kind {
             Self::RoleBinding => ("rbac.authorization.k8s.io", V1, "RoleBinding", "rolebindings"),
             Self::NetworkPolicy => ("networking.k8s.io", V1, "NetworkPolicy", "networkpolicies"),
             Self::Deployment => ("apps", V1, "Deployment", "deployments"),
+            Self::PodDisruptionBudget => ("policy", V1, "PodDisruptionBudget", "poddisruptionbudgets"),
             Self::EndpointSlice => ("discovery.k8s.io", V1, "EndpointSlice", "endpointslices"),
             Self::EnvoyFilter => (
                 "networking.istio.io",

@@ -99,6 +99,12 @@ const OPERATOR: &[Rule] = &[
         &["create", "get", "list", "watch"],
     ),
     rule("networking.k8s.io", &["networkpolicies"], &["delete", "patch"]).only(&[names::BROKER]),
+    rule(
+        "policy",
+        &["poddisruptionbudgets"],
+        &["create", "get", "list", "watch"],
+    ),
+    rule("policy", &["poddisruptionbudgets"], &["delete", "patch"]).only(&[names::BROKER]),
     rule(names::GATEWAY_API_GROUP, &["gateways"], READ),
     rule(names::GATEWAY_API_GROUP, &["referencegrants"], WATCH),
     rule(names::GATEWAY_API_GROUP, &["gateways/status"], &["patch"]),

@@ -99,6 +99,7 @@ fn t28_children_re_evaluate_their_extension() {
         Kind::Deployment,
         Kind::Role,
         Kind::NetworkPolicy,
+        Kind::PodDisruptionBudget,
         Kind::ServiceAccount,
     ] {
         assert!(on(kind, "team/mcp-gateway").contains(&extension()), "{kind:?}");

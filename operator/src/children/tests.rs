@@ -127,6 +127,24 @@ fn t21_the_install_guides_patch_survives_a_change_of_the_spec() {
 }
 
 #[test]
+fn a_budget_takes_one_broker_at_a_time_until_a_user_says_otherwise() {
+    let blueprint = blueprint(&json!({}));
+    let spec = |live: Option<&Value>| disruption_budget::build(&blueprint, live).body(None)["spec"].clone();
+    let ours = json!({"maxUnavailable": 1, "selector": {"matchLabels": common_labels()}});
+    assert_eq!(spec(None), ours);
+    assert_eq!(spec(Some(&json!({"spec": ours}))), ours);
+    assert_eq!(
+        spec(Some(&json!({"spec": {}}))),
+        ours,
+        "without numbers it would allow nothing"
+    );
+    for users in [json!({"minAvailable": 2}), json!({"maxUnavailable": "50%"})] {
+        let selector = json!({"selector": {"matchLabels": common_labels()}});
+        assert_eq!(spec(Some(&json!({"spec": users}))), selector, "{users}");
+    }
+}
+
+#[test]
 fn t20_the_container_is_found_by_name_behind_a_sidecar() {
     let mut live = deployment::build(&blueprint(&json!({})), None).body(None);
     let containers = live

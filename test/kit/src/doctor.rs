@@ -142,6 +142,35 @@ mod tests {
         );
     }
 
+    /// The script that looks before there is a kit, with programs from `path` and an empty cache or none.
+    fn preflight(path: &str, cache: &str) -> (bool, String) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/preflight.sh");
+        let mut command = Command::new("/bin/sh");
+        let output = command
+            .arg(script)
+            .env("PATH", path)
+            .env("MCPGW_CACHE", cache)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), text)
+    }
+
+    #[test]
+    fn before_anything_is_compiled_one_sentence_says_what_to_install() {
+        let (good, said) = preflight("/nowhere", "/nowhere");
+        assert!(
+            !good && said.starts_with("missing: go npm node python3 unshare ip; install"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+        let (good, said) = preflight("/nowhere", "/");
+        assert!(
+            !good && said.starts_with("missing: node python3 unshare ip;"),
+            "built already: {said}"
+        );
+    }
+
     #[test]
     fn a_tool_that_is_there_is_no_lack() {
         let tool = Tool {

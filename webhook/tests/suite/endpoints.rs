@@ -1,9 +1,16 @@
 //! Manners of the endpoints: the uid always, limits, defaults, metrics.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
-use axum::{Router, body::Body, http::Request};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    http::Request,
+};
+use futures::stream::unfold;
+use mcp_gateway_api::intake::Watched;
 use mcp_gateway_webhook::{
+    cache::{Snapshot, WorldReader},
     decision::Decider,
     health::{self, Readiness},
     metrics::Metrics,
@@ -11,11 +18,13 @@ use mcp_gateway_webhook::{
     tls::Reloader,
 };
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 
 use crate::{
     memory::{self, Memory},
     table::{post, review},
+    tls::TestPair,
 };
 
 fn extension(namespace: &str, name: &str) -> Value {
@@ -62,8 +71,67 @@ async fn beyond_the_limit_of_concurrency_requests_are_shed_at_once() {
     let memory = Memory::default();
     let (_writer, world) = memory.world();
     let decider = Decider::new(memory, world, memory::now);
-    let router = service::router_with_limit(decider, Metrics::default(), 0);
-    assert_eq!(post(&router, "/validate", "{}").await.0, 503);
+    let router = service::router_with_limit(decider, Metrics::default(), 1);
+    // The one place is taken by a request whose body is still on its way.
+    let (rest, body) = mpsc::channel(1);
+    let body = Body::from_stream(unfold(body, async |mut body: mpsc::Receiver<Bytes>| {
+        Some((Ok::<_, Infallible>(body.recv().await?), body))
+    }));
+    rest.send("{\"request\": {\"uid\": \"first\"".into())
+        .await
+        .unwrap();
+    let first = tokio::spawn(
+        router
+            .clone()
+            .oneshot(Request::post("/validate").body(body).unwrap()),
+    );
+    // The body was asked for: the request is inside.
+    rest.reserve().await.unwrap().send(", \"kind\"".into());
+    rest.reserve().await.unwrap().send(": {}}}".into());
+    let second = Request::post("/validate").body(Body::from("{}")).unwrap();
+    let second = router.clone().oneshot(second).await.unwrap();
+    assert_eq!(second.status(), 503);
+    assert_eq!(second.headers()["retry-after"], "1");
+    drop(rest);
+    assert_eq!(first.await.unwrap().unwrap().status(), 200);
+    assert_eq!(
+        post(&router, "/validate", "{}").await.0,
+        200,
+        "its place is free again"
+    );
+}
+
+#[tokio::test]
+async fn a_replica_is_ready_once_every_kind_was_listed_and_its_pair_is_there() {
+    let (writer, world) = WorldReader::new(Snapshot::default());
+    let folder = tempfile::tempdir().unwrap();
+    let reloader = Reloader::new(Some(folder.path().to_owned())).polling(Duration::from_millis(20));
+    let (pair, mut config) = (reloader.pair(), reloader.config());
+    let readiness = Readiness::new(world, pair);
+    let probes = health::probes(readiness.clone());
+    let ready = async || {
+        let request = Request::get("/readyz").body(Body::empty()).unwrap();
+        probes.clone().oneshot(request).await.unwrap().status().as_u16()
+    };
+    assert_eq!(
+        (readiness.missing(), ready().await),
+        (Some("no valid serving certificate yet"), 503)
+    );
+    TestPair::new().write(folder.path());
+    tokio::spawn(reloader.run());
+    config.wait_for(Option::is_some).await.unwrap();
+    for kind in Watched::ALL {
+        assert_eq!(
+            (readiness.missing(), ready().await),
+            (Some("caches are not synced yet"), 503)
+        );
+        writer.send_modify(|snapshot| {
+            snapshot.synced.insert(kind);
+        });
+    }
+    assert_eq!((readiness.missing(), ready().await), (None, 200));
+    readiness.drain();
+    assert_eq!((readiness.missing(), ready().await), (Some("stopping"), 503));
 }
 
 #[tokio::test]

@@ -13,14 +13,14 @@ use tokio_rustls::TlsConnector;
 
 const HOST: &str = "webhook.mcp-system.svc";
 
-struct TestPair {
+pub(crate) struct TestPair {
     certificate: String,
     key: String,
     der: CertificateDer<'static>,
 }
 
 impl TestPair {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed([HOST.to_owned()]).unwrap();
         Self {
             certificate: cert.pem(),
@@ -66,7 +66,7 @@ impl TestPair {
         format!("-----BEGIN EC PRIVATE KEY-----\n{lines}\n-----END EC PRIVATE KEY-----\n")
     }
 
-    fn write(&self, dir: &Path) {
+    pub(crate) fn write(&self, dir: &Path) {
         std::fs::write(dir.join("tls.crt"), &self.certificate).unwrap();
         std::fs::write(dir.join("tls.key"), &self.key).unwrap();
     }

@@ -11,6 +11,7 @@ fn resources(kind: &str) -> &'static [(&'static str, &'static str)] {
             ("EnvoyFilter", "v1alpha3"),
             ("HTTPRoute", "v1"),
             ("NetworkPolicy", "v1"),
+            ("PodDisruptionBudget", "v1"),
             ("Role", "v1"),
             ("RoleBinding", "v1"),
             ("Secret", "v1"),

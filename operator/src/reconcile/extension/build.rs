@@ -1,19 +1,22 @@
-//! Third call: the full set of children. Pure but for the UID of the Namespace, which the cache knows.
+//! Third call: the full set of children. Pure but for what the cache knows: the UID of the Namespace, how many brokers there
+//! are, and who else keeps a budget for them.
 
 use std::sync::Arc;
 
 use mcp_gateway_api::{names, object_key::ObjectKey};
+use serde_json::Value;
 
 use super::validate::Validated;
 use crate::{
     apply::{Intent, Resource},
     blueprint::Blueprint,
     children::{
-        Child, config_secret, deployment, envoy_filter, network_policy, role, role_binding, route, service,
-        service_account, signing_key, tokens_route, trusted_headers,
+        Child, config_secret, deployment, disruption_budget, envoy_filter, network_policy, role,
+        role_binding, route, service, service_account, signing_key, tokens_route, trusted_headers,
     },
     context::Context,
     kinds::Kind,
+    standing::is_controlled_by,
 };
 
 /// Every child of an accepted extension. `carry_out` takes it apart without `..`.
@@ -28,6 +31,7 @@ pub(crate) struct ResourceSet {
     pub(super) network_policy: Intent,
     pub(super) service: Resource,
     pub(super) deployment: Resource,
+    pub(super) disruption_budget: Intent,
     pub(super) route: Intent,
     pub(super) tokens_route: Intent,
     /// Applied last, once a replica is ready.
@@ -49,6 +53,7 @@ pub(crate) fn build(validated: &Validated, context: &Context) -> ResourceSet {
         network_policy: network_policy(blueprint),
         service: Resource::fixed(service::build(blueprint)),
         deployment: broker(blueprint),
+        disruption_budget: disruption_budget(blueprint, context),
         route: if blueprint.manages_routes() {
             apply(route::build(blueprint))
         } else {
@@ -83,6 +88,29 @@ fn broker(blueprint: &Arc<Blueprint>) -> Resource {
     })
 }
 
+/// Whoever made a budget for these pods, or one of this name, knows better.
+fn disruption_budget(blueprint: &Arc<Blueprint>, context: &Context) -> Intent {
+    let kind = Kind::PodDisruptionBudget;
+    let key = own(blueprint, names::BROKER);
+    let others = context.cache.list(kind, |found| found.namespace == key.namespace);
+    let mut others = others
+        .iter()
+        .filter(|(_, budget)| !is_controlled_by(budget, blueprint.uid()));
+    if others.clone().any(|(found, _)| *found == key) {
+        return Intent::Leave;
+    }
+    let deployment = context.cache.get(Kind::Deployment, &key).unwrap_or_default();
+    let replicas = deployment.pointer("/spec/replicas").and_then(Value::as_i64);
+    if replicas.is_none_or(|replicas| replicas < 2)
+        || others.any(|(_, budget)| disruption_budget::counts_pods_of(budget, &deployment))
+    {
+        return Intent::Remove(kind, key);
+    }
+    let for_live = Arc::clone(blueprint);
+    let make = move |live: Option<&Value>| disruption_budget::build(&for_live, live);
+    Intent::Apply(Resource::merged(kind, key, make))
+}
+
 fn network_policy(blueprint: &Blueprint) -> Intent {
     if blueprint.extension.spec.network_policy_management.is_enabled() {
         apply(network_policy::build(blueprint))
@@ -107,4 +135,67 @@ fn envoy_filter(blueprint: &Blueprint, context: &Context) -> Intent {
     }
     let namespace = context.uid(Kind::Namespace, &ObjectKey::new("", blueprint.namespace()));
     apply(envoy_filter::build(blueprint, namespace.as_deref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        children::{common_labels, tests::blueprint},
+        fixtures::{Objects, context},
+    };
+
+    /// What is to happen with the budget of so many brokers, next to these budgets.
+    fn intent(replicas: i64, budgets: &[(&str, Value)]) -> Intent {
+        let labels = json!({"metadata": {"labels": common_labels()}});
+        let deployment = json!({"spec": {"replicas": replicas, "template": labels}});
+        let mut objects = Objects::default().put(Kind::Deployment, "team-a/mcp-gateway", &deployment);
+        for (key, budget) in budgets {
+            objects = objects.put(Kind::PodDisruptionBudget, key, budget);
+        }
+        let client = kube::Client::new(Router::new(), "default");
+        disruption_budget(&Arc::new(blueprint(&json!({}))), &context(client, objects))
+    }
+
+    #[tokio::test]
+    async fn there_is_a_budget_while_there_is_more_than_one_broker() {
+        assert!(matches!(intent(2, &[]), Intent::Apply(_)));
+        assert!(matches!(intent(1, &[]), Intent::Remove(..)));
+        assert!(matches!(intent(0, &[]), Intent::Remove(..)));
+        let ours = super::disruption_budget::build(&blueprint(&json!({})), None).body(None);
+        assert!(matches!(
+            intent(2, &[("team-a/mcp-gateway", ours)]),
+            Intent::Apply(_)
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_budget_of_the_users_for_the_same_pods_is_enough() {
+        let selecting = |labels: Value| json!({"spec": {"selector": {"matchLabels": labels}}});
+        let (same, other) = (selecting(common_labels()), selecting(json!({"app": "other"})));
+        assert!(matches!(
+            intent(2, &[("team-a/theirs", same.clone())]),
+            Intent::Remove(..)
+        ));
+        assert!(matches!(
+            intent(2, &[("team-a/all", json!({"spec": {"selector": {}}}))]),
+            Intent::Remove(..)
+        ));
+        assert!(matches!(
+            intent(2, &[("team-a/other", other.clone())]),
+            Intent::Apply(_)
+        ));
+        assert!(matches!(
+            intent(2, &[("team-a/none", json!({"spec": {}}))]),
+            Intent::Apply(_)
+        ));
+        assert!(matches!(intent(2, &[("team-b/theirs", same)]), Intent::Apply(_)));
+        assert!(matches!(
+            intent(2, &[("team-a/mcp-gateway", other)]),
+            Intent::Leave
+        ));
+    }
 }

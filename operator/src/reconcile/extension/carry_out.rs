@@ -69,6 +69,7 @@ pub(crate) async fn carry_out(
         network_policy,
         service,
         deployment,
+        disruption_budget,
         route,
         tokens_route,
         envoy_filter,
@@ -97,6 +98,7 @@ pub(crate) async fn carry_out(
     if wait.is_none() {
         run.resource(&deployment).await?;
     }
+    run.intent(&disruption_budget).await?;
     run.intent(&route).await?;
     run.intent(&tokens_route).await?;
     let deployment = run.deployment_now();

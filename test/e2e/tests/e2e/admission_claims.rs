@@ -9,7 +9,7 @@ use kube::{
     api::{ListParams, PostParams},
 };
 use mcp_gateway_api::{claims, extension::MCPGatewayExtension};
-use mcp_gateway_e2e::{Cluster, OPERATOR_NAMESPACE, apply, delete};
+use mcp_gateway_e2e::{Cluster, OPERATOR_NAMESPACE, apply, delete, kubectl};
 use mcp_gateway_kit::eventually;
 
 use crate::admission_races::{client, extension, namespaces};
@@ -93,6 +93,15 @@ async fn t58_a_dry_run_leaves_no_lease() -> anyhow::Result<()> {
         claims_of(&client, "dry/e").await?,
         ["gateway/dry-gw/gw", "namespace/dry"]
     );
+    let columns =
+        r"custom-columns=KEY:.metadata.annotations.mcp\.kuadrant\.io/claim-key,HOLDER:.spec.holderIdentity";
+    let listed = kubectl(&format!(
+        "get leases -n {OPERATOR_NAMESPACE} -l mcp.kuadrant.io/claim -o {columns}"
+    ))?;
+    let claims = listed.lines().filter(|line| line.ends_with(" dry/e"));
+    let mut claims: Vec<&str> = claims.filter_map(|line| line.split_whitespace().next()).collect();
+    claims.sort_unstable();
+    assert_eq!(claims, ["gateway/dry-gw/gw", "namespace/dry"], "{listed}");
     delete("mcpge e -n dry")?;
     Ok(())
 }

@@ -9,6 +9,8 @@ use mcp_gateway_e2e::{Cluster, Load, OPERATOR_NAMESPACE, Site, apply, get, kubec
 use mcp_gateway_kit::{Kit, eventually};
 use serde_json::{Value, json};
 
+use crate::operator_children::{SOON, patch, until};
+
 /// Pause between two kills: shorter than any step of the job takes, so that each step meets some.
 const PACE: Duration = Duration::from_millis(400);
 /// Tries to kill: enough to span the whole job several times. The node's crash backoff hides some of the processes.
@@ -93,6 +95,7 @@ async fn a_session_in_a_store_outlives_every_broker_that_served_it() -> anyhow::
     // The user's own number of replicas stays.
     kubectl("scale deployment mcp-gateway -n store --replicas=2")?;
     kubectl("rollout status deployment/mcp-gateway -n store --timeout=60s")?;
+    a_budget_follows().await?;
     site.wait_ready("mcpsr/one -n store-servers")?;
     let mut client = site.client().await?;
     client.initialize().await?;
@@ -122,7 +125,63 @@ async fn a_session_in_a_store_outlives_every_broker_that_served_it() -> anyhow::
             .await?;
         assert_eq!(answer.status, 404, "{answer:?}");
     }
+    kubectl("scale deployment mcp-gateway -n store --replicas=1")?;
+    let gone = async || match get(BUDGET) {
+        Ok(budget) => Err(budget.to_string()),
+        Err(_) => Ok(()),
+    };
+    Ok(eventually(SOON, "the budget to go", gone).await?)
+}
+
+const BUDGET: &str = "poddisruptionbudget mcp-gateway -n store";
+
+/// A budget comes with the second broker; its numbers are the user's, the rest is ours.
+async fn a_budget_follows() -> anyhow::Result<()> {
+    until(BUDGET, "the budget", |budget| {
+        budget["spec"]["maxUnavailable"] == 1
+    })
+    .await?;
+    let edit = json!({"metadata": {"labels": {"app.kubernetes.io/name": "other"}}, "spec": {"maxUnavailable": "50%"}});
+    patch(BUDGET, "merge", &edit)?;
+    let back = |budget: &Value| budget["metadata"]["labels"]["app.kubernetes.io/name"] == "mcp-gateway";
+    let budget = until(BUDGET, "our label to be set back", back).await?;
+    assert_eq!(budget["spec"]["maxUnavailable"], "50%", "{budget}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t62_another_operator_leads_as_soon_as_the_leader_goes() -> anyhow::Result<()> {
+    let _cluster = Cluster::alone().await?;
+    let site = Site::create("lead")?;
+    apply(&site.extension("lead", "ext", "mcp", ""))?;
+    site.server("one")?;
+    site.wait_ready("mcpge/ext -n lead")?;
+    let operators = "deployment/mcp-gateway-controller -n mcp-system";
+    kubectl(&format!("scale {operators} --replicas=2"))?;
+    kubectl(&format!("rollout status {operators} --timeout=60s"))?;
+    let lease = || Ok::<_, anyhow::Error>(get("lease mcp-gateway-operator -n mcp-system")?["spec"].take());
+    let before = lease()?;
+    let leader = before["holderIdentity"].as_str().unwrap_or_default().to_owned();
+    kubectl(&format!(
+        "delete pod {leader} -n {OPERATOR_NAMESPACE} --wait=false"
+    ))?;
+    // Only one that leads serves this.
+    site.register("one", "one_")?;
+    site.wait_ready("mcpsr/one -n lead-servers")?;
+    calls_work(&site).await?;
+    let after = lease()?;
+    assert_ne!(after["holderIdentity"], json!(leader));
+    let pods = running(OPERATOR_NAMESPACE)?;
+    let holds = |(pod, _): &&(String, String)| after["holderIdentity"] == pod.as_str();
+    assert_eq!(pods.iter().filter(holds).count(), 1, "{after} of {pods:?}");
+    let changes = |lease: &Value| lease["leaseTransitions"].as_i64();
+    assert_eq!(
+        changes(&after),
+        changes(&before).map(|count| count + 1),
+        "one change"
+    );
+    kubectl(&format!("scale {operators} --replicas=1"))?;
+    kubectl(&format!("rollout status {operators} --timeout=60s")).map(drop)
 }
 
 /// A Redis in the namespace `store`, and the Secret that names it.

@@ -30,6 +30,7 @@ mod operator_patches;
 mod operator_rivals;
 mod operator_secrets;
 mod path;
+mod preservation;
 mod remote_keys;
 mod tls;
 
