@@ -61,11 +61,14 @@ fn exit(ended: std::io::Result<()>) -> ExitCode {
 }
 
 async fn serve(options: options::Options, environment: run::Environment) -> anyhow::Result<ExitCode> {
+    let terminal = run::Terminal::now();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     let running = run::start(options, environment).await?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = terminal.closed(&mut hangup) => {}
     }
     tokio::select! {
         () = running.drain() => Ok(ExitCode::SUCCESS),

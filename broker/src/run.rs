@@ -2,6 +2,7 @@
 
 mod pieces;
 mod runtime;
+mod terminal;
 mod upkeep;
 
 use crate::auth::keys::Keys;
@@ -28,6 +29,7 @@ pub use runtime::runtime;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+pub use terminal::Terminal;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};

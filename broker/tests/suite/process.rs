@@ -1,6 +1,7 @@
 //! The binary as a process (data-plane.md 2; D2, D3).
 
 use crate::fixture::Server;
+use crate::standalone::{lives, signal};
 use crate::world::{KEY, config, entry, eventually, free_port};
 use std::process::Stdio;
 use tokio::process::{Child, Command};
@@ -103,6 +104,64 @@ async fn d3_a_signal_turns_readiness_off_serves_on_and_ends_in_time() {
         .expect("not within 25 s")
         .unwrap();
     assert!(code.success() && started.elapsed().as_secs() < 25);
+}
+
+/// A window: what runs in it has a terminal of its own, which is closed when this program ends. It says the number of the
+/// process, then what that prints.
+const WINDOW: &str = "
+import os, pty, sys, threading
+process, terminal = pty.fork()
+if process == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+print(process, flush=True)
+def show():
+    while True:
+        os.write(1, os.read(terminal, 65536))
+threading.Thread(target=show, daemon=True).start()
+sys.stdin.read()
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_ends_with_its_terminal_and_not_by_the_signal_alone() {
+    use tokio::io::AsyncBufReadExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    std::fs::write(&file, "servers: []\n").unwrap();
+    let mut window = Command::new("python3")
+        .args(["-c", WINDOW, BINARY, "run", "--config"])
+        .arg(&file)
+        .arg(format!("--mcp-broker-public-address=127.0.0.1:{}", free_port()))
+        .arg("--metrics-addr=")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = tokio::io::BufReader::new(window.stdout.take().unwrap()).lines();
+    let process: u32 = lines.next_line().await.unwrap().unwrap().parse().unwrap();
+    let mut said = async |part: &str| {
+        let told = async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if line.contains(part) {
+                    return;
+                }
+            }
+            panic!("it ended before it said: {part}");
+        };
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(20), told).await;
+        waited.unwrap_or_else(|_| panic!("it does not say: {part}"));
+    };
+    said("Broker listens").await;
+    for _ in 0..2 {
+        signal("HUP", process);
+        said("SIGHUP: the config is read again").await;
+    }
+    drop(window.stdin.take());
+    assert!(window.wait().await.unwrap().success());
+    eventually("the end of the gateway", || async {
+        (!lives(process)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
