@@ -25,6 +25,9 @@ pub const OPERATOR: &str = "mcp-gateway-controller";
 pub const OPERATOR_LEASE: &str = "mcp-gateway-operator";
 /// Annotation of [`OPERATOR_LEASE`] while the installation goes: no finalizer is taken any more.
 pub const UNINSTALLING_ANNOTATION: &str = "mcp.kuadrant.io/uninstalling";
+/// Annotation of [`OPERATOR_LEASE`] once that is done: UID of the Deployment [`OPERATOR`] that goes, empty when there was none.
+/// An operator of another Deployment does not wait for the Lease to run out.
+pub const UNINSTALLED_ANNOTATION: &str = "mcp.kuadrant.io/uninstalled";
 
 /// Field manager of every server-side apply of the operator.
 pub const FIELD_MANAGER: &str = "mcp-gateway-operator";

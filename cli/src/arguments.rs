@@ -1,11 +1,15 @@
 //! The command line: one subcommand for each module.
 
-use std::{io, time::Duration};
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
+    cluster,
     doctor::Doctor,
     explain::Explain,
     export::Export,
@@ -94,13 +98,14 @@ impl Arguments {
                 without_extensions,
                 timeout,
             } => {
-                let client = kube::Client::try_default().await?;
+                let client = cluster::connect().await?;
                 let task = Uninstall {
                     client,
                     namespace,
                     without_extensions,
                 };
-                uninstall::run(&task, Duration::from_secs(timeout)).await?;
+                let done = uninstall::run(&task, Duration::from_secs(timeout)).await?;
+                writeln!(out, "{done}")?;
                 Ok(0)
             }
         }

@@ -1,11 +1,11 @@
 //! What a cluster holds, listed once, for the subcommands that look at it as a whole. A kind that is not served and one
 //! that may not be read are facts like any other; the subcommands say what they mean.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, error::Error as _, time::Duration};
 
 use futures::future::join_all;
 use kube::{
-    Api, Client,
+    Api, Client, Config,
     api::ListParams,
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
@@ -17,12 +17,53 @@ use mcp_gateway_api::{
 };
 use serde_json::Value;
 
-use crate::world::world;
+use crate::{reason::last_cause, world::world};
 
 /// Objects that are listed at once.
 const PAGE: u32 = 500;
 /// Longest wait for one list.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// Why there is no cluster to look at.
+#[derive(Debug, thiserror::Error)]
+pub enum NoClusterError {
+    /// Nothing says which one.
+    #[error("no cluster is known: {0}; set KUBECONFIG, or choose a context with kubectl config use-context")]
+    Unknown(String),
+    /// Its API server does not answer.
+    #[error("the cluster at {url} cannot be asked: {why}; is KUBECONFIG the right one?")]
+    Silent {
+        /// URL of the API server.
+        url: String,
+        /// What happened.
+        why: String,
+    },
+}
+
+/// A client of the cluster of the current context, whose API server answers.
+///
+/// # Errors
+/// [`NoClusterError`].
+pub(crate) async fn connect() -> Result<Client, NoClusterError> {
+    let config = Config::infer().await.map_err(|error| {
+        // That no pod's service account was found either is of no interest to people.
+        let kubeconfig = error.source().map(ToString::to_string);
+        NoClusterError::Unknown(kubeconfig.unwrap_or_else(|| error.to_string()))
+    })?;
+    let url = config.cluster_url.to_string();
+    let silent = |why: String| NoClusterError::Silent {
+        url: url.trim_end_matches('/').to_owned(),
+        why,
+    };
+    let client = Client::try_from(config).map_err(|error| silent(last_cause(&error)))?;
+    match tokio::time::timeout(LIMIT, client.apiserver_version()).await {
+        Ok(Ok(_)) => Ok(client),
+        // It answers; what this user may read is another question.
+        Ok(Err(kube::Error::Api(status))) if status.code == 403 => Ok(client),
+        Ok(Err(error)) => Err(silent(last_cause(&error))),
+        Err(_) => Err(silent(format!("no answer within {} s", LIMIT.as_secs()))),
+    }
+}
 
 /// A kind: API group, version, kind, plural.
 pub(crate) type Listing = (&'static str, &'static str, &'static str, &'static str);

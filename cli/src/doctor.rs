@@ -3,10 +3,10 @@
 
 use std::io::{self, Write};
 
-use kube::Client;
 use serde_json::{Value, json};
 
 use crate::{
+    cluster::{self, NoClusterError},
     output::{self, Format, OutputError, Tone},
     remedy::Remedy,
 };
@@ -120,8 +120,8 @@ pub struct Doctor {
 #[derive(Debug, thiserror::Error)]
 pub enum DoctorError {
     /// The cluster cannot be reached.
-    #[error("{0}; is KUBECONFIG the right one?")]
-    Cluster(#[from] Box<kube::Error>),
+    #[error(transparent)]
+    Cluster(#[from] NoClusterError),
     /// The output.
     #[error(transparent)]
     Output(#[from] OutputError),
@@ -134,8 +134,7 @@ impl Doctor {
     /// [`DoctorError`]; that is exit code 2.
     pub async fn run(&self, out: &mut impl Write) -> Result<u8, DoctorError> {
         let busy = output::spinner("Looking at the cluster");
-        let client = Client::try_default().await.map_err(Box::new)?;
-        client.apiserver_version().await.map_err(Box::new)?;
+        let client = cluster::connect().await?;
         let evidence = Evidence::gather(&client).await;
         busy.finish_and_clear();
         let findings = judge(&evidence);

@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
-use kube::Client;
 use mcp_gateway_api::{acceptance::Accepted, object_key::ObjectKey, resolution::Plan};
 
-use crate::cluster::{JUDGED, Snapshot};
+use crate::cluster::{self, JUDGED, NoClusterError, Snapshot};
 
 /// Where to find the endpoint, and as whom.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,8 +39,11 @@ pub(crate) struct Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// The cluster.
-    #[error("{0}; give --url to do without a cluster")]
-    Cluster(#[from] Box<kube::Error>),
+    #[error("{0}; or give --url to do without a cluster")]
+    Cluster(#[from] NoClusterError),
+    /// The URL of the user has no scheme.
+    #[error("--url {0}: a URL begins with http:// or https://, as in http://127.0.0.1:8080/mcp")]
+    Url(String),
     /// Which extension is meant.
     #[error("{0}")]
     Unclear(String),
@@ -50,12 +52,15 @@ pub enum EndpointError {
 impl Target {
     pub(crate) async fn endpoint(&self) -> Result<Endpoint, EndpointError> {
         if let Some(url) = &self.url {
+            if !url.starts_with("http://") && !url.starts_with("https://") {
+                return Err(EndpointError::Url(url.clone()));
+            }
             return Ok(Endpoint {
                 url: url.clone(),
                 resolved: None,
             });
         }
-        let client = Client::try_default().await.map_err(Box::new)?;
+        let client = cluster::connect().await?;
         let snapshot = Snapshot::take(&client, &JUDGED).await;
         if let Some((kind, why)) = snapshot.unreadable().next() {
             return Err(EndpointError::Unclear(format!("{kind}: {why}")));

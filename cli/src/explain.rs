@@ -3,7 +3,6 @@
 
 use std::io::{self, Write};
 
-use kube::Client;
 use mcp_gateway_api::{
     attachment::{self, Entrance},
     auth_policy::{Effect, MCPAuthPolicy, PolicyTargetKind, ResourceKind},
@@ -19,7 +18,7 @@ use mcp_gateway_api::{
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{JUDGED, Listing, Snapshot},
+    cluster::{self, JUDGED, Listing, NoClusterError, Snapshot},
     lint::{ReadError, read},
     world::{placed, world_of_files},
 };
@@ -99,8 +98,8 @@ pub enum ExplainError {
     #[error("{0}")]
     Entrance(String),
     /// The cluster.
-    #[error("cluster: {0}")]
-    Cluster(#[from] Box<kube::Error>),
+    #[error(transparent)]
+    Cluster(#[from] NoClusterError),
     /// A kind that decides and may not be read.
     #[error("cluster: {0}: {1}")]
     Unreadable(&'static str, String),
@@ -141,8 +140,14 @@ impl Explain {
     /// # Errors
     /// [`ExplainError`]; that is exit code 2.
     pub async fn run(&self, out: &mut impl Write) -> Result<u8, ExplainError> {
+        let given = Given {
+            claims: object("--as", self.claims.as_ref())?,
+            arguments: object("--arguments", self.arguments.as_ref())?,
+            annotations: object("--annotations", self.annotations.as_ref())?,
+        };
+        self.item(None)?;
         let world = if self.files.is_empty() {
-            let client = Client::try_default().await.map_err(Box::new)?;
+            let client = cluster::connect().await?;
             let snapshot = Snapshot::take(&client, &KINDS).await;
             if let Some((kind, why)) = snapshot.unreadable().next() {
                 return Err(ExplainError::Unreadable(kind, why.to_owned()));
@@ -150,11 +155,6 @@ impl Explain {
             snapshot.world()
         } else {
             self.world_of_files()?
-        };
-        let given = Given {
-            claims: object("--as", self.claims.as_ref())?,
-            arguments: object("--arguments", self.arguments.as_ref())?,
-            annotations: object("--annotations", self.annotations.as_ref())?,
         };
         let explanation = self.explain(&world, &given)?;
         match self.output {

@@ -3,7 +3,6 @@
 
 use std::io::{self, Write};
 
-use kube::Client;
 use mcp_gateway_api::{
     config::{GatewayConfig, ServerEntry, ServerState, TokenUrlElicitation, VirtualServerEntry},
     object_key::ObjectKey,
@@ -15,7 +14,7 @@ use mcp_gateway_api::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    cluster::{JUDGED, Snapshot},
+    cluster::{self, JUDGED, NoClusterError, Snapshot},
     lint::{ReadError, read},
     world::{placed, world_of_files},
 };
@@ -63,8 +62,8 @@ pub enum ExportError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The cluster.
-    #[error("cluster: {0}")]
-    Cluster(#[from] Box<kube::Error>),
+    #[error(transparent)]
+    Cluster(#[from] NoClusterError),
     /// A kind that may not be read.
     #[error("cluster: {0}: {1}")]
     Unreadable(&'static str, String),
@@ -102,7 +101,7 @@ impl Export {
 
     async fn source(&self) -> Result<(World, Vec<Value>), ExportError> {
         if self.files.is_empty() {
-            let client = Client::try_default().await.map_err(Box::new)?;
+            let client = cluster::connect().await?;
             let snapshot = Snapshot::take(&client, &JUDGED).await;
             if let Some((kind, why)) = snapshot.unreadable().next() {
                 return Err(ExportError::Unreadable(kind, why.to_owned()));

@@ -14,4 +14,5 @@ pub mod status;
 pub mod uninstall;
 
 mod cluster;
+mod reason;
 mod world;

@@ -87,6 +87,9 @@ impl Lint {
         for file in &self.files {
             documents.extend(read(file)?);
         }
+        if documents.is_empty() {
+            return Err(LintError::Nothing(self.files.join(", ")));
+        }
         let findings = lint(documents, &self.namespace);
         output::write(out, self.output, &findings)?;
         let fails = |finding: &Finding| finding.level == Level::Error || self.strict;
@@ -100,6 +103,11 @@ pub enum LintError {
     /// A file.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Only empty files and folders.
+    #[error(
+        "nothing to lint in {0}: there is no document in it, or no file that ends with .yaml, .yml or .json"
+    )]
+    Nothing(String),
     /// The output.
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),

@@ -10,7 +10,10 @@ use rmcp::{
     transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig},
 };
 
-use crate::endpoint::{Endpoint, EndpointError, Target};
+use crate::{
+    endpoint::{Endpoint, EndpointError, Target},
+    reason,
+};
 
 /// Header that chooses a virtual server.
 const VIRTUAL_SERVER: &str = "x-mcp-virtualserver";
@@ -87,7 +90,7 @@ impl Session {
                 timeout: target.timeout,
             }),
             Ok(Err(error)) => Err(SessionError::Open {
-                why: why(&error.to_string()),
+                why: reason::of_opening(&error),
                 url: endpoint.url,
             }),
             Err(_) => Err(SessionError::Late(target.timeout)),
@@ -101,7 +104,7 @@ impl Session {
     ) -> Result<T, SessionError> {
         match tokio::time::timeout(Duration::from_secs(self.timeout), request(&self.service)).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(SessionError::Request(why(&error.to_string()))),
+            Ok(Err(error)) => Err(SessionError::Request(reason::of_request(&error))),
             Err(_) => Err(SessionError::Late(self.timeout)),
         }
     }
@@ -133,21 +136,4 @@ fn transport(
         config = config.auth_header(token.as_str());
     }
     Ok(StreamableHttpClientTransport::with_client(http.build()?, config))
-}
-
-/// What the SDK says, with the next step where there is one.
-fn why(text: &str) -> String {
-    let says = |part: &str| text.to_lowercase().contains(part);
-    let next = if says("401") || says("auth required") || says("authorization required") {
-        "; a token is needed: --token or MCPGW_TOKEN"
-    } else if says("403") {
-        "; the token does not give the right, or the host is not one of the gateway's"
-    } else if says("404") {
-        "; is the path right (/mcp), and the host one of the gateway's?"
-    } else if says("connection refused") || says("error sending request") || says("connect error") {
-        "; nothing answers there: see the port, or forward one with kubectl port-forward and give --url"
-    } else {
-        ""
-    };
-    format!("{text}{next}")
 }

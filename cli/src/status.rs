@@ -16,7 +16,7 @@ use mcp_gateway_api::{
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{DEPLOYMENTS, JUDGED, Listing, Snapshot, condition, number, text},
+    cluster::{self, DEPLOYMENTS, JUDGED, Listing, NoClusterError, Snapshot, condition, number, text},
     output::{self, Format, OutputError, Tone},
     remedy::{self, Remedy},
 };
@@ -42,8 +42,8 @@ pub struct Status {
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
     /// The cluster.
-    #[error("{0}; is KUBECONFIG the right one?")]
-    Cluster(#[from] Box<kube::Error>),
+    #[error(transparent)]
+    Cluster(#[from] NoClusterError),
     /// A kind that may not be read.
     #[error("{0}: {1}")]
     Unreadable(&'static str, String),
@@ -74,7 +74,7 @@ impl Status {
     /// # Errors
     /// [`StatusError`]; that is exit code 2.
     pub async fn run(&self, out: &mut impl Write) -> Result<u8, StatusError> {
-        let client = Client::try_default().await.map_err(Box::new)?;
+        let client = cluster::connect().await?;
         let mut shown = None;
         loop {
             let report = self.look(&client).await?;

@@ -1,11 +1,15 @@
 //! What has to happen while an operator that is about to be removed still runs (operator.md 4.8): take its Lease, so that it
 //! writes nothing any more, remove the webhook configurations that it made, release the finalizers that only it would.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use k8s_openapi::{
     api::{
         admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+        apps::v1::Deployment,
         coordination::v1::{Lease, LeaseSpec},
     },
     apimachinery::pkg::apis::meta::v1::MicroTime,
@@ -23,8 +27,9 @@ use mcp_gateway_api::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-/// How long no operator may take the Lease back: longer than Helm needs to delete its pods.
-const HELD_SECONDS: i32 = 30;
+/// How long the operator that goes may not take the Lease back: enough to type the next command. One that is installed
+/// afterwards does not wait for it ([`names::UNINSTALLED_ANNOTATION`]).
+const HELD_SECONDS: i32 = 120;
 /// A leader that lost the Lease notices after its pause (2 s) and one attempt (2 s), and may still finish what it had begun
 /// (3 s); everything is looked at again after this time.
 const SETTLE: Duration = Duration::from_secs(8);
@@ -53,6 +58,14 @@ pub enum UninstallError {
         /// The answer.
         source: Box<kube::Error>,
     },
+    /// The wrong namespace was named.
+    #[error("no operator in namespace {named}; it is in {operator}: give --namespace {operator}")]
+    Elsewhere {
+        /// What was said.
+        named: String,
+        /// Where it is.
+        operator: String,
+    },
     /// Finalizers came back as fast as they were released.
     #[error("not done in time; another operator works in this cluster")]
     Timeout,
@@ -65,29 +78,69 @@ fn request(step: &'static str) -> impl FnOnce(kube::Error) -> UninstallError {
     }
 }
 
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// Namespace of the operator.
+    pub namespace: String,
+    /// Its Deployment is there still.
+    pub operator_stays: bool,
+    /// Webhook configurations, finalizers and filters that there were.
+    pub removed: usize,
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            namespace, removed, ..
+        } = self;
+        writeln!(
+            f,
+            "Removed: {removed} webhook configurations, finalizers and filters. Gateways keep serving."
+        )?;
+        if self.operator_stays {
+            write!(
+                f,
+                "The operator of {namespace} does nothing for {HELD_SECONDS} s: remove it in this time, or it goes on as before."
+            )
+        } else {
+            write!(f, "There is no operator in {namespace}.")
+        }
+    }
+}
+
 /// Does it all; done twice it changes nothing.
 ///
 /// # Errors
 /// When the API server refuses a step, or `limit` passes.
-pub async fn run(task: &Uninstall, limit: Duration) -> Result<(), UninstallError> {
+pub async fn run(task: &Uninstall, limit: Duration) -> Result<Done, UninstallError> {
     tokio::time::timeout(limit, steps(task))
         .await
         .unwrap_or(Err(UninstallError::Timeout))
 }
 
-async fn steps(task: &Uninstall) -> Result<(), UninstallError> {
-    take_lease(task, Mark::There).await?;
+async fn steps(task: &Uninstall) -> Result<Done, UninstallError> {
+    let operator = operator_of(task).await?;
+    take_lease(task, &Mark::Going).await?;
+    let mut removed = 0;
     loop {
-        undo(task).await?;
+        removed += undo(task).await?;
         tokio::time::sleep(SETTLE).await;
         // A second look finds what the former leader still wrote.
         let left = undo(task).await?;
-        // The mark goes with the work, or an operator that is installed later would take no finalizer. The Lease is still held.
-        let step = if left == 0 { Mark::Away } else { Mark::There };
-        take_lease(task, step).await?;
-        if left == 0 {
-            return Ok(());
+        removed += left;
+        if left > 0 {
+            take_lease(task, &Mark::Going).await?;
+            continue;
         }
+        let operator_stays = operator.is_some();
+        // An operator that is installed later takes finalizers again; this one waits, because the Lease is still held.
+        take_lease(task, &Mark::Gone(operator.unwrap_or_default())).await?;
+        return Ok(Done {
+            namespace: task.namespace.clone(),
+            operator_stays,
+            removed,
+        });
     }
 }
 
@@ -98,15 +151,46 @@ async fn undo(task: &Uninstall) -> Result<usize, UninstallError> {
     Ok(validating + mutating + release_all(task).await?)
 }
 
-/// Whether the Lease says that the installation is going.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// UID of the operator's Deployment, if there is any; one in another namespace would undo the work.
+async fn operator_of(task: &Uninstall) -> Result<Option<String>, UninstallError> {
+    let api: Api<Deployment> = Api::all(task.client.clone());
+    let params = ListParams::default().fields(&format!("metadata.name={}", names::OPERATOR));
+    let found = api.list_metadata(&params).await;
+    let found = found
+        .map_err(request("look for the operator's Deployment"))?
+        .items;
+    let lies = |namespace: &Option<String>| namespace.as_deref() == Some(task.namespace.as_str());
+    if let Some(own) = found.iter().find(|found| lies(&found.metadata.namespace)) {
+        return Ok(own.metadata.uid.clone());
+    }
+    match found.into_iter().find_map(|found| found.metadata.namespace) {
+        Some(operator) => Err(UninstallError::Elsewhere {
+            named: task.namespace.clone(),
+            operator,
+        }),
+        None => Ok(None),
+    }
+}
+
+/// What the Lease says of the installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Mark {
-    There,
-    Away,
+    /// It is going: no finalizer may be taken.
+    Going,
+    /// All is done; the UID of the Deployment that goes, or nothing.
+    Gone(String),
+}
+
+/// Whether there is nowhere to put a Lease: the operator's namespace went before. Then there is no operator either.
+fn is_homeless(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else {
+        return false;
+    };
+    status.code == 404 || (status.code == 403 && status.message.contains("being terminated"))
 }
 
 /// Becomes the holder of the Lease; tries again when the leader renews it at the same moment.
-async fn take_lease(task: &Uninstall, mark: Mark) -> Result<(), UninstallError> {
+async fn take_lease(task: &Uninstall, mark: &Mark) -> Result<(), UninstallError> {
     let api: Api<Lease> = Api::namespaced(task.client.clone(), &task.namespace);
     loop {
         let current = api
@@ -119,8 +203,13 @@ async fn take_lease(task: &Uninstall, mark: Mark) -> Result<(), UninstallError> 
                     .await
             }
             None => {
-                api.create(&PostParams::default(), &taken(new_lease(), mark))
-                    .await
+                let created = api
+                    .create(&PostParams::default(), &taken(new_lease(), mark))
+                    .await;
+                match created {
+                    Err(error) if is_homeless(&error) => return Ok(()),
+                    other => other,
+                }
             }
         };
         match written {
@@ -141,7 +230,7 @@ fn new_lease() -> Lease {
 }
 
 /// The Lease as it is held by this task.
-fn taken(mut lease: Lease, mark: Mark) -> Lease {
+fn taken(mut lease: Lease, mark: &Mark) -> Lease {
     let now = MicroTime(Timestamp::try_from(SystemTime::now()).unwrap_or_default());
     let spec = lease.spec.take().unwrap_or_default();
     lease.spec = Some(LeaseSpec {
@@ -152,10 +241,20 @@ fn taken(mut lease: Lease, mark: Mark) -> Lease {
         ..spec
     });
     let annotations = lease.metadata.annotations.get_or_insert_default();
-    match mark {
-        Mark::There => annotations.insert(names::UNINSTALLING_ANNOTATION.to_owned(), "true".to_owned()),
-        Mark::Away => annotations.remove(names::UNINSTALLING_ANNOTATION),
+    let (kept, value, other) = match mark {
+        Mark::Going => (
+            names::UNINSTALLING_ANNOTATION,
+            "true",
+            names::UNINSTALLED_ANNOTATION,
+        ),
+        Mark::Gone(operator) => (
+            names::UNINSTALLED_ANNOTATION,
+            operator.as_str(),
+            names::UNINSTALLING_ANNOTATION,
+        ),
     };
+    annotations.remove(other);
+    annotations.insert(kept.to_owned(), value.to_owned());
     lease
 }
 
@@ -328,6 +427,10 @@ mod tests {
                 )
             } else if configuration && *left > 0 {
                 (StatusCode::OK, json!({"metadata": {"name": webhooks::NAME}}))
+            } else if path == "/apis/apps/v1/deployments" {
+                let operator =
+                    json!({"metadata": {"name": names::OPERATOR, "namespace": "mcp-system", "uid": "u"}});
+                (StatusCode::OK, json!({"metadata": {}, "items": [operator]}))
             } else if path.contains("mcp.kuadrant.io") {
                 (StatusCode::OK, json!({"metadata": {}, "items": []}))
             } else {
@@ -349,7 +452,19 @@ mod tests {
             namespace: "mcp-system".to_owned(),
             without_extensions: Vec::new(),
         };
-        run(&task, Duration::from_secs(60)).await.expect("done");
+        let done = run(&task, Duration::from_secs(60)).await.expect("done");
+        assert!(done.operator_stays && done.removed == 2, "{done:?}");
+        let wrong = Uninstall {
+            namespace: "default".to_owned(),
+            ..task
+        };
+        let refused = run(&wrong, Duration::from_secs(60))
+            .await
+            .expect_err("no operator");
+        assert!(
+            refused.to_string().ends_with("give --namespace mcp-system"),
+            "{refused}"
+        );
         assert_eq!(deleted.lock().expect("free").len(), 2, "{deleted:?}");
     }
 
@@ -362,8 +477,8 @@ mod tests {
             lease_transitions: Some(3),
             ..LeaseSpec::default()
         });
-        let taken = taken(lease, Mark::There);
-        let last = super::taken(taken.clone(), Mark::Away);
+        let taken = taken(lease, &Mark::Going);
+        let last = super::taken(taken.clone(), &Mark::Gone("uid".to_owned()));
         let spec = taken.spec.expect("a spec");
         assert_eq!(taken.metadata.resource_version.as_deref(), Some("7"));
         assert_eq!(spec.holder_identity.as_deref(), Some("mcpgw-uninstall"));
@@ -375,12 +490,8 @@ mod tests {
             taken.metadata.annotations.expect("annotations")[names::UNINSTALLING_ANNOTATION],
             "true"
         );
-        assert!(
-            !last
-                .metadata
-                .annotations
-                .expect("annotations")
-                .contains_key(names::UNINSTALLING_ANNOTATION)
-        );
+        let last = last.metadata.annotations.expect("annotations");
+        assert!(!last.contains_key(names::UNINSTALLING_ANNOTATION));
+        assert_eq!(last[names::UNINSTALLED_ANNOTATION], "uid");
     }
 }

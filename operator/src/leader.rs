@@ -11,7 +11,10 @@ use std::{
 };
 
 use k8s_openapi::{
-    api::coordination::v1::{Lease, LeaseSpec},
+    api::{
+        apps::v1::Deployment,
+        coordination::v1::{Lease, LeaseSpec},
+    },
     apimachinery::pkg::apis::meta::v1::MicroTime,
     jiff::Timestamp,
 };
@@ -19,7 +22,7 @@ use kube::{
     Api, ResourceExt,
     api::{ObjectMeta, PostParams},
 };
-use mcp_gateway_api::names::{OPERATOR_LEASE, UNINSTALLING_ANNOTATION};
+use mcp_gateway_api::names::{OPERATOR, OPERATOR_LEASE, UNINSTALLED_ANNOTATION, UNINSTALLING_ANNOTATION};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +35,7 @@ const RETRY: Duration = Duration::from_secs(2);
 /// One candidate.
 pub(crate) struct Election {
     api: Api<Lease>,
+    deployments: Api<Deployment>,
     identity: String,
     leads: watch::Sender<bool>,
     metrics: Arc<Metrics>,
@@ -88,6 +92,7 @@ impl Election {
     pub(crate) fn new(context: &Context, identity: String) -> Self {
         Self {
             api: Api::namespaced(context.client.clone(), &context.settings.namespace),
+            deployments: Api::namespaced(context.client.clone(), &context.settings.namespace),
             identity,
             leads: watch::Sender::new(false),
             metrics: Arc::clone(&context.metrics),
@@ -157,7 +162,12 @@ impl Election {
 
     async fn attempt(&self, seen: &mut Seen) -> Result<bool, kube::Error> {
         let current = self.api.get_opt(OPERATOR_LEASE).await?;
-        let unchanged = seen.unchanged(current.as_ref().and_then(ResourceExt::resource_version));
+        let mut unchanged = seen.unchanged(current.as_ref().and_then(ResourceExt::resource_version));
+        if let Some(gone) = current.as_ref().and_then(uninstalled)
+            && self.comes_after(gone).await?
+        {
+            unchanged = Duration::MAX;
+        }
         let leaving = current
             .as_ref()
             .is_some_and(|lease| lease.annotations().contains_key(UNINSTALLING_ANNOTATION));
@@ -177,6 +187,7 @@ impl Election {
         if !was_ours && let Some(annotations) = &mut metadata.annotations {
             // Left by an uninstall that was broken off: whoever takes the Lease now is a new installation.
             annotations.remove(UNINSTALLING_ANNOTATION);
+            annotations.remove(UNINSTALLED_ANNOTATION);
             self.uninstalling.store(false, Ordering::Relaxed);
         }
         let is_new = metadata.resource_version.is_none();
@@ -198,6 +209,12 @@ impl Election {
         }
     }
 
+    /// Whether this operator was installed after the one that an uninstall took away.
+    async fn comes_after(&self, gone: &str) -> Result<bool, kube::Error> {
+        let own = self.deployments.get_metadata_opt(OPERATOR).await?;
+        Ok(own.is_some_and(|own| is_another(&own.metadata, gone)))
+    }
+
     fn set(&self, leads: bool) {
         let changed = self
             .leads
@@ -207,6 +224,19 @@ impl Election {
             self.metrics.leads(leads);
         }
     }
+}
+
+/// The Deployment that an uninstall took away, while it holds the Lease.
+pub(crate) fn uninstalled(lease: &Lease) -> Option<&str> {
+    lease
+        .annotations()
+        .get(UNINSTALLED_ANNOTATION)
+        .map(String::as_str)
+}
+
+/// Whether a Deployment stays and is not the one that goes.
+fn is_another(own: &ObjectMeta, gone: &str) -> bool {
+    own.deletion_timestamp.is_none() && own.uid.as_deref().is_some_and(|uid| uid != gone)
 }
 
 fn spec_holder(lease: Option<&Lease>) -> Option<&str> {
@@ -294,6 +324,27 @@ mod tests {
         };
         assert_eq!(taken.holder_identity.as_deref(), Some("b"));
         assert_eq!(taken.lease_transitions, Some(3));
+    }
+
+    #[test]
+    fn only_a_newer_installation_takes_what_an_uninstall_holds() {
+        let uid = |uid: &str| ObjectMeta {
+            uid: Some(uid.to_owned()),
+            ..ObjectMeta::default()
+        };
+        assert!(is_another(&uid("new"), "old"));
+        assert!(is_another(&uid("new"), ""), "the old one was gone before");
+        assert!(!is_another(&uid("old"), "old"), "it is about to be removed");
+        let going = ObjectMeta {
+            deletion_timestamp: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(1))),
+            ..uid("new")
+        };
+        assert!(!is_another(&going, "old"));
+        let held_long = (at(100), Duration::MAX);
+        assert!(matches!(
+            decide(Some(&held("mcpgw-uninstall", 100)), "b", held_long),
+            Step::Write(_)
+        ));
     }
 
     #[test]

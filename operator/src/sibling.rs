@@ -12,7 +12,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, api::ListParams};
 use mcp_gateway_api::{names::OPERATOR_LEASE, object_key::Age};
 
-use crate::leader::{Seen, ran_out};
+use crate::leader::{Seen, ran_out, uninstalled};
 
 /// How often a leader looks for another install. An install that ended without a word holds a newcomer up for two looks.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(15);
@@ -53,6 +53,7 @@ impl Siblings {
             let holder = spec.and_then(|spec| spec.holder_identity.as_deref());
             holder.is_some_and(|holder| !holder.is_empty())
                 && spec.is_some_and(|spec| !ran_out(spec, unchanged))
+                && uninstalled(lease).is_none()
         };
         // Every Lease is looked at, so that each is known from now on.
         let working: Vec<&Lease> = leases.iter().filter(|lease| held(lease)).collect();
@@ -65,6 +66,7 @@ impl Siblings {
 
 #[cfg(test)]
 mod tests {
+    use mcp_gateway_api::names::UNINSTALLED_ANNOTATION;
     use serde_json::json;
 
     use super::*;
@@ -93,5 +95,10 @@ mod tests {
         assert_eq!(siblings.elder_of("b", &dead), None);
         let released = [lease("a", 1, ("", "3")), lease("b", 2, ("pod-b", "4"))];
         assert_eq!(siblings.elder_of("b", &released), None);
+        let mut left = lease("a", 1, ("mcpgw-uninstall", "4"));
+        let gone = (UNINSTALLED_ANNOTATION.to_owned(), "uid".to_owned());
+        left.metadata.annotations = Some([gone].into());
+        let left = [left, lease("b", 2, ("pod-b", "5"))];
+        assert_eq!(siblings.elder_of("b", &left), None);
     }
 }

@@ -44,15 +44,22 @@ pub struct SharedStore {
     watched: Mutex<HashMap<Uuid, Watched>>,
 }
 
-/// Why a shared store could not be set up. The address, which holds a password, is in no message.
+/// Why a shared store could not be set up. The connection string, which holds a password, is in no message.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The connection string is no address.
     #[error("invalid connection string")]
     Address,
     /// The store does not answer.
-    #[error("session store unavailable: {0}")]
-    Unavailable(String),
+    #[error(
+        "session store at {address} unavailable: {why}; --cache-connection-string or CACHE_CONNECTION_STRING says where it is"
+    )]
+    Unavailable {
+        /// Host and port.
+        address: String,
+        /// The kind of the failure.
+        why: String,
+    },
 }
 
 impl SharedStore {
@@ -62,6 +69,10 @@ impl SharedStore {
     /// [`ConnectError`].
     pub async fn connect(address: &Secret) -> Result<Self, ConnectError> {
         let client = Client::open(address.expose()).map_err(|_| ConnectError::Address)?;
+        let silent = |why| ConnectError::Unavailable {
+            address: client.get_connection_info().addr().to_string(),
+            why,
+        };
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT))
             .set_response_timeout(Some(CONNECT))
@@ -71,7 +82,7 @@ impl SharedStore {
             // One attempt a request: who waits has a deadline below the next attempt anyway.
             .set_number_of_retries(1);
         let connection = ConnectionManager::new_lazy_with_config(client.clone(), config)
-            .map_err(|error| ConnectError::Unavailable(cause(&error)))?;
+            .map_err(|error| silent(cause(&error)))?;
         let mut attempt = 1;
         loop {
             let ping = async {
@@ -84,7 +95,7 @@ impl SharedStore {
                 Err(_) => "timed out".to_owned(),
             };
             if attempt == START_ATTEMPTS {
-                return Err(ConnectError::Unavailable(failed));
+                return Err(silent(failed));
             }
             attempt += 1;
             sleep(Duration::from_secs(1)).await;
@@ -348,6 +359,9 @@ impl SharedStore {
 
 /// The kind of a failure, without what the store said: it may repeat what it was sent.
 fn cause(error: &RedisError) -> String {
+    if error.is_connection_refusal() {
+        return "connection refused".to_owned();
+    }
     error.category().to_owned()
 }
 

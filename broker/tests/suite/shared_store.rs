@@ -303,11 +303,14 @@ async fn s13_a_store_that_is_not_there_ends_the_start_without_a_word_of_its_pass
     use mcp_gateway_broker::secret::Secret;
     use mcp_gateway_broker::sessions::shared::SharedStore;
     mcp_gateway_broker::transport::client::install_crypto();
-    let address = Secret::new(format!("redis://:hunter2@127.0.0.1:{}/0", free_port()));
+    let port = free_port();
+    let address = Secret::new(format!("redis://:hunter2@127.0.0.1:{port}/0"));
     let Err(error) = SharedStore::connect(&address).await else {
         panic!("connected to nothing");
     };
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+    let named = format!("session store at 127.0.0.1:{port} unavailable: connection refused; ");
+    assert!(error.to_string().starts_with(&named), "{error}");
     let Err(error) = SharedStore::connect(&Secret::new("redis://:hunter2@[")).await else {
         panic!("connected to nothing");
     };

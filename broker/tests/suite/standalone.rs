@@ -235,6 +235,11 @@ async fn what_hinders_the_start_is_named_with_what_to_do() {
             free_port(),
             vec!["none.yaml", "No such file", "--config"],
         ),
+        (
+            folder.path().to_owned(),
+            free_port(),
+            vec!["Is a directory", "--config"],
+        ),
     ] {
         let output = command(&file, port).output().await.unwrap();
         let text = String::from_utf8(output.stdout).unwrap();

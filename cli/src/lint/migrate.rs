@@ -37,16 +37,33 @@ pub(super) fn modernise(object: &mut Value) -> Vec<(&'static str, String)> {
         ));
         set(object, "kind", json!("MCPServerRegistration"));
     }
-    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut)
-        && let Some(prefix) = spec.remove("toolPrefix")
-    {
-        old.push((
-            "spec.toolPrefix",
-            "is now called prefix; use spec.prefix".to_owned(),
-        ));
-        spec.entry("prefix").or_insert(prefix);
+    let is_registration = object
+        .get("kind")
+        .is_some_and(|kind| kind == "MCPServerRegistration");
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        if let Some(prefix) = spec.remove("toolPrefix") {
+            old.push((
+                "spec.toolPrefix",
+                "is now called prefix; use spec.prefix".to_owned(),
+            ));
+            spec.entry("prefix").or_insert(prefix);
+        }
+        if is_registration {
+            old.extend(several_targets(spec));
+        }
     }
     old
+}
+
+/// Servers once had a list of routes.
+fn several_targets(spec: &mut serde_json::Map<String, Value>) -> Option<(&'static str, String)> {
+    let targets = spec.remove("targetRefs")?;
+    let count = targets.as_array().map_or(0, Vec::len);
+    if let Some(first) = targets.get(0) {
+        spec.entry("targetRef").or_insert(first.clone());
+    }
+    let advice = format!("is now one spec.targetRef; make a registration for each of the {count} routes");
+    Some(("spec.targetRefs", advice))
 }
 
 /// A ReferenceGrant from the retired group grants nothing.

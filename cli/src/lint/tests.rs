@@ -145,3 +145,18 @@ fn the_projects_own_samples_are_clean() {
     let code = lint.run(&mut out).expect("readable");
     assert_eq!(code, 0, "{}", String::from_utf8_lossy(&out));
 }
+
+#[test]
+fn a_server_with_several_routes_is_told_to_become_several() {
+    let lines = lines(
+        "apiVersion: mcp.kagenti.com/v1alpha1\nkind: MCPServer\nmetadata: {name: s, namespace: team}\nspec:\n  targetRefs:\n\
+        \x20 - {name: one}\n  - {name: two}\n",
+    );
+    let expected = "m.yaml:5: error: MCPServerRegistration team/s: spec.targetRefs: is now one spec.targetRef; make a \
+        registration for each of the 2 routes [old-spelling]";
+    assert!(lines.iter().any(|line| line == expected), "{lines:?}");
+    assert!(
+        !lines.iter().any(|line| line.contains("is required")),
+        "{lines:?}"
+    );
+}

@@ -9,6 +9,7 @@ mod cases;
 mod cluster;
 mod helm;
 mod isolated;
+mod kustomize;
 mod olm;
 mod schemas;
 mod stored;
