@@ -75,6 +75,68 @@ fn every_panel_asks_for_metrics_that_are_registered() {
     assert!(panels >= 30, "only {panels} panels");
 }
 
+/// What the panels of all dashboards ask for.
+fn shown() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (_, dashboard) in dashboards() {
+        for panel in dashboard["panels"].as_array().unwrap() {
+            for target in panel["targets"].as_array().unwrap() {
+                found.extend(asked(target["expr"].as_str().unwrap()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_metric_is_in_a_panel() {
+    let shown = shown();
+    let registered = mcp_gateway_docs::metrics::registered(&root()).unwrap();
+    let missing: Vec<String> = registered
+        .into_iter()
+        .flat_map(|(_, metrics)| metrics)
+        .map(|metric| metric.name)
+        .filter(|name| {
+            !SUFFIXES
+                .iter()
+                .any(|suffix| shown.contains(&format!("{name}{suffix}")))
+        })
+        .collect();
+    assert_eq!(missing, [""; 0], "no panel asks for these");
+}
+
+/// How often a metric is registered in the product's part of the sources below `folder`.
+fn registrations(folder: &Path) -> usize {
+    let call = Regex::new(r"\.register\(\s*[^&\s)]").unwrap();
+    let entries = fs::read_dir(folder).unwrap();
+    entries
+        .map(|entry| entry.unwrap().path())
+        .map(|path| {
+            if path.is_dir() {
+                return registrations(&path);
+            }
+            let text = read(&path);
+            let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+            call.find_iter(product).count()
+        })
+        .sum()
+}
+
+#[test]
+fn the_reference_has_every_metric_that_the_sources_register() {
+    let called: usize = ["api/src", "broker/src", "operator/src", "webhook/src"]
+        .map(|folder| registrations(&root().join(folder)))
+        .iter()
+        .sum();
+    let registered = mcp_gateway_docs::metrics::registered(&root()).unwrap();
+    let listed: usize = registered.iter().map(|(_, metrics)| metrics.len()).sum();
+    assert!(listed > 40);
+    assert_eq!(
+        listed, called,
+        "a metric is registered where test/docs/src/metrics.rs does not look"
+    );
+}
+
 #[test]
 fn every_alert_asks_for_metrics_that_are_registered_and_has_a_runbook_with_its_expression() {
     let known = known();
