@@ -18,7 +18,7 @@ export MCPGW_BIN_DIR := $(abspath $(TARGET_DIR)/debug)
 
 .PHONY: help
 help: ## Show this help
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-20s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ## -- the two commands of a newcomer ------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ docs: site ## The site (target/book) and the API documentation of the crates, wa
 
 .PHONY: site
 site: ## The guides as a site in target/book; links and generated pages are checked first
-	$(CARGO) test -q -p mcp-gateway-docs --locked
+	$(CARGO) test -q --workspace --locked --test docs
 	@mdbook --version >/dev/null 2>&1 || $(CARGO) install mdbook --locked --debug
 	mdbook build docs --dest-dir $(abspath $(TARGET_DIR))/book
 

@@ -6,15 +6,19 @@ kit=$1
 export GATEWAY_LOCAL_PORT_HTTP_MCP=${GATEWAY_LOCAL_PORT_HTTP_MCP:-${KIND_HOST_PORT_HTTP:-8888}}
 url=http://mcp.127-0-0-1.sslip.io:$GATEWAY_LOCAL_PORT_HTTP_MCP/mcp
 
+in_use() {
+  echo "Port $GATEWAY_LOCAL_PORT_HTTP_MCP is used by something else; choose another with GATEWAY_LOCAL_PORT_HTTP_MCP" >&2
+  exit 1
+}
 initialize='{"jsonrpc":"2.0","id":1,"method":"initialize"}'
 if answer=$(curl -sS -m 5 -H 'Content-Type: application/json' --noproxy '*' -d "$initialize" \
   --connect-to "::127.0.0.1:$GATEWAY_LOCAL_PORT_HTTP_MCP" "$url" 2>/dev/null); then
-  if [[ $answer != *'"jsonrpc"'* ]]; then
-    echo "Port $GATEWAY_LOCAL_PORT_HTTP_MCP is used by something else; choose another with GATEWAY_LOCAL_PORT_HTTP_MCP" >&2
-    exit 1
-  fi
+  [[ $answer == *'"jsonrpc"'* ]] || in_use
   echo "The gateway is at $url already"
   exit 0
+fi
+if (exec 3<>"/dev/tcp/127.0.0.1/$GATEWAY_LOCAL_PORT_HTTP_MCP") 2>/dev/null; then
+  in_use
 fi
 if "$kit" exec -- true 2>/dev/null; then
   echo "The gateway of the kept sandbox: $url"

@@ -69,7 +69,7 @@ const fn not_built(row: Flag) -> Flag {
 }
 
 pub(super) const FLAGS: &[Flag] = &[
-    flag("mcp-gateway-config", "config file, watched"),
+    flag("mcp-gateway-config", "config file, watched (also --config)"),
     flag(
         "mcp-gateway-config-secret",
         "<namespace>/<name> of the Secret to watch; the file stays the fallback",
@@ -82,17 +82,17 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("gateway-ca-cert", "PEM file trusted for the hairpin"),
     flag(
         "mcp-broker-public-address",
-        "bind address of the broker (0.0.0.0:8080)",
+        "bind address of the broker (0.0.0.0:8080; without Envoy 127.0.0.1:8080)",
     ),
     flag("mcp-router-address", "bind address of the router (0.0.0.0:50051)"),
     flag(
         "metrics-addr",
-        "bind address of the admin listener (0.0.0.0:9090); empty turns it off",
+        "bind address of the admin listener (0.0.0.0:9090; without Envoy 127.0.0.1:9090); empty turns it off",
     ),
     not_built(switch("enable-pprof", "/debug/pprof on localhost:6060")),
     flag(
         "gateway-signing-key",
-        "HMAC key, at least 32 bytes (env GATEWAY_SIGNING_KEY)",
+        "HMAC key, at least 32 bytes (also --session-signing-key, env GATEWAY_SIGNING_KEY)",
     ),
     flag("session-length", "minutes that a client session lives (1440)"),
     flag(
@@ -133,7 +133,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "seconds to wait for a client's answer in a bridge (60, at most 300)",
     ),
     flag("page-size", "items in one page of a list (1000)"),
-    switch("standalone", "serve /mcp without Envoy"),
+    switch("standalone", "serve /mcp without Envoy, as `run` does"),
     flag("data-path", "ext-proc or direct"),
     flag("log-level", "-4 debug, 0 info, 4 warn, 8 error, or the word"),
     flag("log-format", "txt or json"),
@@ -259,7 +259,9 @@ fn shown(name: &str) -> String {
 
 fn help() -> String {
     let mut text = format!(
-        "mcp-gateway-broker {}\n\nUsage: mcp-gateway-broker [run] [flags]\n       mcp-gateway-broker example-server [--http <host>:<port>]\n\n",
+        "mcp-gateway-broker {}\n\nUsage: mcp-gateway-broker run --config <file> [flags]   a gateway without Envoy and cluster\n       \
+         mcp-gateway-broker [flags]                       broker and router behind an Envoy\n       \
+         mcp-gateway-broker example-server [--http <host>:<port>]\n\n",
         crate::VERSION
     );
     for row in FLAGS {

@@ -1,12 +1,17 @@
 //! Guides, followed literally: each fenced block whose info string ends with `run` is run as it stands, in the order of the
-//! page. YAML is applied, anything else goes to a shell in the root of the repository.
+//! page. YAML is applied, anything else goes to a shell in the root of the repository; a program of a block that ends with
+//! `serve` stays until the page is done. (`test/docs` holds that every command is in such a block, or says why not.)
 
 use std::{
+    fs::File,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
+use mcp_gateway_kit::eventually;
 
 use crate::{kubectl::apply, site::publish_host};
 
@@ -20,6 +25,25 @@ pub enum Block {
     Apply(String),
     /// Lines for a shell.
     Shell(String),
+    /// The same, but it stays.
+    Serve(String),
+}
+
+/// How long what a page starts may take until it answers.
+const STARTED: Duration = Duration::from_secs(30);
+
+/// A program that a page started, with its children.
+#[derive(Debug)]
+pub struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // A group that is gone needs no end.
+        let _ = Command::new("kill")
+            .args(["-KILL", "--", &format!("-{}", self.0.id())])
+            .status();
+        let _ = self.0.wait();
+    }
 }
 
 /// The blocks of a page that are marked.
@@ -27,19 +51,14 @@ fn blocks(page: &str) -> Vec<Block> {
     let mut found = Vec::new();
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
-        let Some(language) = line
-            .strip_prefix("```")
-            .and_then(|info| info.strip_suffix(" run"))
-        else {
-            continue;
+        let kind: fn(String) -> Block = match line.strip_prefix("```") {
+            Some("yaml run") => Block::Apply,
+            Some("sh run") => Block::Shell,
+            Some("sh serve") => Block::Serve,
+            _ => continue,
         };
         let text: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
-        let text = text.join("\n");
-        found.push(if language == "yaml" {
-            Block::Apply(text)
-        } else {
-            Block::Shell(text)
-        });
+        found.push(kind(text.join("\n")));
     }
     found
 }
@@ -84,14 +103,7 @@ impl Reader {
     /// # Errors
     /// When one fails, with what was printed.
     pub fn shell(&self, lines: &str) -> anyhow::Result<String> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = self.programs.iter().cloned().chain(std::env::split_paths(&path));
-        let output = Command::new("bash")
-            .args(["-euo", "pipefail", "-c", lines])
-            .current_dir(repository())
-            .env("PATH", std::env::join_paths(folders)?)
-            .env("HOME", &self.home)
-            .output()?;
+        let output = self.command(lines)?.output()?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(
             output.status.success(),
@@ -99,6 +111,36 @@ impl Reader {
             String::from_utf8_lossy(&output.stderr)
         );
         Ok(printed)
+    }
+
+    fn command(&self, lines: &str) -> anyhow::Result<Command> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = self.programs.iter().cloned().chain(std::env::split_paths(&path));
+        let mut command = Command::new("bash");
+        command
+            .args(["-euo", "pipefail", "-c", lines])
+            .current_dir(repository())
+            .env("PATH", std::env::join_paths(folders)?)
+            .env("HOME", &self.home);
+        Ok(command)
+    }
+
+    /// Starts what stays, in a process group of its own; what it says is in `served.log` of the home.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn serve(&self, lines: &str) -> anyhow::Result<Served> {
+        let mut command = self.command(lines)?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.home.join("served.log"))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0);
+        Ok(Served(command.spawn()?))
     }
 
     /// The marked blocks of a page, named from the root of the repository.
@@ -120,6 +162,7 @@ impl Reader {
         match block {
             Block::Apply(manifest) => apply(manifest),
             Block::Shell(lines) => self.shell(lines),
+            Block::Serve(lines) => anyhow::bail!("this does not end: {lines}"),
         }
     }
 
@@ -128,31 +171,22 @@ impl Reader {
     /// # Errors
     /// When one fails.
     pub async fn follow(&self, page: &str) -> anyhow::Result<String> {
-        let mut printed = String::new();
+        let (mut printed, mut served) = (String::new(), Vec::new());
         for block in Self::blocks(page)? {
+            if let Block::Serve(lines) = &block {
+                served.push(self.serve(lines)?);
+                continue;
+            }
             if matches!(&block, Block::Shell(lines) if lines.contains(GUIDE_HOST)) {
                 publish_host(GUIDE_HOST, "mcp-gateway -n gateway-system").await?;
             }
-            printed = self.run(&block).with_context(|| page.to_owned())?;
+            printed = if served.is_empty() {
+                self.run(&block).with_context(|| page.to_owned())?
+            } else {
+                let answered = async || self.run(&block).map_err(|error| format!("{error:#}"));
+                eventually(STARTED, page, answered).await?
+            };
         }
         Ok(printed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_marked_blocks_are_run() {
-        let page =
-            "# x\n```\nnot me\n```\n```yaml run\na: 1\nb: 2\n```\n```yaml\nnor me\n```\n```sh run\nls\n```\n";
-        assert_eq!(
-            blocks(page),
-            [
-                Block::Apply("a: 1\nb: 2".to_owned()),
-                Block::Shell("ls".to_owned())
-            ]
-        );
     }
 }

@@ -84,10 +84,21 @@ pub(crate) async fn open_listeners(state: &StateDir) -> std::io::Result<()> {
             if open.contains_key(&listener) {
                 continue;
             }
-            let Some(socket) = bind(wanted_port(listener.tls, open.len())).await else {
+            let wanted = wanted_port(listener.tls, open.len());
+            let Some(socket) = bind(wanted).await else {
                 continue;
             };
             let port = socket.local_addr()?.port();
+            if port != wanted {
+                say(format!(
+                    "kit: port {wanted} of this machine is in use; {} chooses another",
+                    if listener.tls {
+                        TLS_PORT_VARIABLE
+                    } else {
+                        PORT_VARIABLES[0]
+                    }
+                ));
+            }
             say(format!(
                 "kit: Gateway {}/{} port {} is at {}://127.0.0.1:{port}",
                 listener.namespace,

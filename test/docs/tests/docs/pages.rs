@@ -1,4 +1,8 @@
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use regex::Regex;
 use serde_json::Value;
@@ -99,4 +103,114 @@ fn every_block_of_yaml_can_be_read() {
         }
     }
     assert!(seen > 10, "only {seen} blocks were looked at");
+}
+
+/// Why the commands of a block are run by no test, as the second word of its info string says.
+const NOT_RUN: [(&str, &str); 4] = [
+    ("needs-OLM", "OLM does not run on the kit"),
+    (
+        "needs-Prometheus",
+        "the definitions of the Prometheus operator are not on the kit",
+    ),
+    ("needs-a-registry", "nothing is pushed to one"),
+    ("compiles", "it compiles the programs in release mode"),
+];
+/// Programs whose use in a guide is a command to be followed.
+const PROGRAMS: [&str; 9] = [
+    "kubectl",
+    "helm",
+    "oc",
+    "mcpgw",
+    "cargo",
+    "make",
+    "curl",
+    "envoy",
+    "mcp-gateway-broker",
+];
+
+/// What is wrong with the info string of a block: a page's commands are followed by a test, or the block says why not.
+fn unfollowed(info: &str, text: &str, followed: bool) -> Option<&'static str> {
+    let is_command = |line: &str| {
+        line.split(' ')
+            .next()
+            .is_some_and(|word| PROGRAMS.contains(&word))
+    };
+    match info.split_once(' ') {
+        Some(("sh" | "yaml", "run")) | Some(("sh", "serve")) => {
+            (!followed).then_some("no test follows this page")
+        }
+        Some(("sh", reason)) => {
+            let known = NOT_RUN.iter().any(|(known, _)| *known == reason) || root().join(reason).is_file();
+            (!known).then_some("neither a reason nor a file that runs it")
+        }
+        None if info == "sh" || (info.is_empty() && text.lines().any(is_command)) => {
+            Some("commands that no test runs: mark them `sh run`, or say why not")
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn every_command_of_a_guide_is_run_by_a_test_or_says_why_not() {
+    let tests: String = [
+        "e2e/tests/e2e/guides.rs",
+        "ship/tests/install/isolated.rs",
+        "ship/tests/install/kustomize.rs",
+    ]
+    .map(|file| read(&root().join("test").join(file)))
+    .concat();
+    let guides = pages()
+        .into_iter()
+        .filter(|page| page.starts_with(root().join("docs/guides")) || *page == root().join("README.md"));
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for page in guides {
+        let name = page.file_stem().unwrap().to_string_lossy().into_owned();
+        let followed = tests.contains(&format!("{name}.md\"")) || tests.contains(&format!("\"{name}\""));
+        for (info, text) in blocks(&read(&page)) {
+            seen += usize::from(info.starts_with("sh "));
+            let what = unfollowed(&info, &text, followed);
+            wrong.extend(what.map(|what| format!("{}: {what}:\n{text}", page.display())));
+        }
+    }
+    assert!(seen > 30, "only {seen} blocks were looked at");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_command_that_nobody_runs_is_noticed() {
+    assert!(unfollowed("", "kubectl get pods", true).is_some());
+    assert!(unfollowed("sh", "ls", true).is_some());
+    assert!(unfollowed("sh run", "ls", false).is_some());
+    assert!(unfollowed("sh some/file.rs", "ls", true).is_some());
+    assert!(unfollowed("sh run", "ls", true).is_none());
+    assert!(unfollowed("", "NAME  READY", false).is_none());
+}
+
+/// The findings of `mcpgw lint` over a manifest that is called `name`, and its exit code.
+fn linted(name: &str, manifest: &str) -> (u8, String) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let file = folder.join(name);
+    fs::write(&file, manifest).unwrap();
+    let lint = mcpgw::lint::Lint {
+        files: vec![file.to_string_lossy().into_owned()],
+        output: mcpgw::lint::Format::Text,
+        namespace: "default".to_owned(),
+        strict: false,
+    };
+    let mut printed = Vec::new();
+    let code = lint.run(&mut printed).unwrap();
+    let printed = String::from_utf8(printed).unwrap();
+    (code, printed.replace(&format!("{}/", folder.display()), ""))
+}
+
+#[test]
+fn the_guide_to_migration_shows_what_lint_says_of_its_manifests() {
+    let blocks = blocks(&read(&root().join("docs/guides/migrate.md")));
+    let [(_, old), (command, _), (_, said), (_, new)] = blocks.as_slice() else {
+        panic!("{blocks:?}");
+    };
+    assert_eq!(command, "sh test/docs/tests/docs/pages.rs");
+    assert_eq!(linted("old.yaml", old), (1, said.clone()));
+    let (code, findings) = linted("new.yaml", new);
+    assert!(code == 0 && !findings.contains("error"), "{findings}");
 }

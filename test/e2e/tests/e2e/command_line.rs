@@ -332,16 +332,26 @@ fn text<'a>(finding: &'a Value, member: &str) -> &'a str {
     finding[member].as_str().unwrap_or_default()
 }
 
-async fn found(fault: &Fault) -> anyhow::Result<()> {
-    let awaited = format!("the doctor to find: {}", fault.name);
+/// Whether something is wrong with this site or the installation; other tests have sites, too.
+fn is_trouble_here(finding: &Value) -> bool {
+    let object = text(finding, "object");
+    let theirs = object.contains('/') && !object.contains(" doctor") && !object.contains(" mcp-system");
+    ["problem", "warning"].contains(&text(finding, "verdict")) && !theirs
+}
+
+/// Waits until the doctor says what it should say of a fault, or no longer says it.
+async fn said(fault: &Fault, wanted: bool) -> anyhow::Result<()> {
+    let awaited = format!("the doctor to find: {} ({wanted})", fault.name);
     let seen = async || {
         let all = findings().map_err(|error| format!("{error:#}"))?;
         let known = all.iter().any(|finding| {
-            text(finding, "check") == fault.check
-                && ["problem", "warning"].contains(&text(finding, "verdict"))
+            is_trouble_here(finding)
+                && text(finding, "check") == fault.check
                 && text(finding, "fix").contains(fault.fix)
         });
-        known.then_some(()).ok_or_else(|| Value::from(all).to_string())
+        (known == wanted)
+            .then_some(())
+            .ok_or_else(|| Value::from(all).to_string())
     };
     Ok(eventually(LIMIT, &awaited, seen).await?)
 }
@@ -350,15 +360,7 @@ async fn found(fault: &Fault) -> anyhow::Result<()> {
 async fn healthy() -> anyhow::Result<()> {
     let quiet = async || {
         let all = findings().map_err(|error| format!("{error:#}"))?;
-        let wrong: Vec<Value> = all
-            .into_iter()
-            .filter(|finding| {
-                let object = text(finding, "object");
-                let theirs =
-                    object.contains('/') && !object.contains(" doctor") && !object.contains(" mcp-system");
-                ["problem", "warning"].contains(&text(finding, "verdict")) && !theirs
-            })
-            .collect();
+        let wrong: Vec<Value> = all.into_iter().filter(is_trouble_here).collect();
         if wrong.is_empty() {
             Ok(())
         } else {
@@ -370,8 +372,10 @@ async fn healthy() -> anyhow::Result<()> {
 
 async fn each(site: &Site, faults: &[Fault]) -> anyhow::Result<()> {
     for fault in faults {
+        // Or the finding would be about something else.
+        said(fault, false).await?;
         (fault.plant)(site).context(fault.name)?;
-        found(fault).await?;
+        said(fault, true).await?;
         (fault.mend)(site).context(fault.name)?;
     }
     Ok(())

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use mcp_gateway_e2e::{Cluster, GUIDE_HOST, McpClient, PUBLIC_PORT, Reader, delete, publish_host};
+use mcp_gateway_e2e::{
+    Block, Cluster, GUIDE_HOST, McpClient, PUBLIC_PORT, Reader, apply, delete, kubectl, publish_address,
+    publish_host,
+};
+use mcp_gateway_kit::Program;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -57,27 +61,60 @@ async fn sessions_are_shared() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a page of a browser sees while the routes of the guide are in force: each reply lets it read.
+fn pages_may_read(reader: &Reader) -> anyhow::Result<()> {
+    let seen = reader.shell(
+        r#"ask() { curl -si --fail --max-time 20 -H 'Origin: https://chat.example.com' -H 'Content-Type: application/json' \
+             -H 'Accept: application/json, text/event-stream' "$@" http://mcp.example.com:8080/mcp; }
+           opened=$(ask -d '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"page","version":"1"}}}')
+           session=$(sed -n 's/^mcp-session-id: *\([^\r]*\).*/\1/Ip' <<<"$opened")
+           called=$(ask -H "Mcp-Session-Id: $session" -d '{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"weather_add","arguments":{"a":19,"b":23}}}')
+           grep -i '^access-control-allow-origin:' <<<"$opened"
+           grep -i '^access-control-allow-origin:' <<<"$called"
+           grep -oE '"text": ?"42"' <<<"$called""#,
+    )?;
+    ensure!(
+        seen.matches("https://chat.example.com").count() == 2,
+        "one of the replies cannot be read by the page: {seen}"
+    );
+    Ok(())
+}
+
+/// The guide of listeners, with a look at the moment when the browser's preflight is answered.
+async fn listeners(reader: &Reader) -> anyhow::Result<()> {
+    publish_host(GUIDE_HOST, "mcp-gateway -n gateway-system").await?;
+    for block in Reader::blocks("docs/guides/gateway-listeners.md")? {
+        let printed = reader.run(&block)?;
+        if matches!(&block, Block::Shell(lines) if lines.contains("OPTIONS")) {
+            ensure!(
+                printed
+                    .to_lowercase()
+                    .contains("access-control-allow-methods: get, post"),
+                "{printed}"
+            );
+            pages_may_read(reader)?;
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn guides_hold_as_they_stand_one_after_the_other() -> anyhow::Result<()> {
     let _cluster = Cluster::ready().await?;
     let _names = NAMES.lock().await;
     let reader = Reader::new("guides")?;
-    let printed = reader.follow("docs/guides/install.md").await?;
-    ensure!(printed.contains("protocolVersion"), "{printed}");
-    let printed = reader.follow("docs/guides/first-server.md").await?;
-    ensure!(
-        printed.contains("weather_add") && printed.trim_end().ends_with("\n42"),
-        "{printed}"
-    );
-    let printed = reader.follow("README.md").await?;
-    ensure!(printed.contains("team-a/mcp-gateway"), "{printed}");
-    let printed = reader.follow("docs/guides/cli.md").await?;
-    ensure!(printed.contains("team-a/mcp-gateway"), "{printed}");
-    let printed = reader.follow("docs/guides/oauth.md").await?;
-    ensure!(
-        printed.contains("https://idp.example.com/realms/mcp"),
-        "{printed}"
-    );
+    for (page, expected) in [
+        ("docs/guides/install.md", "protocolVersion"),
+        ("docs/guides/first-server.md", "\n42\n"),
+        ("README.md", "team-a/mcp-gateway"),
+        ("docs/guides/cli.md", "team-a/mcp-gateway"),
+        ("docs/guides/revisions.md", "modern 2026-07-28"),
+        ("docs/guides/oauth.md", "https://idp.example.com/realms/mcp"),
+    ] {
+        let printed = reader.follow(page).await?;
+        ensure!(printed.contains(expected), "{page}: {printed}");
+    }
+    listeners(&reader).await?;
     for page in [
         "direct",
         "external-servers",
@@ -104,4 +141,33 @@ async fn the_example_of_access_control_lets_in_whom_it_names() -> anyhow::Result
         "{printed}"
     );
     clean_up()
+}
+
+#[tokio::test]
+async fn guides_without_a_cluster_hold_as_they_stand() -> anyhow::Result<()> {
+    let envoy = Program::Envoy.path().context("no Envoy: kit build envoy")?;
+    let reader = Reader::new("without")?.with_programs(envoy.parent().context("no folder")?.to_owned());
+    let printed = reader.follow("docs/guides/standalone.md").await?;
+    ensure!(
+        printed.contains("Hello, you!") && printed.contains("\n42\n"),
+        "{printed}"
+    );
+    // The MCP server of the page: a pod is a machine with an address of its own.
+    apply(
+        "{apiVersion: v1, kind: Namespace, metadata: {name: elsewhere}}\n---\n\
+        {apiVersion: apps/v1, kind: Deployment, metadata: {name: weather, namespace: elsewhere}, spec: {\
+        selector: {matchLabels: {app: weather}}, template: {metadata: {labels: {app: weather}}, spec: {containers: [{name: server, \
+        image: 'ghcr.io/mcp-gateway-operator/sample-python:2.3.0', env: [{name: PORT, value: '8080'}], \
+        ports: [{name: http, containerPort: 8080}], readinessProbe: {tcpSocket: {port: http}, periodSeconds: 1}}]}}}}",
+    )?;
+    kubectl("rollout status deployment/weather -n elsewhere --timeout=60s")?;
+    let address = kubectl("get pods -n elsewhere -o jsonpath={.items[0].status.podIP}")?;
+    publish_address("weather.example.com", address.trim().parse()?).await?;
+    publish_address("mcp.127-0-0-1.sslip.io", [127, 0, 0, 1].into()).await?;
+    let printed = reader.follow("docs/guides/envoy.md").await?;
+    ensure!(
+        printed.contains("weather_add") && printed.contains("\n42\n"),
+        "{printed}"
+    );
+    delete("namespace elsewhere").map(drop)
 }
