@@ -184,6 +184,9 @@ impl Cache {
 
     /// Records that the cluster does not serve `kind`; its objects are gone.
     pub(crate) fn set_missing(&self, kind: Kind) -> BTreeSet<WorkItem> {
+        if self.served(kind) == Served::Missing {
+            return BTreeSet::new();
+        }
         let mut items = self.finish_list(kind, &BTreeSet::new());
         items.extend(self.set_served(kind, Served::Missing));
         items
@@ -439,6 +442,17 @@ mod tests {
         assert!(world.registration(&ObjectKey::new("apps", "good")).is_some());
         assert!(world.extension(&ObjectKey::new("team", "ext")).is_some());
         assert!(world.registration(&ObjectKey::new("apps", "bad")).is_none());
+    }
+
+    #[test]
+    fn t37_a_kind_that_stays_missing_has_nothing_evaluated() {
+        let cache = Objects::default().gateway_and_extension().0;
+        cache.set_missing(Kind::EnvoyFilter);
+        assert!(cache.set_missing(Kind::EnvoyFilter).is_empty(), "it is as before");
+        let came = cache.finish_list(Kind::EnvoyFilter, &BTreeSet::new());
+        assert!(!came.is_empty(), "it is there");
+        assert!(!cache.set_missing(Kind::EnvoyFilter).is_empty(), "it went");
+        assert!(cache.set_missing(Kind::EnvoyFilter).is_empty(), "it is as before");
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl Kind {
         )
     }
 
+    /// True for a kind that the operator does without where its role, one of before, does not allow to watch it.
+    pub(crate) fn is_dispensable(self) -> bool {
+        self == Self::PodDisruptionBudget
+    }
+
     /// Which part of the kind is watched: children by their fixed name, so that foreign objects in the way are seen
     /// as well; contents of Secrets and ConfigMaps never (operator.md 4.7).
     pub(crate) fn watched(self) -> Watched {

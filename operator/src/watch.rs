@@ -121,8 +121,11 @@ impl Watcher {
                 Err(error) => {
                     self.metrics.watch_restarted(kind);
                     tracing::debug!(kind = kind.name(), %error, "Watch restarts");
-                    if is_not_found(&error) || is_no_event(&error) {
+                    if answer(&error) == Some(404) || is_no_event(&error) {
                         return;
+                    }
+                    if answer(&error) == Some(403) && kind.is_dispensable() {
+                        self.queue.add(self.cache.set_missing(kind));
                     }
                 }
             }
@@ -178,15 +181,15 @@ fn is_no_event(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchFailed(kube::Error::SerdeError(_)))
 }
 
-fn is_not_found(error: &watcher::Error) -> bool {
-    let status = match error {
+/// The HTTP status with which the API server refused a list or a watch.
+fn answer(error: &watcher::Error) -> Option<u16> {
+    match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
         | watcher::Error::WatchFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => status,
-        _ => return false,
-    };
-    status.code == 404
+        | watcher::Error::WatchError(status) => Some(status.code),
+        _ => None,
+    }
 }
 
 /// `<namespace>/<name>` of a raw object; cluster-scoped objects have an empty namespace.
@@ -217,6 +220,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cache::Served;
 
     #[test]
     fn pauses_grow_to_eight_seconds_and_start_again_after_a_success() {
@@ -267,6 +271,29 @@ mod tests {
             let found = serving(versions).served_resource(Kind::ReferenceGrant).await;
             let version = found.as_ref().map(|resource| resource.version.as_str());
             assert_eq!(version, expected, "{versions:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn budgets_that_may_not_be_watched_hold_nothing_up_until_they_may_be() {
+        let watcher = serving(&[]);
+        let forbidden = || {
+            let status = kube::core::Status::failure("not yours", "Forbidden").with_code(403);
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(Box::new(
+                status,
+            ))))
+        };
+        for (kind, served) in [
+            (Kind::PodDisruptionBudget, Served::Missing),
+            (Kind::Deployment, Served::Unknown),
+        ] {
+            watcher
+                .follow(kind, futures::stream::iter([forbidden(), forbidden()]))
+                .await;
+            assert_eq!(watcher.cache.served(kind), served, "{kind:?}");
+            let listed = [forbidden(), Ok(Event::Init), Ok(Event::InitDone)];
+            watcher.follow(kind, futures::stream::iter(listed)).await;
+            assert_eq!(watcher.cache.served(kind), Served::Synced, "{kind:?}");
         }
     }
 

@@ -10,6 +10,7 @@ use super::validate::Validated;
 use crate::{
     apply::{Intent, Resource},
     blueprint::Blueprint,
+    cache::Served,
     children::{
         Child, config_secret, deployment, disruption_budget, envoy_filter, network_policy, role,
         role_binding, route, service, service_account, signing_key, tokens_route, trusted_headers,
@@ -88,10 +89,13 @@ fn broker(blueprint: &Arc<Blueprint>) -> Resource {
     })
 }
 
-/// Whoever made a budget for these pods, or one of this name, knows better.
+/// Whoever made a budget for these pods, or one of this name, knows better. Without a view of budgets there is none.
 fn disruption_budget(blueprint: &Arc<Blueprint>, context: &Context) -> Intent {
     let kind = Kind::PodDisruptionBudget;
     let key = own(blueprint, names::BROKER);
+    if context.cache.served(kind) == Served::Missing {
+        return Intent::Leave;
+    }
     let others = context.cache.list(kind, |found| found.namespace == key.namespace);
     let mut others = others
         .iter()
