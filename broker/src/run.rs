@@ -1,5 +1,6 @@
 //! The process: pieces in their start order (data-plane.md 2.7), their wiring, and the orderly end.
 
+pub mod bounds;
 mod pieces;
 mod runtime;
 mod terminal;
@@ -23,6 +24,7 @@ use crate::telemetry::traces::Traces;
 use crate::transport::address::AddressPolicy;
 use crate::transport::client::install_crypto;
 use anyhow::Context as _;
+use bounds::Bounds;
 use futures::future::BoxFuture;
 use pieces::Pieces;
 pub use runtime::runtime;
@@ -60,6 +62,8 @@ pub struct Environment {
     pub cluster: Option<ClusterAccess>,
     /// How long a lost watch of the config Secret still decides.
     pub watch_grace: Duration,
+    /// What may be open at once.
+    pub bounds: Bounds,
 }
 
 impl Environment {
@@ -84,6 +88,7 @@ impl Environment {
             },
             cluster,
             watch_grace: sources::GRACE,
+            bounds: Bounds::default(),
         }
     }
 }
@@ -139,7 +144,7 @@ pub async fn start(options: Options, environment: Environment) -> anyhow::Result
         let address = &options.broker_address;
         tracing::warn!(component = "broker", address, "{}", front::status::EXPOSED);
     }
-    let state = pieces.front_state((&options, &keys), &pipeline, (pair, exposed));
+    let state = pieces.front_state((&options, &keys), &pipeline, (pair, exposed), environment.bounds);
     let running = Running {
         broker: broker.local_addr()?,
         router: router.as_ref().map(TcpListener::local_addr).transpose()?,
@@ -155,7 +160,7 @@ pub async fn start(options: Options, environment: Environment) -> anyhow::Result
     };
     running.serve(broker, admin, options.write_timeout);
     if let Some(listener) = router {
-        running.serve_router(listener, pipeline, &options);
+        running.serve_router(listener, pipeline, (&options, environment.bounds));
     }
     running.state.health.listening();
     running.spawn_background(&options, &pieces, &environment);
@@ -238,11 +243,16 @@ impl Running {
         }
     }
 
-    fn serve_router(&self, listener: TcpListener, state: Arc<Pipeline>, options: &Options) {
+    fn serve_router(
+        &self,
+        listener: TcpListener,
+        state: Arc<Pipeline>,
+        (options, bounds): (&Options, Bounds),
+    ) {
         let extension = Extension::of(options.message_timeout, options.max_message_timeout);
-        let stop = self.stop_listening.clone();
+        let (stop, limits) = (self.stop_listening.clone(), (extension, bounds.router_streams));
         self.listeners.spawn(async move {
-            if let Err(error) = crate::router::server::serve(listener, state, extension, stop).await {
+            if let Err(error) = crate::router::server::serve(listener, state, limits, stop).await {
                 tracing::error!(component = "router", %error, "Router ended");
             }
         });

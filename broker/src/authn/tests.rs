@@ -78,6 +78,32 @@ async fn a_verified_identity_is_dropped_at_expiry_and_when_the_providers_change(
 }
 
 #[tokio::test]
+async fn s23_fifty_thousand_verified_callers_are_remembered_for_a_minute() {
+    let checked = authenticator(&local(""));
+    let Authentication::Verified(known) = authenticator(&local("")).check(&bearer(TOKEN), NOW).await else {
+        panic!("not verified")
+    };
+    let caller = |number: u64| {
+        let mut digest = [0; 32];
+        digest[..8].copy_from_slice(&number.to_be_bytes());
+        Arc::new(Verified::new(known.claims.clone(), digest))
+    };
+    let remember = |number: u64, now: u64| {
+        let caller = caller(number);
+        checked.remember(&caller, checked.epoch.now(), now);
+        checked.recall(&caller.digest, now).is_some()
+    };
+    assert!((0..50_000).all(|number| remember(number, NOW)));
+    assert!(!remember(50_000, NOW), "one more is verified at each request");
+    assert_eq!(outcome(&checked.check(&bearer(TOKEN), NOW).await), "verified");
+    assert_eq!(checked.remembered.lock().unwrap().len(), 50_000);
+    assert!(checked.recall(&caller(0).digest, NOW + 59).is_some());
+    assert!(checked.recall(&caller(0).digest, NOW + 60).is_none());
+    assert!(remember(50_000, NOW + 60), "those that are over make room");
+    assert_eq!(checked.remembered.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn required_scopes_are_demanded_and_named() {
     let checked = authenticator(&local(", requiredScopes: [mcp, tools]"));
     let refused = checked.check(&bearer(TOKEN), NOW).await;

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Channels, most of them with an open stream.
-pub(super) const MAX_STREAMS: usize = 20_000;
+pub const MAX_STREAMS: usize = 20_000;
 /// Open streams of one identity.
 pub(super) const MAX_PER_IDENTITY: usize = 100;
 pub(super) const QUIET: Duration = Duration::from_millis(100);
@@ -61,9 +61,9 @@ struct Open {
 }
 
 /// The channels of sessions with a stream, or with one until a minute ago.
-#[derive(Default)]
 pub struct Streams {
     open: Mutex<Open>,
+    limit: usize,
     /// Ends what has no session: streams of `subscriptions/listen`.
     pub(super) closing: CancellationToken,
 }
@@ -83,12 +83,12 @@ impl Open {
     fn channel(
         &mut self,
         claims: &SessionClaims,
-        selection: Selection,
-        seen: Arc<Catalog>,
+        (selection, seen): (Selection, Arc<Catalog>),
+        limit: usize,
     ) -> Option<&mut Channel> {
         if !self.channels.contains_key(&claims.jti) {
             let of_identity = |binding| self.identities.get(binding).copied().unwrap_or(0);
-            let full = self.channels.len() >= MAX_STREAMS
+            let full = self.channels.len() >= limit
                 || claims
                     .bnd
                     .as_ref()
@@ -109,6 +109,15 @@ impl Open {
 }
 
 impl Streams {
+    /// Room for so many sessions with a stream.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            open: Mutex::default(),
+            limit,
+            closing: CancellationToken::new(),
+        }
+    }
+
     fn insert(
         &self,
         claims: &SessionClaims,
@@ -117,7 +126,8 @@ impl Streams {
     ) -> Option<Inbox> {
         let mut open = self.open.lock().ok()?;
         let generation = open.generation + 1;
-        let channel = open.channel(claims, selection.clone(), Arc::clone(&seen))?;
+        let what = (selection.clone(), Arc::clone(&seen));
+        let channel = open.channel(claims, what, self.limit)?;
         let last = last.filter(|last| channel.can_continue(last.channel, last.sequence));
         if last.is_none() {
             // A stream that continues nothing begins anew, also for what the client can see.
@@ -348,5 +358,30 @@ pub async fn announce_changes(state: Arc<FrontState>) {
             .unwrap_or_default();
         state.metrics.follow(&gauges, hash);
         state.streams.announce(&latest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::session::internal;
+
+    #[test]
+    fn s23_a_replica_has_twenty_thousand_streams_and_a_session_one_of_them() {
+        let (streams, catalog) = (Streams::new(MAX_STREAMS), Arc::<Catalog>::default());
+        let session = || internal(Uuid::new_v4(), 1, None);
+        let open = |claims: &SessionClaims| {
+            let what = (Selection::default(), Arc::clone(&catalog));
+            streams.insert(claims, None, what)
+        };
+        let first = session();
+        let mut inboxes = vec![open(&first)];
+        inboxes.extend((1..20_000).map(|_| open(&session())));
+        assert!(inboxes.iter().all(Option::is_some));
+        assert!(open(&session()).is_none());
+        assert!(open(&first).is_some(), "the same session again takes no more");
+        streams.close(first.jti);
+        assert!(open(&session()).is_some());
+        assert!(open(&session()).is_none());
     }
 }

@@ -12,25 +12,31 @@ use futures::stream::{BoxStream, StreamExt as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-const MAX_STREAMS: u32 = 100_000;
+/// Streams at once, of all connections (data-plane.md 15.1). Envoy opens no more on one connection either.
+pub const MAX_STREAMS: usize = 100_000;
 /// Room for the headers beside a body of the largest size.
 const MESSAGE_MARGIN: usize = 1024 * 1024;
 
 struct Processor {
     state: Arc<Pipeline>,
     extension: Option<Extension>,
+    streams: Arc<Semaphore>,
 }
 
-struct ActiveStream(Arc<Pipeline>);
+struct ActiveStream {
+    state: Arc<Pipeline>,
+    _slot: OwnedSemaphorePermit,
+}
 
 impl Drop for ActiveStream {
     fn drop(&mut self) {
-        self.0.metrics.streams_active.dec();
+        self.state.metrics.streams_active.dec();
     }
 }
 
@@ -42,8 +48,14 @@ impl ExternalProcessor for Processor {
         &self,
         request: Request<Streaming<ProcessingRequest>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
+        let Ok(slot) = Arc::clone(&self.streams).try_acquire_owned() else {
+            return Err(Status::resource_exhausted("too many streams"));
+        };
         self.state.metrics.streams_active.inc();
-        let active = ActiveStream(Arc::clone(&self.state));
+        let active = ActiveStream {
+            state: Arc::clone(&self.state),
+            _slot: slot,
+        };
         let machine = Machine::new(Arc::clone(&self.state));
         let replies = Replies::new(request.into_inner().boxed(), machine, self.extension);
         // What is counted ends with the stream.
@@ -55,25 +67,32 @@ impl ExternalProcessor for Processor {
     }
 }
 
-/// Serves the router until `stop`; `extension` is when and for how long Envoy is asked to wait longer.
+/// Serves the router until `stop`; `extension` is when and for how long Envoy is asked to wait longer, `streams` how many
+/// requests are decided at once.
 ///
 /// # Errors
 /// When the transport fails.
 pub async fn serve(
     listener: TcpListener,
     state: Arc<Pipeline>,
-    extension: Option<Extension>,
+    (extension, streams): (Option<Extension>, usize),
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let limit = state.rules.max_body.saturating_add(MESSAGE_MARGIN);
-    let service = ExternalProcessorServer::new(Processor { state, extension })
+    let streams = Arc::new(Semaphore::new(streams));
+    let processor = Processor {
+        state,
+        extension,
+        streams,
+    };
+    let service = ExternalProcessorServer::new(processor)
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
     // Streams share a connection: without this a reply waits until Envoy has acknowledged the one before, up to 40 ms.
     let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .max_concurrent_streams(Some(MAX_STREAMS))
+        .max_concurrent_streams(Some(MAX_STREAMS as u32))
         .add_service(service)
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await

@@ -1,6 +1,7 @@
 //! What router, front and background share, made once.
 
 use super::Environment;
+use super::bounds::Bounds;
 use super::upkeep::Upkeep;
 use crate::aggregation::catalog::OwnHosts;
 use crate::aggregation::federation::{Federation, Published};
@@ -13,9 +14,7 @@ use crate::authn::Authenticator;
 use crate::decision::Rules;
 use crate::front::forwarding::Forwarding;
 use crate::front::tls::ServingPair;
-use crate::front::{
-    FrontState, Health, listen, older, questions, relay, running, streams, unsolicited, updates,
-};
+use crate::front::{FrontState, Health, listen, older, questions, relay, running, streams, updates};
 use crate::options::Options;
 use crate::pipeline::facts::{MAX_ANSWERS, Pipeline};
 use crate::router::replies::Extension;
@@ -127,6 +126,7 @@ impl Pieces {
         (options, keys): (&Options, &Arc<Keys>),
         pipeline: &Arc<Pipeline>,
         (tls, exposed): (Arc<ServingPair>, bool),
+        bounds: Bounds,
     ) -> Arc<FrontState> {
         let forwarding = match self.way.as_ref() {
             Way::Hairpin(_) => None,
@@ -149,12 +149,12 @@ impl Pieces {
             opener: Some(Arc::clone(&self.opener)),
             metrics: Arc::clone(&self.metrics),
             kept: Arc::clone(&self.kept),
-            streams: streams::Streams::default(),
+            streams: streams::Streams::new(bounds.client_streams),
             listeners: listen::Listeners::default(),
             questions: questions::Questions::new(options.bridge_wait),
             relays: relay::Relays::default(),
             running: running::RunningCalls::default(),
-            unsolicited: Arc::new(Semaphore::new(unsolicited::MAX_STREAMS)),
+            unsolicited: Arc::new(Semaphore::new(bounds.backend_streams)),
             updates: Arc::new(Semaphore::new(updates::MAX_SOURCES)),
             health: Arc::new(Health::default()),
             rules: self.rules.clone(),

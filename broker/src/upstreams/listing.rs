@@ -46,7 +46,7 @@ pub trait Asker: Sync {
 pub async fn pages(kind: ItemKind, asker: &impl Asker) -> Listed {
     let mut found = KindItems::default();
     let mut cursors = HashSet::new();
-    let (mut params, mut bytes) = ("{}".to_owned(), 0);
+    let (mut params, mut room) = ("{}".to_owned(), MAX_LIST_BYTES);
     for _ in 0..MAX_PAGES {
         let page = timeout(PAGE, asker.ask(kind, &params)).await;
         let page = page.map_err(|_| ExchangeError::Timeout("a list page"))?;
@@ -55,13 +55,10 @@ pub async fn pages(kind: ItemKind, asker: &impl Asker) -> Listed {
             Err(ExchangeError::Rpc(-32601)) if kind == ItemKind::Template => return Ok(found),
             other => other?,
         };
-        bytes += page.result.get().len();
-        let cursor = take_page(kind, &page.result, &mut found)?;
-        let Some(cursor) = cursor else { return Ok(found) };
-        if bytes > MAX_LIST_BYTES || found.truncated {
-            found.truncated = true;
+        let cursor = take_page(kind, &page.result, (&mut found, &mut room))?;
+        let Some(cursor) = cursor.filter(|_| !found.truncated) else {
             return Ok(found);
-        }
+        };
         params = format!(r#"{{"cursor":{}}}"#, quoted(&cursor));
         if !cursors.insert(cursor) {
             return Err(ListError::RepeatedCursor);
@@ -91,11 +88,12 @@ struct Page<'a> {
     cache_scope: Option<String>,
 }
 
-/// Adds the items of a page; returns the next cursor. An empty string is a cursor like any other.
+/// Adds the items of a page for which there is `room`, in bytes; returns the next cursor. An empty string is a cursor like any
+/// other.
 fn take_page(
     kind: ItemKind,
     result: &RawValue,
-    found: &mut KindItems,
+    (found, room): (&mut KindItems, &mut usize),
 ) -> Result<Option<String>, ExchangeError> {
     let page: Page<'_> = serde_json::from_str(result.get()).map_err(|_| ExchangeError::Malformed)?;
     let items = match kind {
@@ -116,11 +114,90 @@ fn take_page(
         (before, hints) => hints.or(before),
     };
     for item in items.ok_or(ExchangeError::Malformed)? {
-        if found.items.len() >= MAX_ITEMS {
+        let left = room.checked_sub(item.get().len());
+        let (Some(left), true) = (left, found.items.len() < MAX_ITEMS) else {
             found.truncated = true;
             break;
-        }
+        };
+        *room = left;
         found.add(kind, item.get());
     }
     Ok(page.next_cursor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstreams::items::MAX_DEFINITION;
+    use std::sync::Mutex;
+
+    /// A server with these pages.
+    struct Pages(Mutex<std::vec::IntoIter<Vec<String>>>);
+
+    impl Pages {
+        fn of(pages: Vec<Vec<String>>) -> Self {
+            Self(Mutex::new(pages.into_iter()))
+        }
+    }
+
+    impl Asker for Pages {
+        async fn ask(&self, _: ItemKind, _: &str) -> Result<Answer, ExchangeError> {
+            let mut pages = self.0.lock().unwrap();
+            let tools = pages
+                .next()
+                .expect("no page is asked for after the last")
+                .join(",");
+            let left = pages.len();
+            let next = if left > 0 {
+                format!(r#","nextCursor":"{left}""#)
+            } else {
+                String::new()
+            };
+            Ok(Answer {
+                result: RawValue::from_string(format!(r#"{{"tools":[{tools}]{next}}}"#)).unwrap(),
+                session: None,
+                reverse: Vec::new(),
+            })
+        }
+    }
+
+    /// A tool whose definition has this size, bytes.
+    fn tool(name: usize, size: usize) -> String {
+        let start = format!(r#"{{"name":"t{name}","inputSchema":{{"type":"object"}},"description":""#);
+        format!("{start}{}\"}}", "x".repeat(size - start.len() - 2))
+    }
+
+    #[tokio::test]
+    async fn s23_a_list_has_16_mib_and_what_is_past_them_is_not_served() {
+        let pages = |last: Option<usize>| {
+            let mut pages: Vec<Vec<String>> = (0..4)
+                .map(|page| (0..16).map(|at| tool(page * 16 + at, MAX_DEFINITION)).collect())
+                .collect();
+            pages.extend(last.map(|size| vec![tool(64, size)]));
+            pages
+        };
+        let listed = async |last| {
+            super::pages(ItemKind::Tool, &Pages::of(pages(last)))
+                .await
+                .unwrap()
+        };
+        assert_eq!(4 * 16 * MAX_DEFINITION, 16 * 1024 * 1024);
+        let all = listed(None).await;
+        assert_eq!((all.items.len(), all.truncated), (64, false));
+        let more = listed(Some(100)).await;
+        assert_eq!((more.items.len(), more.truncated), (64, true));
+    }
+
+    #[tokio::test]
+    async fn s23_a_list_has_a_hundred_pages() {
+        let pages = |count: usize| (0..count).map(|page| vec![tool(page, 100)]).collect();
+        let all = super::pages(ItemKind::Tool, &Pages::of(pages(100)))
+            .await
+            .unwrap();
+        assert_eq!((all.items.len(), all.truncated), (100, false));
+        let more = super::pages(ItemKind::Tool, &Pages::of(pages(101)))
+            .await
+            .unwrap();
+        assert_eq!((more.items.len(), more.truncated), (100, true));
+    }
 }

@@ -55,7 +55,7 @@ async fn a_stream_of_a_server_is_taken_up_again_at_the_server_that_was_called_la
 }
 
 /// The GET stream of a client.
-async fn listening(client: &Client, last: Option<&str>) -> reqwest::Response {
+pub async fn listening(client: &Client, last: Option<&str>) -> reqwest::Response {
     let request = client
         .request(Method::GET, "/mcp")
         .header("accept", "text/event-stream");

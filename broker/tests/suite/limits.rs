@@ -1,15 +1,135 @@
 //! Bounds of data-plane.md 15.1, each at the bound and past it (S23). Those of one type are tested beside it.
 
 use crate::client::Client;
+use crate::client_streams::listening;
 use crate::fixture::Server;
-use crate::world::{PUBLIC, World, config, entry, eventually};
+use crate::world::{PUBLIC, World, config, entry, eventually, free_port, is_direct};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_client::ExternalProcessorClient;
+use futures::StreamExt as _;
+use mcp_gateway_broker::run::Environment;
+use mcp_gateway_broker::run::bounds::Bounds;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+use tonic::transport::Endpoint;
+
+/// A gateway that forwards calls itself and has these bounds.
+async fn bounded(bounds: Bounds, config: &str, flags: &[&str]) -> World {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.yaml"), config).unwrap();
+    let environment = Environment {
+        bounds,
+        ..World::environment(None)
+    };
+    let flags: Vec<&str> = flags.iter().copied().chain(["--data-path=direct"]).collect();
+    World::broker_in(environment, free_port(), folder, &flags).await
+}
+
+/// The value of a metric without labels.
+async fn metric(world: &World, name: &str) -> f64 {
+    let admin = world.running.as_ref().unwrap().admin.unwrap();
+    let metrics = reqwest::get(format!("http://{admin}/metrics")).await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let line = |line: &str| Some(line.strip_prefix(name)?.strip_prefix(' ')?.parse().unwrap());
+    metrics.lines().find_map(line).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s23_streams_of_envoy_past_the_bound_are_refused_by_grpc() {
+    let bounds = Bounds {
+        router_streams: 2,
+        ..Bounds::default()
+    };
+    let world = bounded(bounds, &config(&[]), &[]).await;
+    let router = world.running.as_ref().unwrap().router.unwrap();
+    let endpoint = Endpoint::from_shared(format!("http://{router}")).unwrap();
+    let client = ExternalProcessorClient::new(endpoint.connect().await.unwrap());
+    let open = || {
+        let mut client = client.clone();
+        async move {
+            let (sender, requests) = mpsc::channel(1);
+            let replies = client.process(ReceiverStream::new(requests)).await;
+            replies.map(|replies| (sender, replies))
+        }
+    };
+    let first = open().await.unwrap();
+    let _second = open().await.unwrap();
+    assert_eq!(open().await.unwrap_err().code(), Code::ResourceExhausted);
+    drop(first);
+    eventually("the place of the stream that ended", || async {
+        open().await.ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s23_streams_of_servers_past_the_bound_are_not_opened_but_counted() {
+    let one = Server::start("one", &["forecast"]).await;
+    let bounds = Bounds {
+        backend_streams: 1,
+        ..Bounds::default()
+    };
+    let world = bounded(bounds, &config(&[entry(&one, "")]), &[]).await;
+    let opened =
+        || one.count(|seen| seen.verb == Method::GET && seen.header("user-agent") == Some("mcp-router"));
+    let overflows = "mcp_broker_stream_overflows_total";
+    let mut streams = Vec::new();
+    for turned_away in [0.0, 1.0] {
+        let client = world.direct().able(json!({"roots": {}})).await;
+        streams.push(listening(&client, None).await);
+        assert_eq!(client.call("forecast").await.status, 200);
+        eventually("the stream, or that there is none", || async {
+            let known = (opened(), metric(&world, overflows).await);
+            (known == (1, turned_away)).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s23_a_client_that_opens_five_thousand_sessions_and_goes_away_leaves_nothing() {
+    if is_direct() {
+        return; // Both runs of the suite would do the same.
+    }
+    let one = Server::start("one", &["forecast"]).await;
+    let flags = ["--session-length=10s", "--discovery-tools-enabled=true"];
+    let world = bounded(Bounds::default(), &config(&[entry(&one, "")]), &flags).await;
+    let fresh = world.direct();
+    let session = |number: usize| {
+        let mut client = fresh.clone();
+        async move {
+            let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}});
+            let reply = client.rpc("initialize", params).await;
+            assert_eq!(reply.status, 200, "{}", reply.text);
+            client.session = reply.header("mcp-session-id").map(str::to_owned);
+            let scope = json!({"name": "select_tools", "arguments": {"tools": ["forecast"]}});
+            assert_eq!(client.rpc("tools/call", scope).await.status, 200);
+            if number.is_multiple_of(50) {
+                // A stream that nobody reads, and that breaks with its client.
+                assert_eq!(listening(&client, None).await.status(), 200);
+            }
+        }
+    };
+    let sessions = futures::stream::iter(0..5000).map(session);
+    sessions.buffer_unordered(64).collect::<Vec<()>>().await;
+    let remembered = || async { world.status().await["scopedSessions"].as_u64().unwrap() };
+    assert!(remembered().await > 0);
+    assert_eq!(metric(&world, "mcp_session_created_total").await, 5000.0);
+    // What has expired is looked for twice a minute.
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    while remembered().await > 0 {
+        assert!(tokio::time::Instant::now() < deadline, "still remembered");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert_eq!(metric(&world, "mcp_broker_client_streams_active").await, 0.0);
+}
 
 /// The status line of the answer to a request with these headers.
 async fn status_line(world: &World, headers: &str) -> String {

@@ -18,11 +18,13 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::time::{Duration, Instant, sleep};
+use uuid::Uuid;
 
-/// A key of the issuer, with what the world sees of it and a token that it signed.
+/// A key of the issuer, with what the world sees of it.
 struct Signer {
     jwk: Value,
-    token: String,
+    kid: String,
+    signing: EncodingKey,
 }
 
 impl Signer {
@@ -32,22 +34,31 @@ impl Signer {
         let (x, y) = point[1..].split_at(32);
         let jwk = json!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": kid,
             "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)});
+        Self {
+            jwk,
+            kid: kid.to_owned(),
+            signing: EncodingKey::from_ec_der(&key.serialize_der()),
+        }
+    }
+
+    /// A token that nobody has seen before: what is remembered of others does not vouch for it.
+    fn token(&self) -> String {
         let header = Header {
-            kid: Some(kid.to_owned()),
+            kid: Some(self.kid.clone()),
             ..Header::new(Algorithm::ES256)
         };
-        let claims = json!({"iss": "me", "aud": "me.com", "sub": "me", "exp": clock::now() + 3600});
-        let signing = EncodingKey::from_ec_der(&key.serialize_der());
-        let token = jsonwebtoken::encode(&header, &claims, &signing).unwrap();
-        Self { jwk, token }
+        let exp = clock::now() + 3600;
+        let claims =
+            json!({"iss": "me", "aud": "me.com", "sub": "me", "exp": exp, "jti": Uuid::new_v4().to_string()});
+        jsonwebtoken::encode(&header, &claims, &self.signing).unwrap()
     }
 }
 
-/// What a request with this token is answered: the status and `retry-after`.
+/// What a request with a new token is answered: the status and `retry-after`.
 async fn answered(world: &World, signer: &Signer) -> (u16, bool) {
     let client = world
         .client()
-        .with("authorization", format!("Bearer {}", signer.token));
+        .with("authorization", format!("Bearer {}", signer.token()));
     let initialize = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}});
     let reply = client.rpc("initialize", initialize).await;
     (reply.status, reply.header("retry-after").is_some())
@@ -157,11 +168,17 @@ async fn remote_keys_may_come_late_change_and_go_and_the_gateway_is_never_open()
         "the old key went with the change"
     );
 
+    // Nothing is served any more, and it is tried again and again: the last keys stay, and are the only ones.
     server.shutdown();
-    assert_eq!(
-        answered(&world, &second).await.0,
-        200,
-        "the last keys stay in use"
-    );
+    world.write_config(&text.replace("jwksURL:", "refreshIntervalSeconds: 1, jwksURL:"));
+    let problem = eventually("a failed fetch", || async {
+        world.status().await["keyProblems"].get(0).cloned()
+    })
+    .await;
+    assert_eq!(problem["usable"], true, "{problem}");
+    let message = problem["message"].as_str().unwrap();
+    assert!(message.starts_with("are still those fetched at "), "{message}");
+    assert_eq!(answered(&world, &second).await.0, 200);
     assert_eq!(answered(&world, &first).await.0, 401);
+    assert_eq!(without_keys(&world).await, (1, 0));
 }

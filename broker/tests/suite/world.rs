@@ -5,6 +5,7 @@ use crate::envoy::{self, Envoy, Plan};
 use crate::fixture::Server;
 use mcp_gateway_broker::kubernetes::secret::ClusterAccess;
 use mcp_gateway_broker::options::{self, Command, Options};
+use mcp_gateway_broker::run::bounds::Bounds;
 use mcp_gateway_broker::run::{self, Environment, Running};
 use mcp_gateway_broker::transport::address::AddressPolicy;
 use std::net::SocketAddr;
@@ -179,6 +180,7 @@ impl World {
             endpoint_removal: Duration::ZERO,
             cluster,
             watch_grace,
+            bounds: Bounds::default(),
         }
     }
 

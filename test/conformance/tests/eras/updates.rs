@@ -75,35 +75,50 @@ async fn a_stateless_client_hears_of_the_resources_that_it_names_through_the_fro
     }
 }
 
+/// Whether the server was asked for updates of the resource, in its own way.
+fn is_asked(gateway: &Gateway) -> bool {
+    let journal = gateway.seen_by("fixture").unwrap();
+    let ways = ["resources/subscribe", "subscriptions/listen"];
+    journal
+        .entries()
+        .iter()
+        .any(|entry| ways.contains(&entry.method.as_str()) && entry.target.as_deref() == Some(WATCHED))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s9_resources_that_the_caller_cannot_see_are_not_subscribed_to() {
-    let servers = SERVERS.map(|server| server.behind(&format!("s{}", server.name), ""));
-    let gateway = Gateway::start(Front::Direct, servers.to_vec(), &[])
-        .await
-        .unwrap();
-    let client = Client::connect(&gateway.url(), STATELESS).await;
     let request = |uris: Value| json!({"notifications": {"resourceSubscriptions": uris}});
-    let hidden = client.send("subscriptions/listen", request(json!([WATCHED])), &json!("l"));
-    let response = hidden
-        .header("x-mcp-virtualserver", "ns/none")
-        .send()
-        .await
-        .unwrap();
-    let mut events = Events::of(response);
-    let first = events.next().await.unwrap();
-    assert_eq!(
-        first["params"]["notifications"],
-        json!({"resourceSubscriptions": []})
-    );
-    let many: Vec<String> = (0..101).map(|number| format!("test://{number}")).collect();
-    let reply = client.request("subscriptions/listen", request(json!(many))).await;
-    assert_eq!(reply.answer()["error"]["code"], -32602, "{reply:?}");
     for server in SERVERS {
-        let journal = gateway.seen_by(&format!("s{}", server.name)).unwrap();
-        let asked = journal
-            .entries()
-            .iter()
-            .any(|entry| entry.method == "resources/subscribe");
-        assert!(!asked, "{}", server.name);
+        let gateway = Gateway::start(Front::Direct, vec![server.behind("fixture", "")], &[])
+            .await
+            .unwrap();
+        let client = Client::connect(&gateway.url(), STATELESS).await;
+        let hidden = client.send("subscriptions/listen", request(json!([WATCHED])), &json!("l"));
+        let response = hidden
+            .header("x-mcp-virtualserver", "ns/none")
+            .send()
+            .await
+            .unwrap();
+        let mut events = Events::of(response);
+        let first = events.next().await.unwrap();
+        assert_eq!(
+            first["params"]["notifications"],
+            json!({"resourceSubscriptions": []}),
+            "{}",
+            server.name
+        );
+        assert!(!is_asked(&gateway), "{}", server.name);
+        // Who sees it is heard by the server, so that a question would have been seen.
+        let (honoured, _events) = client.listen(json!({"resourceSubscriptions": [WATCHED]})).await;
+        assert_eq!(
+            honoured["resourceSubscriptions"],
+            json!([WATCHED]),
+            "{}",
+            server.name
+        );
+        assert!(is_asked(&gateway), "{}", server.name);
+        let many: Vec<String> = (0..101).map(|number| format!("test://{number}")).collect();
+        let reply = client.request("subscriptions/listen", request(json!(many))).await;
+        assert_eq!(reply.answer()["error"]["code"], -32602, "{reply:?}");
     }
 }
