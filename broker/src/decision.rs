@@ -232,6 +232,8 @@ pub struct Facts {
     pub revoked: Option<bool>,
     /// The server that the store was asked about; empty text when it was asked about the session only.
     pub asked: Option<String>,
+    /// The session that the store was asked about.
+    pub whose: Option<Uuid>,
     /// Backend session with the server concerned.
     pub backend: Option<BackendSession>,
     /// Log level of the session.

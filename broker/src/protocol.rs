@@ -1,6 +1,7 @@
 //! Bytes and words of MCP, JSON-RPC, SSE and HTTP, without state and without I/O. Lowest layer: imports nothing of the
 //! other modules.
 
+pub mod completion;
 pub mod header;
 pub mod host;
 pub mod json;
@@ -13,5 +14,6 @@ pub mod reply;
 pub mod server_message;
 pub mod sse;
 pub mod sse_blocks;
+pub mod uri_prefix;
 pub mod uri_template;
 pub mod version;

@@ -8,7 +8,7 @@ use crate::auth::origin::Origins;
 use crate::config::model::{ServerConfig, Snapshot};
 use crate::config::watch::Source;
 use crate::protocol::json::quoted;
-use crate::protocol::message::splice;
+use crate::protocol::server_message::replace;
 use crate::protocol::version::Era;
 use crate::protocol::{header, host};
 use crate::upstreams::items::{Hints, Item, ItemKind};
@@ -178,6 +178,11 @@ impl Catalog {
         servers.any(|server| server.snapshot.era_for(Era::Legacy) == Era::Modern)
     }
 
+    /// True when answers of some server carry URIs that are published in another form.
+    pub fn rewrites_uris(&self) -> bool {
+        self.servers.iter().any(|server| server.config.uris.is_some())
+    }
+
     /// True when a server has this host (comparable form).
     pub fn is_server_host(&self, name: &str) -> bool {
         self.server_hosts.contains(name)
@@ -213,7 +218,7 @@ fn table(kind: ItemKind, servers: &mut [Server], own_tools: &[MetaTool]) -> Tabl
         }
         let (mut conflicts, mut warnings, mut count) = (Vec::new(), Vec::new(), 0);
         for item in &snapshot.items.of(kind).items {
-            let published = published_name(kind, item, &config.prefix);
+            let published = published_name(kind, &item.key, &config);
             if let Some(problem) = too_long(kind, &published) {
                 warnings.push(format!(
                     "{} {:?} not published: {problem}",
@@ -234,7 +239,7 @@ fn table(kind: ItemKind, servers: &mut [Server], own_tools: &[MetaTool]) -> Tabl
                     owner,
                 });
             } else if snapshot.served
-                && let Some(entry) = entry(kind, item, &published, at)
+                && let Some(entry) = entry(item, &published, (&config, at))
             {
                 count += 1;
                 warnings.extend(unusual(kind, &published));
@@ -277,20 +282,21 @@ fn own_entries(kind: ItemKind, own_tools: &[MetaTool]) -> BTreeMap<String, Entry
         .collect()
 }
 
-fn published_name(kind: ItemKind, item: &Item, prefix: &str) -> String {
-    if kind.prefixed() {
-        format!("{prefix}{}", item.key)
-    } else {
-        item.key.clone()
+/// The name or URI under which a server's own `key` is published.
+pub(super) fn published_name(kind: ItemKind, key: &str, config: &ServerConfig) -> String {
+    match &config.uris {
+        _ if kind.is_named() => format!("{}{key}", config.prefix),
+        Some(uris) => uris.published(key),
+        None => key.to_owned(),
     }
 }
 
 /// The entry of an item of the server at this position; `None` when its name is too long.
-pub(super) fn entry_of(kind: ItemKind, item: &Item, prefix: &str, server: usize) -> Option<Entry> {
-    let published = published_name(kind, item, prefix);
+pub(super) fn entry_of(kind: ItemKind, item: &Item, server: (&ServerConfig, usize)) -> Option<Entry> {
+    let published = published_name(kind, &item.key, server.0);
     too_long(kind, &published)
         .is_none()
-        .then(|| entry(kind, item, &published, server))?
+        .then(|| entry(item, &published, server))?
 }
 
 /// Oldest first; entries without a creation time come last, in their order in the file.
@@ -320,7 +326,7 @@ fn too_long(kind: ItemKind, published: &str) -> Option<String> {
 
 fn unusual(kind: ItemKind, published: &str) -> Option<String> {
     let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    (kind.prefixed() && !published.chars().all(usual)).then(|| {
+    (kind.is_named() && !published.chars().all(usual)).then(|| {
         format!(
             "{} {:?} has characters outside A-Z a-z 0-9 _ - .",
             kind.word(),
@@ -333,12 +339,16 @@ fn shortened(text: &str) -> String {
     text.chars().take(160).collect()
 }
 
-fn entry(kind: ItemKind, item: &Item, published: &str, server: usize) -> Option<Entry> {
-    let definition = if kind.prefixed() && published != item.key {
-        let spliced = splice(item.definition.as_bytes(), &item.key_range, &quoted(published))?;
-        String::from_utf8(spliced).ok()?.into()
-    } else {
+fn entry(item: &Item, published: &str, (config, server): (&ServerConfig, usize)) -> Option<Entry> {
+    let uris = config.uris.as_ref();
+    let mut edits = uris.map_or_else(Vec::new, |uris| uris.in_definition(&item.definition));
+    if published != item.key {
+        edits.push((item.key_range.clone(), quoted(published)));
+    }
+    let definition = if edits.is_empty() {
         Arc::clone(&item.definition)
+    } else {
+        replace(&item.definition, edits)?.into()
     };
     Some(Entry {
         published: published.to_owned(),

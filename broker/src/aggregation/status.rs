@@ -1,6 +1,6 @@
 //! `/status` from the catalog (data-plane.md 2.5). Pure: it reads the snapshot, never a connection.
 
-use super::catalog::{Catalog, Server};
+use super::catalog::{Catalog, Server, published_name};
 use crate::protocol::version::{self, Era};
 use crate::upstreams::items::ItemKind;
 use crate::upstreams::snapshot::State;
@@ -48,11 +48,7 @@ pub fn of_one(catalog: &Catalog, name: &str) -> Option<ServerStatus> {
                 .iter()
                 .position(|other| std::ptr::eq(other, server));
             server.snapshot.items.of(kind).items.iter().map(move |item| {
-                let published = if kind.prefixed() {
-                    format!("{}{}", server.config.prefix, item.key)
-                } else {
-                    item.key.clone()
-                };
+                let published = published_name(kind, &item.key, &server.config);
                 let owned = catalog
                     .table(kind)
                     .get(&published)

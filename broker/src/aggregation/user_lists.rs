@@ -266,7 +266,7 @@ impl PerCaller {
             for (at, server) in catalog.servers.iter().enumerate() {
                 let lists = own.iter().filter(|list| list.server == server.config.name);
                 let items = lists.flat_map(|list| &list.items.of(kind).items);
-                for entry in items.filter_map(|item| entry_of(kind, item, &server.config.prefix, at)) {
+                for entry in items.filter_map(|item| entry_of(kind, item, (&server.config, at))) {
                     if catalog.table(kind).get(&entry.published).is_none() {
                         entries.entry(entry.published.clone()).or_insert(entry);
                     }

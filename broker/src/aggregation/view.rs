@@ -11,6 +11,7 @@ use crate::config::model::VirtualServer;
 use crate::protocol::uri_template;
 use crate::upstreams::items::{Hints, ItemKind};
 use mcp_gateway_api::authorization::{self, Outcome, Purpose};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// The inputs of the stages, as they came with the request.
@@ -290,8 +291,8 @@ impl<'a> View<'a> {
             self.in_scope(kind, &entry.published).then_some(())?;
             return self.denied(kind, entry, &entry.original);
         }
-        let template = self.covering(published).filter(|_| kind == ItemKind::Resource)?;
-        self.denied(ItemKind::Template, template, published)
+        let (template, own) = self.covering(published).filter(|_| kind == ItemKind::Resource)?;
+        self.denied(ItemKind::Template, template, &own)
     }
 
     fn denied(&self, kind: ItemKind, entry: &Entry, name: &str) -> Option<Outcome> {
@@ -313,7 +314,7 @@ impl<'a> View<'a> {
             let original = published.strip_prefix(config.prefix.as_str());
             let entry = Entry {
                 published: published.to_owned(),
-                original: original.filter(|_| lists && kind.prefixed())?.to_owned(),
+                original: original.filter(|_| lists && kind.is_named())?.to_owned(),
                 server: at,
                 definition: "".into(),
                 hints: Hints::default(),
@@ -325,8 +326,8 @@ impl<'a> View<'a> {
         self.catalog.servers.iter().enumerate().find_map(could_hold)
     }
 
-    /// Permission to use a URI (data-plane.md 5.5): the resource itself, else the template with the most literal
-    /// characters. Two servers whose templates are equally good give none. Policies judge the URI, not the template.
+    /// Permission to use a published URI (data-plane.md 5.5): the resource itself, else the template with the most literal
+    /// characters. Two servers whose templates are equally good give none. Policies judge the server's own URI, not the template.
     pub fn permit_uri(&self, uri: &str) -> Option<Permit<'a>> {
         if let Some(permit) = self.permit(ItemKind::Resource, uri) {
             return Some(permit);
@@ -335,20 +336,24 @@ impl<'a> View<'a> {
         if self.entry(ItemKind::Resource, uri).is_some() {
             return None;
         }
-        self.permit_entry(ItemKind::Template, self.covering(uri)?, uri)
+        let (entry, own) = self.covering(uri)?;
+        self.permit_entry(ItemKind::Template, entry, &own)
     }
 
-    /// The template in scope that covers a URI with the most literal characters; none when two servers have equally good ones.
-    fn covering(&self, uri: &str) -> Option<&'a Entry> {
+    /// The template in scope that covers a URI with the most literal characters, and the server's own form of the URI; none when
+    /// two servers have equally good templates.
+    fn covering<'u>(&self, uri: &'u str) -> Option<(&'a Entry, Cow<'u, str>)> {
         let templates = self.entries(ItemKind::Template, None);
         let matching: Vec<(usize, &'a Entry)> = templates
             .filter(|entry| self.in_scope(ItemKind::Template, &entry.published))
-            .filter_map(|entry| uri_template::covers(&entry.original, uri).map(|literals| (literals, entry)))
+            .filter_map(|entry| uri_template::covers(&entry.published, uri).map(|literals| (literals, entry)))
             .collect();
         let (best, entry) = matching.iter().max_by_key(|(literals, _)| *literals)?;
         let rivals = matching
             .iter()
             .any(|(literals, rival)| literals == best && rival.server != entry.server);
-        (!rivals).then_some(*entry)
+        let uris = self.catalog.server_of(entry)?.config.uris.as_ref();
+        let own = uris.map_or(Some(uri.into()), |uris| uris.original(uri))?;
+        (!rivals).then_some((*entry, own))
     }
 }

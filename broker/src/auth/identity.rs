@@ -21,7 +21,7 @@ pub struct Binding {
     /// What is written into new sessions.
     pub current: String,
     /// What sessions have that were made under the previous key (S28).
-    former: Option<String>,
+    pub former: Option<String>,
 }
 
 impl Binding {

@@ -1,6 +1,7 @@
 //! Whose backend sessions serve a caller that has no session of its own (data-plane.md 9, S26): those of its identity, for
 //! some minutes, and of nobody else. An anonymous caller gets one for a single call.
 
+use super::identity::Binding;
 use super::keys::Keys;
 use super::session::{SessionClaims, internal};
 use uuid::Uuid;
@@ -10,6 +11,7 @@ const PERIOD: u64 = 300;
 
 /// How long a token of a person is kept that no session ends. Seconds.
 const PERSON: u64 = 24 * 3600;
+const TOKENS: &str = "person";
 
 /// Whose requests these are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,22 +72,38 @@ pub fn pool(
     Pool::Caller(internal(jti, expires, verified.map(str::to_owned)))
 }
 
+/// Where the tokens of one person are kept that has no session.
+pub struct Person {
+    /// Where a new one goes.
+    pub current: SessionClaims,
+    /// Where one is that was left under the previous key (S28).
+    pub former: Option<SessionClaims>,
+}
+
 /// On whose behalf servers are spoken to that want a token of the person, when the client has no session: the verified
 /// identity's own, the same for all its requests, so that the token is found again. `verified` is its binding.
-pub fn person(keys: &Keys, verified: &str, now: u64) -> Option<SessionClaims> {
-    let tag = keys.derived_tag("person", verified.as_bytes());
-    let (first, _) = tag.split_at(16);
-    let jti = Uuid::from_slice(first).ok()?;
-    Some(internal(
-        jti,
-        now.saturating_add(PERSON),
-        Some(verified.to_owned()),
-    ))
+pub fn person(keys: &Keys, verified: &Binding, now: u64) -> Option<Person> {
+    let claims = |tag: [u8; 32], binding: &str| {
+        let (first, _) = tag.split_at(16);
+        let jti = Uuid::from_slice(first).ok()?;
+        let expires = now.saturating_add(PERSON);
+        Some(internal(jti, expires, Some(binding.to_owned())))
+    };
+    let current = keys.derived_tag(TOKENS, verified.current.as_bytes());
+    let former = verified.former.as_deref().and_then(|binding| {
+        let tag = keys.former_tag(TOKENS, binding.as_bytes())?;
+        claims(tag, binding)
+    });
+    Some(Person {
+        current: claims(current, &verified.current)?,
+        former,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::identity::binding_of;
     use crate::secret::Secret;
 
     #[test]
@@ -116,13 +134,26 @@ mod tests {
     #[test]
     fn s26_the_token_of_a_person_is_kept_for_that_identity_alone() {
         let keys = Keys::new(Secret::new("k"), None);
-        let of = |who, now| person(&keys, who, now).unwrap();
+        let binding = |who| binding_of(&keys, ("issuer", who));
+        let of = |who, now| person(&keys, &binding(who), now).unwrap().current;
         assert_eq!(of("alice", 0).jti, of("alice", 100_000).jti);
         assert_ne!(of("alice", 0).jti, of("bob", 0).jti);
         assert_eq!(
-            (of("alice", 7).exp, of("alice", 7).bnd.as_deref()),
-            (86_407, Some("alice"))
+            (of("alice", 7).exp, of("alice", 7).bnd),
+            (86_407, Some(binding("alice").current))
         );
+    }
+
+    #[test]
+    fn s28_what_a_person_left_under_the_previous_key_is_found() {
+        let of = |keys: &Keys, who| person(keys, &binding_of(keys, ("issuer", who)), 0).unwrap();
+        let before = of(&Keys::new(Secret::new("old"), None), "alice");
+        assert!(before.former.is_none());
+        let rotated = Keys::new(Secret::new("new"), Some(Secret::new("old")));
+        let after = of(&rotated, "alice");
+        assert_ne!(after.current.jti, before.current.jti);
+        assert_eq!(after.former.unwrap().jti, before.current.jti);
+        assert_ne!(of(&rotated, "bob").former.unwrap().jti, before.current.jti);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::ca_bundle::CaBundle;
 use super::front::FrontSettings;
 use super::trouble::Trouble;
+use crate::protocol::uri_prefix::UriPrefix;
 use crate::secret::Secret;
 use http::HeaderMap;
 use mcp_gateway_api::authorization::Policies;
@@ -65,6 +66,8 @@ pub struct ServerConfig {
     pub path: String,
     /// Put before every name.
     pub prefix: String,
+    /// Put into every URI; `None` when URIs are published as they are (`resourceURIs`).
+    pub uris: Option<UriPrefix>,
     /// False: not served, keeps nothing but its entry in the status.
     pub enabled: bool,
     /// `Authorization` of the broker's own connection.
@@ -177,6 +180,7 @@ impl ServerConfig {
             && self.tags == other.tags
             && self.call_timeout == other.call_timeout
             && self.expose_server_info == other.expose_server_info
+            && self.uris == other.uris
             && self.age == other.age
     }
 }

@@ -5,6 +5,7 @@ use super::local;
 use super::model::{ChildCommand, Protocol, ServerConfig, Transport};
 use super::trouble::Trouble;
 use crate::protocol::host;
+use crate::protocol::uri_prefix::UriPrefix;
 use crate::secret::Secret;
 use http::{HeaderMap, HeaderValue};
 use mcp_gateway_api::config::{Credential, ServerEntry, ServerState};
@@ -78,6 +79,7 @@ pub(super) fn validated(
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
     };
+    let uris = uris(&extra.resource_uris, &prefix)?;
     let protocol = protocol(&extra)?;
     let call_timeout = extra.call_timeout.as_ref().map(duration).transpose()?;
     let credential = credential(&entry.credential, extra.auth.as_ref(), &reach.headers)?;
@@ -90,6 +92,7 @@ pub(super) fn validated(
         hostname,
         path,
         prefix,
+        uris,
         enabled: entry.state == ServerState::Enabled && extra.enabled.unwrap_or(!extra.disabled),
         credential,
         ca: entry.ca_cert.into(),
@@ -194,11 +197,17 @@ fn transport(extra: &FileMembers, url: &str) -> Result<Transport, String> {
     }
 }
 
-fn protocol(extra: &FileMembers) -> Result<Protocol, String> {
-    match extra.resource_uris.as_str() {
-        "" | "asIs" => {}
-        _ => return Err("resourceURIs: only asIs is supported by this build".to_owned()),
+/// How URIs are published. Without a prefix two servers of this kind could not be told apart.
+fn uris(said: &str, prefix: &str) -> Result<Option<UriPrefix>, String> {
+    match said {
+        "" | "asIs" => Ok(None),
+        "prefixed" if prefix.is_empty() => Err("resourceURIs: prefixed needs a prefix".to_owned()),
+        "prefixed" => Ok(Some(UriPrefix::new(prefix))),
+        _ => Err("resourceURIs must be asIs or prefixed".to_owned()),
     }
+}
+
+fn protocol(extra: &FileMembers) -> Result<Protocol, String> {
     match extra.protocol.as_str() {
         "" | "auto" => Ok(Protocol::Auto),
         "legacy" => Ok(Protocol::Legacy),

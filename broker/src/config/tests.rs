@@ -49,6 +49,27 @@ fn d13_one_bad_item_of_each_kind_leaves_the_others_and_is_named() {
 }
 
 #[test]
+fn uris_are_prefixed_only_where_there_is_a_prefix() {
+    let of = |members: &str| {
+        let text = format!("servers: [{{name: a/b, url: 'http://x', {members}}}]");
+        let mut config = read(text.as_bytes()).unwrap();
+        let server = config.servers.pop();
+        (server.is_some_and(|server| server.uris.is_some()), config.errors)
+    };
+    let set = |text: &str| of(&format!("prefix: b_, {text}"));
+    assert_eq!(set("resourceURIs: prefixed"), (true, vec![]));
+    assert_eq!(set("resourceURIs: asIs"), (false, vec![]));
+    assert_eq!(set("resourceURIs: ''"), (false, vec![]));
+    let (_, bare) = of("resourceURIs: prefixed");
+    assert!(
+        bare[0].ends_with("resourceURIs: prefixed needs a prefix"),
+        "{bare:?}"
+    );
+    let (_, other) = set("resourceURIs: Prefixed");
+    assert!(other[0].contains("asIs or prefixed"), "{other:?}");
+}
+
+#[test]
 fn keys_are_found_without_case_and_unknown_ones_are_reported() {
     let config = read(b"SERVERS:\n- {Name: a/b, URL: 'http://x', toolprefix: t_, color: red}\n").unwrap();
     assert_eq!(config.servers[0].prefix, "t_");

@@ -5,7 +5,7 @@ use super::{Answer, Facts, Head};
 use crate::decision::message::session_not_found;
 use crate::protocol::header;
 use crate::protocol::json::Reader;
-use crate::protocol::message::{MessageKind, read};
+use crate::protocol::message::{MessageError, MessageKind, read};
 use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, Refusal, error};
 
 /// The one version that has batches.
@@ -70,12 +70,15 @@ pub(super) fn elements(body: &[u8]) -> Option<Vec<&str>> {
 }
 
 fn part(text: &str) -> Part {
-    let refused = |id| Part::Refused(error(id, INVALID_REQUEST, "invalid request", None));
-    let Ok(message) = read(text.as_bytes()) else {
-        return refused(None);
+    let message = match read(text.as_bytes()) {
+        Ok(message) => message,
+        // An array in the array is no batch.
+        Err(error @ MessageError::Invalid { .. }) => return Part::Refused(error.refusal().body(error.id())),
+        Err(_) => return Part::Refused(error(None, INVALID_REQUEST, "invalid request", None)),
     };
     if message.kind == MessageKind::Request && message.method == "initialize" {
-        return refused(message.id);
+        let refused = error(message.id, INVALID_REQUEST, "invalid request", None);
+        return Part::Refused(refused);
     }
     let is_request = message.kind == MessageKind::Request;
     Part::Message {

@@ -290,16 +290,6 @@ impl Bridge {
         format!(r#"{{"jsonrpc":"2.0","id":{},"error":{raw}}}"#, self.id)
     }
 
-    /// The answer when the server's own cannot be read.
-    pub fn too_large(&self) -> String {
-        error(
-            Some(&self.id),
-            INTERNAL,
-            "answer of the MCP server is too large",
-            None,
-        )
-    }
-
     /// What becomes of a notice on the stream of the call; [`Passage::Same`] leaves it to the relay.
     pub fn notice(&self, text: &str) -> Passage {
         let Some(message) = server_message::read(text) else {

@@ -47,6 +47,8 @@ pub struct Call<'a> {
     pub bridge: Option<Bridge>,
     /// What the server is told that the client can do, JSON text; used with a bridge.
     pub capabilities: String,
+    /// Replies come through this process anyway; where they do not, reading one costs a phase that was asked for before.
+    pub reads_replies: bool,
 }
 
 /// The session on whose behalf something goes to a server.
@@ -121,7 +123,12 @@ pub fn call(call: &Call<'_>, permit: &Permit<'_>) -> Forward {
     }
     edits.splice = call.message.joined(splices);
     edits.metadata = metadata(call, permit);
-    let reply = session.reply(call.message.id, call.level, call.bridge.clone());
+    let is_changed = call.target.completion && call.reads_replies;
+    let reply = session.reply((call.message.id, is_changed), call.level, call.bridge.clone());
+    let reply = reply.map(|plan| ReplyPlan {
+        completion: call.target.completion,
+        ..plan
+    });
     Forward {
         rule: permit.outcome().to_string(),
         ..session.forward(edits, reply)
@@ -214,25 +221,29 @@ impl OnBehalf<'_> {
         }
     }
 
-    /// The plan for the reply to the request with this id, or for a stream.
+    /// The plan for the reply to the request with this id, or for a stream; `is_changed` when more than a bridge and the
+    /// server's URIs ask for one.
     pub fn reply(
         &self,
-        id: Option<&str>,
+        (id, is_changed): (Option<&str>, bool),
         level: Option<&String>,
         bridge: Option<Bridge>,
     ) -> Option<ReplyPlan> {
         let takes_events = header::accepts(self.head.get("accept")).sse;
+        let changed = is_changed || bridge.is_some() || self.server.uris.is_some();
         let form = match (takes_events, id) {
-            (true, _) if bridge.is_some() || can_be_asked(&self.claims.cap) => Form::Events,
-            (false, Some(id)) => Form::Json(id.to_owned()),
+            (true, _) if changed || can_be_asked(&self.claims.cap) => Form::Events,
+            (false, Some(_)) => Form::Json,
             _ => return None,
         };
-        let to = (self.server.name.as_str(), self.backend);
+        let to = (self.server.as_ref(), self.backend);
         let relay = Relay::new(self.claims, to, Place::Call, takes_events);
         Some(ReplyPlan {
             relay: relay.with_level(level.cloned()),
             form,
+            id: id.map(str::to_owned),
             bridge,
+            completion: false,
         })
     }
 

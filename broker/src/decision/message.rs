@@ -12,9 +12,7 @@ use crate::aggregation::view::{Permit, View};
 use crate::auth::keys::Keys;
 use crate::auth::session::{SessionClaims, capabilities};
 use crate::protocol::message::{Message, MessageError, MessageKind};
-use crate::protocol::reply::{
-    INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, Refusal, SESSION,
-};
+use crate::protocol::reply::{INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Refusal, SESSION};
 use crate::protocol::version::Era;
 use crate::protocol::{header, version};
 use crate::sessions::store::BackendSession;
@@ -52,20 +50,9 @@ pub fn judge(request: &Request<'_>, catalog: &Catalog, facts: &Facts) -> Decisio
 }
 
 fn unreadable(error: &MessageError) -> Answer {
-    let (refusal, id) = match error {
-        MessageError::Parse => (Refusal::new(400, PARSE_ERROR, "parse error", "parse"), None),
-        MessageError::Invalid(id) => (
-            Refusal::new(400, INVALID_REQUEST, "invalid request", "invalid"),
-            id.clone(),
-        ),
-        MessageError::Batch => (
-            Refusal::new(400, INVALID_REQUEST, "batch requests are not supported", "batch"),
-            None,
-        ),
-    };
     Answer {
-        refusal,
-        id,
+        refusal: error.refusal(),
+        id: error.id().map(str::to_owned),
         session: None,
         rule: String::new(),
     }
@@ -211,6 +198,7 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         virtual_server: facts.selection.virtual_server.first(),
         bridge: stateless.then(|| bridge_of(message, facts, server.config.expose_server_info)),
         capabilities: offered(request.rules, claims),
+        reads_replies: request.rules.holds_calls,
     };
     forwarded(
         &call,

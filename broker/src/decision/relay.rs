@@ -6,11 +6,14 @@ use super::repair::fingerprint;
 use crate::auth::keys::Keys;
 use crate::auth::seal;
 use crate::auth::session::SessionClaims;
+use crate::config::model::ServerConfig;
 use crate::protocol::json::quoted;
 use crate::protocol::reply::{INVALID_REQUEST, METHOD_NOT_FOUND, error, result};
 use crate::protocol::server_message::{ServerMessage, read, replace};
+use crate::protocol::uri_prefix::UriPrefix;
 use crate::sessions::store::BackendSession;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -83,6 +86,8 @@ pub struct Relay {
     batches: bool,
     /// Log level of the session.
     level: Option<String>,
+    /// How the server's URIs are published, when not as they are.
+    pub uris: Option<UriPrefix>,
     /// The server's own URIs that the session subscribed to; only asked for in [`Place::Notices`].
     pub subscribed: Arc<Vec<String>>,
 }
@@ -104,12 +109,12 @@ impl Relay {
     /// The relay of a session's messages. `may_ask`: the client takes event streams, so that it can be asked.
     pub fn new(
         claims: &SessionClaims,
-        (server, backend): (&str, &BackendSession),
+        (server, backend): (&ServerConfig, &BackendSession),
         place: Place,
         may_ask: bool,
     ) -> Self {
         Self {
-            server: server.to_owned(),
+            server: server.name.clone(),
             backend: fingerprint(backend),
             jti: claims.jti,
             expires: claims.exp,
@@ -121,6 +126,7 @@ impl Relay {
             place,
             batches: claims.ver == batch::VERSION,
             level: None,
+            uris: server.uris.clone(),
             subscribed: Arc::default(),
         }
     }
@@ -138,7 +144,10 @@ impl Relay {
             return self.batch(keys, text).map_or(Passage::Drop, Passage::Changed);
         };
         match (message.method.as_deref(), &message.id) {
-            (None, _) if self.place == Place::Call => Passage::Same,
+            (None, _) if self.place == Place::Call => match self.published(text) {
+                Cow::Borrowed(_) => Passage::Same,
+                Cow::Owned(published) => Passage::Changed(published),
+            },
             (None, _) => Passage::Drop,
             (Some(method), Some(id)) => self.request(keys, (text, &message), method, id),
             (Some(method), None) => self.notification(keys, (text, &message), method),
@@ -229,16 +238,34 @@ impl Relay {
             ("notifications/message", _) if self.is_quiet(message) => Passage::Drop,
             ("notifications/message", Place::Notices) => self.named_log(text, message),
             ("notifications/elicitation/complete", _) => Passage::Same,
-            ("notifications/resources/updated", Place::Notices) => {
-                let known = |uri: &str| self.subscribed.iter().any(|known| known == uri);
-                match &message.uri {
-                    Some(uri) if known(&uri.value) => Passage::Same,
-                    _ => Passage::Drop,
-                }
+            ("notifications/resources/updated", Place::Notices) if !self.is_subscribed(message) => {
+                Passage::Drop
             }
+            ("notifications/resources/updated", _) => self.updated(text, message),
             (_, Place::Call) => Passage::Same,
             (_, Place::Notices) => Passage::Drop,
         }
+    }
+
+    /// Whether the session asked to hear of the resource that a notice is about.
+    fn is_subscribed(&self, message: &ServerMessage<'_>) -> bool {
+        let uri = message.uri.as_ref();
+        uri.is_some_and(|uri| self.subscribed.iter().any(|known| *known == uri.value))
+    }
+
+    /// The notice of a changed resource, under the URI that the client knows.
+    fn updated(&self, text: &str, message: &ServerMessage<'_>) -> Passage {
+        let (Some(uris), Some(uri)) = (&self.uris, &message.uri) else {
+            return Passage::Same;
+        };
+        let published = quoted(&uris.published(&uri.value));
+        replace(text, vec![(uri.range.clone(), published)]).map_or(Passage::Drop, Passage::Changed)
+    }
+
+    /// An answer of the server as far as its URIs are concerned.
+    pub fn published<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let changed = self.uris.as_ref().and_then(|uris| uris.in_answer(text));
+        changed.map_or(Cow::Borrowed(text), Cow::Owned)
     }
 
     /// The server takes a request back: its id is the one that the client knows.

@@ -61,6 +61,6 @@ pub fn judge(head: &Head, catalog: &Catalog, facts: &Facts, otherwise: &Edits) -
         ],
         hints: None,
     };
-    let reply = session.reply(None, facts.level.as_ref(), None);
+    let reply = session.reply((None, false), facts.level.as_ref(), None);
     Decision::Forward(Box::new(session.forward(edits, reply)))
 }

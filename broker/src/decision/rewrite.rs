@@ -4,12 +4,13 @@
 use super::bridge::Bridge;
 use super::relay::{Passage, Relay};
 use crate::auth::keys::Keys;
-use crate::protocol::header;
 use crate::protocol::reply::{INTERNAL, error};
 use crate::protocol::server_message;
 use crate::protocol::sse::MAX_EVENT;
 use crate::protocol::sse_blocks::{Blocks, Piece, event, with_data};
 use crate::protocol::version::Era;
+use crate::protocol::{completion, header};
+use std::borrow::Cow;
 
 /// A larger event passes unread (data-plane.md 15.1).
 const MAX_READ: usize = 1024 * 1024;
@@ -18,12 +19,12 @@ const METHOD: &[u8] = b"\"method\"";
 const ESCAPE: &[u8] = b"\\u";
 
 /// What the client gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// The event stream.
     Events,
-    /// One JSON answer to the request with this raw id (D37).
-    Json(String),
+    /// One JSON answer (D37).
+    Json,
 }
 
 /// The plan for one reply.
@@ -33,8 +34,12 @@ pub struct ReplyPlan {
     pub relay: Relay,
     /// What the client gets.
     pub form: Form,
+    /// Raw id of the request; a stream that is taken up again has none.
+    pub id: Option<String>,
     /// What is changed on the way, when one of the two has no sessions.
     pub bridge: Option<Bridge>,
+    /// The answer is that to a completion, which has its bound.
+    pub completion: bool,
 }
 
 /// How the headers of a reply change.
@@ -47,6 +52,47 @@ pub struct Changed {
 }
 
 impl ReplyPlan {
+    /// True when answers are changed, not only what comes before them.
+    fn changes_answers(&self) -> bool {
+        self.bridge.is_some() || self.relay.uris.is_some() || self.completion
+    }
+
+    /// An answer of the server as the client gets it.
+    pub fn answer<'t>(&self, keys: &Keys, text: &'t str) -> Cow<'t, str> {
+        let text = self.server_answer(text);
+        match &self.bridge {
+            Some(bridge) => bridge.answer(keys, &text).into(),
+            None => text,
+        }
+    }
+
+    /// An answer with the URIs that the client knows, and within its bound.
+    fn server_answer<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let capped = self.completion.then(|| completion::capped(text)).flatten();
+        capped.map_or_else(|| self.relay.published(text), Cow::Owned)
+    }
+
+    /// A reply that is one JSON answer; `body` is cut short when it is too large.
+    fn whole(&self, keys: &Keys, body: Vec<u8>) -> Vec<u8> {
+        if body.len() > MAX_EVENT {
+            return line(&self.too_large());
+        }
+        match (&self.bridge, std::str::from_utf8(&body)) {
+            (None, Err(_)) => body,
+            (None, Ok(text)) => match self.server_answer(text) {
+                Cow::Borrowed(_) => body,
+                Cow::Owned(text) => text.into_bytes(),
+            },
+            (Some(_), _) => line(&self.answer(keys, String::from_utf8_lossy(&body).trim())),
+        }
+    }
+
+    /// The answer in place of one that cannot be read.
+    fn too_large(&self) -> String {
+        let what = "answer of the MCP server is too large";
+        error(self.id.as_deref(), INTERNAL, what, None)
+    }
+
     /// What carries the plan out on a reply with this status, content type and encoding, and how its headers change;
     /// `None` when the reply passes as it is. A compressed one cannot be read.
     pub fn begin(
@@ -55,8 +101,8 @@ impl ReplyPlan {
     ) -> Option<(Rewriter, Changed)> {
         let is = |check: &dyn Fn(&str) -> bool| kind.is_some_and(check);
         let events = (200..300).contains(&status) && is(&header::is_sse);
-        // Between eras an answer is changed also when it is an error with a status of its own.
-        let answer = self.bridge.is_some() && is(&header::is_json);
+        // An answer is changed also when it is an error with a status of its own.
+        let answer = self.changes_answers() && is(&header::is_json);
         if coding.is_some_and(|coding| coding != "identity") || !(events || answer) {
             return None;
         }
@@ -65,7 +111,7 @@ impl ReplyPlan {
             .as_ref()
             .is_some_and(|bridge| bridge.client == Era::Legacy);
         let changed = Changed {
-            json: answer || matches!(self.form, Form::Json(_)),
+            json: answer || self.form == Form::Json,
             // Clients with sessions know no status of errors.
             ok: answer && sessions && matches!(status, 400 | 404),
         };
@@ -99,10 +145,8 @@ pub struct Rewriter {
 impl Rewriter {
     /// A rewriter at the beginning of a stream.
     pub fn new(plan: ReplyPlan) -> Self {
-        let limit = match (&plan.form, &plan.bridge) {
-            (Form::Events, None) => MAX_READ,
-            _ => MAX_EVENT,
-        };
+        let passes_unread = plan.form == Form::Events && !plan.changes_answers();
+        let limit = if passes_unread { MAX_READ } else { MAX_EVENT };
         Self {
             plan,
             blocks: Blocks::new(limit),
@@ -111,7 +155,7 @@ impl Rewriter {
         }
     }
 
-    /// A rewriter at the beginning of a reply that is one JSON answer; only what a bridge changes is changed.
+    /// A rewriter at the beginning of a reply that is one JSON answer.
     pub fn of_json(plan: ReplyPlan) -> Self {
         Self {
             whole: Some(Vec::new()),
@@ -122,19 +166,25 @@ impl Rewriter {
     /// Takes a chunk; `end` says that it is the last one.
     pub fn push(&mut self, keys: &Keys, chunk: &[u8], end: bool) -> Rewritten {
         let mut out = Rewritten::default();
-        if self.whole.is_some() {
-            self.answered(keys, (chunk, end), &mut out);
+        if let Some(whole) = &mut self.whole {
+            if whole.len() <= MAX_EVENT {
+                whole.extend_from_slice(chunk);
+            }
+            if end {
+                out.bytes = self.plan.whole(keys, std::mem::take(whole));
+            }
             return out;
         }
         for piece in self.blocks.push(chunk, end) {
-            match self.plan.form.clone() {
+            match self.plan.form {
+                _ if self.answered => {}
                 Form::Events => self.passed(keys, piece, &mut out),
-                Form::Json(id) => self.gathered(keys, piece, &id, &mut out),
+                Form::Json => self.gathered(keys, piece, &mut out),
             }
         }
-        if let (Form::Json(id), true, false) = (&self.plan.form, end, self.answered) {
-            let text = error(Some(id), INTERNAL, "MCP server unavailable", None);
-            self.answer(&text, &mut out);
+        if self.plan.form == Form::Json && end && !self.answered {
+            let id = self.plan.id.as_deref();
+            self.answer(&error(id, INTERNAL, "MCP server unavailable", None), &mut out);
         }
         out
     }
@@ -142,77 +192,24 @@ impl Rewriter {
     /// The end of a reply that the server breaks off: instead of one JSON answer the client gets an error. `None` leaves the
     /// break to the client, who has seen what came of the stream.
     pub fn broken(&mut self) -> Option<Vec<u8>> {
-        let id = match (&self.plan.form, &self.plan.bridge, &self.whole) {
-            (_, Some(bridge), Some(_)) => bridge.id.clone(),
-            (Form::Json(id), ..) => id.clone(),
-            (Form::Events, ..) => return None,
-        };
+        let is_gathered = self.whole.is_some() || self.plan.form == Form::Json;
         let mut out = Rewritten::default();
-        self.answer(
-            &error(Some(&id), INTERNAL, "MCP server unavailable", None),
-            &mut out,
-        );
-        Some(out.bytes)
+        if is_gathered && !self.answered {
+            let id = self.plan.id.as_deref();
+            self.answer(&error(id, INTERNAL, "MCP server unavailable", None), &mut out);
+        }
+        is_gathered.then_some(out.bytes)
     }
 
-    /// A reply that is one JSON answer.
-    fn answered(&mut self, keys: &Keys, (chunk, end): (&[u8], bool), out: &mut Rewritten) {
-        let (Some(whole), Some(bridge)) = (&mut self.whole, &self.plan.bridge) else {
-            return out.bytes.extend_from_slice(chunk);
-        };
-        if whole.len() <= MAX_EVENT {
-            whole.extend_from_slice(chunk);
-        }
-        if end {
-            let text = match std::str::from_utf8(whole) {
-                Ok(text) if whole.len() <= MAX_EVENT => bridge.answer(keys, text.trim()),
-                _ => bridge.too_large(),
-            };
-            out.bytes.extend_from_slice(text.as_bytes());
-            out.bytes.push(b'\n');
-        }
-    }
-
-    /// One event between two of which one has no sessions: the answer is changed, notices are those of the bridge first.
-    fn bridged(&mut self, keys: &Keys, piece: Piece, out: &mut Rewritten) {
-        let Some(bridge) = self.plan.bridge.as_ref().filter(|_| !self.answered) else {
-            return;
-        };
-        let Piece::Whole(block) = piece else {
-            self.answered = true;
-            let text = bridge.too_large();
-            return out.bytes.extend(with_data(b"event: message\n\n", &text));
-        };
-        let Some(event) = event(&block).filter(|event| !event.data.is_empty()) else {
-            return out.bytes.extend_from_slice(&block);
-        };
-        let is_answer = server_message::read(&event.data).is_none_or(|message| message.method.is_none());
-        let passage = if is_answer {
-            self.answered = true;
-            Passage::Changed(bridge.answer(keys, &event.data))
-        } else {
-            match bridge.notice(&event.data) {
-                Passage::Same => self.plan.relay.judge(keys, &event.data),
-                other => other,
-            }
-        };
-        match passage {
-            Passage::Same => out.bytes.extend_from_slice(&block),
-            Passage::Changed(data) => out.bytes.extend(with_data(&block, &data)),
-            Passage::Drop => {}
-            Passage::Reply(body) => out.replies.push(body),
-        }
-    }
-
+    /// One event of a stream.
     fn passed(&mut self, keys: &Keys, piece: Piece, out: &mut Rewritten) {
-        if self.plan.bridge.is_some() {
-            return self.bridged(keys, piece, out);
-        }
         let block = match piece {
+            Piece::Part(_) if self.plan.changes_answers() => return self.cut(out),
             Piece::Part(bytes) => return out.bytes.extend_from_slice(&bytes),
             Piece::Whole(block) => block,
         };
-        let passage = if may_be_no_answer(&block) {
+        let is_read = self.plan.changes_answers() || may_be_no_answer(&block);
+        let passage = if is_read {
             self.judged(keys, &block)
         } else {
             Passage::Same
@@ -225,41 +222,65 @@ impl Rewriter {
         }
     }
 
-    fn judged(&self, keys: &Keys, block: &[u8]) -> Passage {
+    fn judged(&mut self, keys: &Keys, block: &[u8]) -> Passage {
         match event(block) {
-            Some(event) => self.plan.relay.judge(keys, &event.data),
+            Some(event) if event.data.is_empty() => Passage::Same,
+            Some(event) => self.judge(keys, &event.data),
             // Comments and the like; but clients read also what is no UTF-8, somehow.
             None if std::str::from_utf8(block).is_ok() => Passage::Same,
             None => Passage::Drop,
         }
     }
 
-    fn gathered(&mut self, keys: &Keys, piece: Piece, id: &str, out: &mut Rewritten) {
+    /// Between two of which one has no sessions the answer is changed, and notices are those of the bridge first.
+    fn judge(&mut self, keys: &Keys, text: &str) -> Passage {
+        let Some(bridge) = &self.plan.bridge else {
+            let capped = self.plan.completion.then(|| completion::capped(text)).flatten();
+            return capped.map_or_else(|| self.plan.relay.judge(keys, text), Passage::Changed);
+        };
+        if server_message::read(text).is_none_or(|message| message.method.is_none()) {
+            self.answered = true;
+            return Passage::Changed(self.plan.answer(keys, text).into_owned());
+        }
+        match bridge.notice(text) {
+            Passage::Same => self.plan.relay.judge(keys, text),
+            other => other,
+        }
+    }
+
+    /// Ends a stream whose answer cannot be read.
+    fn cut(&mut self, out: &mut Rewritten) {
+        self.answered = true;
+        if self.plan.id.is_some() {
+            let text = self.plan.too_large();
+            out.bytes.extend(with_data(b"event: message\n\n", &text));
+        }
+    }
+
+    fn gathered(&mut self, keys: &Keys, piece: Piece, out: &mut Rewritten) {
         let Piece::Whole(block) = piece else {
-            let text = error(Some(id), INTERNAL, "answer of the MCP server is too large", None);
-            return self.answer(&text, out);
+            return self.answer(&self.plan.too_large(), out);
         };
         let Some(event) = event(&block) else { return };
         let Some(message) = server_message::read(&event.data) else {
             return;
         };
         if message.method.is_none() {
-            let text = match &self.plan.bridge {
-                Some(bridge) => bridge.answer(keys, &event.data),
-                None => event.data,
-            };
-            self.answer(&text, out);
+            self.answer(&self.plan.answer(keys, &event.data), out);
         } else if let Passage::Reply(body) = self.plan.relay.judge(keys, &event.data) {
             out.replies.push(body);
         }
     }
 
+    /// The one answer of a client that takes no stream.
     fn answer(&mut self, text: &str, out: &mut Rewritten) {
-        if !std::mem::replace(&mut self.answered, true) {
-            out.bytes.extend_from_slice(text.as_bytes());
-            out.bytes.push(b'\n');
-        }
+        self.answered = true;
+        out.bytes.extend(line(text));
     }
+}
+
+fn line(text: &str) -> Vec<u8> {
+    format!("{text}\n").into_bytes()
 }
 
 /// False for what can only be an answer, or nothing; it need not be read.
@@ -273,11 +294,19 @@ fn may_be_no_answer(block: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::auth::session::{NewSession, mint};
+    use crate::config::document;
     use crate::decision::relay::Place;
     use crate::secret::Secret;
     use crate::sessions::store::BackendSession;
 
-    fn rewriter(form: Form) -> (Rewriter, Keys) {
+    fn rewriter(form: Form, id: &str) -> (Rewriter, Keys) {
+        of_server("{name: a/one, url: 'http://one'}", (form, id))
+    }
+
+    /// A rewriter of the replies of a server with this entry in the config.
+    fn of_server(entry: &str, (form, id): (Form, &str)) -> (Rewriter, Keys) {
+        let text = format!("servers: [{entry}]");
+        let server = document::read(text.as_bytes()).unwrap().servers.remove(0);
         let keys = Keys::new(Secret::new("0123456789abcdef0123456789abcdef"), None);
         let new = NewSession {
             version: "2025-11-25",
@@ -291,15 +320,15 @@ mod tests {
             logging: false,
         };
         let may_ask = form == Form::Events;
-        let relay = Relay::new(&mint(&keys, new, 1).1, ("a/one", &backend), Place::Call, may_ask);
-        (
-            Rewriter::new(ReplyPlan {
-                relay,
-                form,
-                bridge: None,
-            }),
-            keys,
-        )
+        let relay = Relay::new(&mint(&keys, new, 1).1, (&server, &backend), Place::Call, may_ask);
+        let plan = ReplyPlan {
+            relay,
+            form,
+            id: Some(id.to_owned()),
+            bridge: None,
+            completion: false,
+        };
+        (Rewriter::new(plan), keys)
     }
 
     const STREAM: &[u8] = b"id: s-0\nretry: 5\ndata:\n\n\
@@ -310,7 +339,7 @@ mod tests {
 
     #[test]
     fn events_pass_byte_for_byte_but_those_that_are_relayed() {
-        let (mut whole, keys) = rewriter(Form::Events);
+        let (mut whole, keys) = rewriter(Form::Events, "7");
         let all = whole.push(&keys, STREAM, true);
         assert_eq!(all.replies, [r#"{"jsonrpc":"2.0","id":0,"result":{}}"#]);
         let text = String::from_utf8(all.bytes.clone()).unwrap();
@@ -339,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_request_whose_method_is_hidden_is_relayed_like_any_other() {
-        let (mut rewriter, keys) = rewriter(Form::Events);
+        let (mut rewriter, keys) = rewriter(Form::Events, "7");
         let hidden = b"data: {\"jsonrpc\":\"2.0\",\"id\":1,\"m\\u0065thod\":\"roots/list\"}\n\n\
             data: {\"jsonrpc\":\"2.0\",\"id\":2,\"m\\u0065thod\":\"elicitation/create\"}\n\n\
             data: {\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"roots/list\",\"x\":\"\xff\"}\n\n\
@@ -362,7 +391,7 @@ mod tests {
 
     #[test]
     fn d37_a_stream_becomes_the_one_json_answer() {
-        let (mut rewriter, keys) = rewriter(Form::Json("7".to_owned()));
+        let (mut rewriter, keys) = rewriter(Form::Json, "7");
         let out = rewriter.push(&keys, STREAM, false);
         assert_eq!(out.bytes, b"{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n");
         assert_eq!(out.replies.len(), 2, "who cannot be asked is not asked");
@@ -383,18 +412,84 @@ mod tests {
         let (mut half, keys) = rewriter_that_saw_half();
         let text = String::from_utf8(half.broken().unwrap()).unwrap();
         assert!(text.contains(r#""id":"x","error":{"code":-32603"#), "{text}");
-        let (mut whole, _) = rewriter(Form::Json("7".to_owned()));
+        let (mut whole, _) = rewriter(Form::Json, "7");
         whole.push(&keys, STREAM, false);
         assert_eq!(whole.broken().as_deref(), Some(&b""[..]), "the answer was there");
-        assert_eq!(rewriter(Form::Events).0.broken(), None);
+        assert_eq!(rewriter(Form::Events, "7").0.broken(), None);
     }
 
     fn rewriter_that_saw_half() -> (Rewriter, Keys) {
-        let (mut half, keys) = rewriter(Form::Json("\"x\"".to_owned()));
+        let (mut half, keys) = rewriter(Form::Json, "\"x\"");
         assert_eq!(
             half.push(&keys, b"id: 1\nretry: 3\ndata:\n\n", false),
             Rewritten::default()
         );
         (half, keys)
+    }
+
+    const PREFIXED: &str = "{name: a/one, url: 'http://one', prefix: p_, resourceURIs: prefixed}";
+
+    #[test]
+    fn uris_of_a_server_with_prefixed_ones_are_published_in_streams_and_answers() {
+        let stream =
+            b"data: {\"method\":\"notifications/resources/updated\",\"params\":{\"uri\":\"d:1\"}}\n\n\
+            id: 3\ndata: {\"id\":7,\"result\":{\"contents\":[{\"uri\":\"d:1\"}]}}\n\n";
+        let published = String::from_utf8(stream.to_vec())
+            .unwrap()
+            .replace("d:1", "mcpgw:p_:d:1");
+        let (mut events, keys) = of_server(PREFIXED, (Form::Events, "7"));
+        let out = events.push(&keys, stream, true).bytes;
+        assert_eq!(String::from_utf8(out).unwrap(), published);
+        let (mut json, _) = of_server(PREFIXED, (Form::Json, "7"));
+        let out = json.push(&keys, stream, true).bytes;
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"id\":7,\"result\":{\"contents\":[{\"uri\":\"mcpgw:p_:d:1\"}]}}\n"
+        );
+        let (of, _) = of_server(PREFIXED, (Form::Events, "7"));
+        let (mut whole, changed) = of.plan.begin((200, Some("application/json"), None)).unwrap();
+        assert!(changed.json);
+        assert_eq!(
+            whole
+                .push(&keys, b"{\"result\":{\"contents\":[{\"uri\":", false)
+                .bytes,
+            b""
+        );
+        assert_eq!(
+            whole.push(&keys, b"\"ui://x\"}]}}", true).bytes,
+            b"{\"result\":{\"contents\":[{\"uri\":\"ui://p_x\"}]}}"
+        );
+    }
+
+    #[test]
+    fn s23_an_answer_of_8_mib_is_published_and_a_larger_one_is_an_error_with_the_id() {
+        let head = "data: {\"id\":7,\"result\":{\"contents\":[{\"uri\":\"d:1\",\"text\":\"";
+        let text = |size: usize| format!("{head}{}\"}}]}}}}\n\n", "x".repeat(size - head.len() - 7));
+        for (size, expected) in [
+            (MAX_EVENT, "mcpgw:p_:d:1"),
+            (MAX_EVENT + 1, "answer of the MCP server is too large"),
+        ] {
+            for form in [Form::Events, Form::Json] {
+                let (mut rewriter, keys) = of_server(PREFIXED, (form, "7"));
+                let bytes = text(size).into_bytes();
+                assert_eq!(bytes.len(), size);
+                let mut out = Vec::new();
+                for (at, chunk) in bytes.chunks(65_536).enumerate() {
+                    let end = (at + 1) * 65_536 >= size;
+                    out.extend(rewriter.push(&keys, chunk, end).bytes);
+                }
+                let out = String::from_utf8(out).unwrap();
+                assert!(
+                    out.contains(expected) && out.contains("\"id\":7"),
+                    "{form:?} {size}"
+                );
+                assert_eq!(out.contains("xxxx"), size == MAX_EVENT, "nothing of what is cut");
+            }
+            let (of, keys) = of_server(PREFIXED, (Form::Events, "7"));
+            let (mut whole, _) = of.plan.begin((200, Some("application/json"), None)).unwrap();
+            let body = text(size).replace("data: ", "      ");
+            let out = whole.push(&keys, body.as_bytes(), true).bytes;
+            assert!(String::from_utf8(out).unwrap().contains(expected), "{size}");
+        }
     }
 }

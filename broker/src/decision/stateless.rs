@@ -11,7 +11,7 @@ use crate::aggregation::user_lists::{self, PerCaller};
 use crate::aggregation::view::Permit;
 use crate::auth::identity;
 use crate::auth::keys::Keys;
-use crate::auth::pool::{self, Pool, pool};
+use crate::auth::pool::{self, Person, Pool, pool};
 use crate::auth::session::SessionClaims;
 use crate::protocol::message::{Message, MessageKind};
 use crate::protocol::reply::{
@@ -271,17 +271,27 @@ fn with_token(
     (catalog, server): (&Catalog, &Server),
 ) -> Result<SessionClaims, Box<Decision>> {
     let caller = request.head.caller.as_ref();
-    let verified = caller.map(|caller| identity::binding_of(request.keys, caller.subject()).current);
-    let claims = verified.and_then(|verified| pool::person(request.keys, &verified, facts.now));
-    let Some(claims) = claims else {
+    let verified = caller.map(|caller| identity::binding_of(request.keys, caller.subject()));
+    let person = verified.and_then(|verified| pool::person(request.keys, &verified, facts.now));
+    let Some(Person { current, former }) = person else {
         let what = "MCP server requires a per-user token, which a client without a session leaves only where the gateway verifies who calls";
         let refusal = Refusal::new(200, INTERNAL, what, "user_token");
         return Err(Box::new(answer(message, None, refusal)));
     };
-    if facts.asked.as_ref() != Some(&server.config.name) {
-        let need = Need::Facts(claims, server.config.name.clone());
-        return Err(Box::new(Decision::Need(need)));
-    }
+    let need = |claims| {
+        Err(Box::new(Decision::Need(Need::Facts(
+            claims,
+            server.config.name.clone(),
+        ))))
+    };
+    let former = match former {
+        _ if facts.asked.as_ref() != Some(&server.config.name) => return need(current),
+        Some(former) if facts.user_token.is_none() && facts.whose == Some(current.jti) => {
+            return need(former);
+        }
+        former => former.filter(|former| facts.user_token.is_some() && facts.whose == Some(former.jti)),
+    };
+    let claims = former.unwrap_or(current);
     match user_token::missing_without_session((request.head, message), (catalog, server), &claims, facts) {
         Some(decision) => Err(Box::new(decision)),
         None => Ok(claims),
@@ -352,6 +362,7 @@ fn forwarded(
         virtual_server: facts.selection.virtual_server.first(),
         bridge: Some(bridge),
         capabilities: String::new(),
+        reads_replies: true,
     };
     let mut forward = call(&facts_of_call, permit);
     let guard = forward.edits.guard.as_mut();

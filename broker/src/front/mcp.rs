@@ -14,7 +14,7 @@ use crate::decision::forward::LAST_EVENT_ID;
 use crate::decision::stateless::{PATH, is_stateless, says_so};
 use crate::decision::{Head, message as decision, selection};
 use crate::protocol::message::{self, Message, MessageError, MessageKind};
-use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, PARSE_ERROR, Refusal};
+use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, Refusal};
 use crate::protocol::{header, version};
 use crate::sessions::hairpin::forwarded;
 use axum::body::Body;
@@ -160,17 +160,8 @@ pub(super) async fn here(
 ) -> Response {
     match read {
         Ok(message) => on_message(state, head, (message, body)).await,
-        Err(error) => unreadable(error),
+        Err(error) => refuse(&error.refusal(), error.id()),
     }
-}
-
-fn unreadable(error: &MessageError) -> Response {
-    let (code, text, id) = match error {
-        MessageError::Parse => (PARSE_ERROR, "parse error", None),
-        MessageError::Invalid(id) => (INVALID_REQUEST, "invalid request", id.as_deref()),
-        MessageError::Batch => (INVALID_REQUEST, "batch requests are not supported", None),
-    };
-    refuse(&Refusal::new(400, code, text, "message"), id)
 }
 
 async fn on_message(

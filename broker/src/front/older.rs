@@ -11,7 +11,7 @@ use super::streams::{KEEP_ALIVE, MAX_PER_IDENTITY};
 use crate::auth::session;
 use crate::decision::Head;
 use crate::protocol::message::{self, MessageKind};
-use crate::protocol::reply::{INTERNAL, INVALID_REQUEST, Refusal, error};
+use crate::protocol::reply::{INTERNAL, Refusal, error};
 use crate::protocol::{header, sse};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -223,11 +223,9 @@ pub async fn message(State(state): State<Arc<FrontState>>, request: Request<Body
         Ok(body) => body,
         Err(refusal) => return refuse(&refusal, None),
     };
-    let Ok(read) = message::read(&body) else {
-        return refuse(
-            &Refusal::new(400, INVALID_REQUEST, "invalid request", "message"),
-            None,
-        );
+    let read = match message::read(&body) {
+        Ok(read) => read,
+        Err(error) => return refuse(&error.refusal(), error.id()),
     };
     let id = read
         .id

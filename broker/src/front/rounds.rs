@@ -158,7 +158,7 @@ impl Held {
         if !events {
             let body = exchange::body(response, sse::MAX_EVENT).await?;
             let text = std::str::from_utf8(&body).map_err(|_| ExchangeError::Malformed)?;
-            return Ok(self.answered(text, bridge));
+            return Ok(self.answered(text, (relay, bridge)));
         }
         let (mut stream, mut decoder) = (response.bytes_stream(), sse::Decoder::default());
         loop {
@@ -169,14 +169,14 @@ impl Held {
                 Some(Err(_)) => return Err(ExchangeError::Broken),
                 None => {
                     let last = decoder.finish().ok().flatten().ok_or(ExchangeError::Broken)?;
-                    return Ok(self.answered(&last.data, bridge));
+                    return Ok(self.answered(&last.data, (relay, bridge)));
                 }
             };
             for event in found.iter().filter(|event| !event.data.is_empty()) {
                 let notice =
                     server_message::read(&event.data).is_some_and(|message| message.method.is_some());
                 if !notice {
-                    return Ok(self.answered(&event.data, bridge));
+                    return Ok(self.answered(&event.data, (relay, bridge)));
                 }
                 self.notice(&event.data, (relay, bridge)).await;
             }
@@ -195,10 +195,10 @@ impl Held {
         }
     }
 
-    fn answered(&self, text: &str, bridge: &Bridge) -> Round {
+    fn answered(&self, text: &str, (relay, bridge): (&Relay, &Bridge)) -> Round {
         match bridge.input(text) {
             Some(input) => Round::Asked(input),
-            None => Round::Over(bridge.answer(&self.state.keys, text.trim())),
+            None => Round::Over(bridge.answer(&self.state.keys, &relay.published(text.trim()))),
         }
     }
 
@@ -293,8 +293,14 @@ impl Held {
             Ok(response) => exchange::body(response, sse::MAX_EVENT).await,
             Err(error) => Err(error),
         };
+        let Some((plan, _)) = self.plan() else {
+            return failed(bridge, &ExchangeError::Malformed);
+        };
         match body {
-            Ok(body) => bridge.answer(&self.state.keys, String::from_utf8_lossy(&body).trim()),
+            Ok(body) => {
+                let text = String::from_utf8_lossy(&body);
+                plan.answer(&self.state.keys, text.trim()).into_owned()
+            }
             Err(error) => failed(bridge, &error),
         }
     }

@@ -199,7 +199,7 @@ impl Leg {
     }
 
     async fn pass(&self, data: String) {
-        let (to, wishes) = ((self.server.name.as_str(), &self.backend), self.wishes.load());
+        let (to, wishes) = ((self.server.as_ref(), &self.backend), self.wishes.load());
         let relay = Relay::new(&self.session.claims, to, Place::Notices, true);
         let mut relay = relay.with_level(wishes.level.clone());
         relay.subscribed = Arc::clone(&wishes.subscribed);

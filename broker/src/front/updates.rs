@@ -288,7 +288,7 @@ impl Source {
     /// Answers what the server asks: `ping`, and that there is nobody for anything else.
     async fn answer(&self, backend: &BackendSession, text: &str) {
         let to = (self.wanted.server.as_ref(), backend);
-        let relay = Relay::new(&self.claims, (&to.0.name, backend), Place::Notices, false);
+        let relay = Relay::new(&self.claims, to, Place::Notices, false);
         if let Passage::Reply(body) = relay.judge(&self.state.keys, text) {
             let message = ("response", body);
             self.opener.relay(to, self.headers.clone(), message).await;

@@ -234,7 +234,11 @@ impl Pipeline {
         let sealed = record.tokens.get(&server.name);
         facts.user_token =
             sealed.and_then(|sealed| vault::open(&self.keys, claims.jti, &server.name, sealed, clock::now()));
-        if facts.user_token.is_none() {
+        if facts.user_token.is_some() {
+            // The backend session that is known may be the former person's.
+            facts.backend = facts.backend.take().filter(|_| facts.whose == Some(claims.jti));
+            facts.whose = Some(claims.jti);
+        } else {
             let entry = Entry::new(claims, &server.name);
             let text = serde_json::to_string(&entry).map_err(|_| refused(StoreError::Unavailable))?;
             let id = Uuid::new_v4();
@@ -260,7 +264,7 @@ impl Pipeline {
                 facts.user_token = found
                     .token
                     .and_then(|sealed| vault::open(&self.keys, claims.jti, &server, &sealed, clock::now()));
-                facts.asked = Some(server);
+                (facts.asked, facts.whose) = (Some(server), Some(claims.jti));
                 Ok(())
             }
             Need::Backend(claims, server) => {

@@ -2,8 +2,9 @@
 //! that decide where a message goes are kept, as ranges; everything else is validated and left where it is.
 
 use super::json::{JsonError, Kind, Reader};
-use super::member::{Seen, is_disguised, is_flawed};
+use super::member::{Flaw, Seen, disguised, flaw};
 use super::meta::Meta;
+use super::reply::{INVALID_REQUEST, PARSE_ERROR, Refusal};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -13,12 +14,42 @@ pub enum MessageError {
     /// Not JSON, not UTF-8, a byte-order mark, or nested too deep: -32700.
     #[error("parse error")]
     Parse,
-    /// JSON, but no JSON-RPC message, or an ambiguous one: -32600. The id is given when it could be read.
+    /// JSON, but no JSON-RPC message, or an ambiguous one: -32600.
     #[error("invalid request")]
-    Invalid(Option<String>),
+    Invalid {
+        /// Raw id, when it could be read.
+        id: Option<String>,
+        /// The member that makes it so, when it is one.
+        flaw: Option<Flaw>,
+    },
     /// An array: batches belong to 2025-03-26 only.
     #[error("batch")]
     Batch,
+}
+
+impl MessageError {
+    /// Raw id of the refused message, when it could be read.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { id, .. } => id.as_deref(),
+            Self::Parse | Self::Batch => None,
+        }
+    }
+
+    /// The answer to the client.
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Parse => Refusal::new(400, PARSE_ERROR, "parse error", "parse"),
+            Self::Invalid { flaw, .. } => {
+                let refusal = Refusal::new(400, INVALID_REQUEST, "invalid request", "invalid");
+                match flaw {
+                    Some(flaw) => refusal.with_data(flaw.data()),
+                    None => refusal,
+                }
+            }
+            Self::Batch => Refusal::new(400, INVALID_REQUEST, "batch requests are not supported", "batch"),
+        }
+    }
 }
 
 /// What kind of message it is.
@@ -107,25 +138,15 @@ impl Message<'_> {
 pub fn read(body: &[u8]) -> Result<Message<'_>, MessageError> {
     let text = std::str::from_utf8(body).map_err(|_| MessageError::Parse)?;
     let mut reader = Reader::new(text);
-    match reader.kind() {
-        Ok(Kind::Object) => {}
-        Ok(Kind::Array) => {
-            let valid = reader.value().is_ok() && reader.at_end();
-            return Err(if valid {
-                MessageError::Batch
-            } else {
-                MessageError::Parse
-            });
-        }
-        Ok(_) => {
-            let valid = reader.value().is_ok() && reader.at_end();
-            return Err(if valid {
-                MessageError::Invalid(None)
-            } else {
-                MessageError::Parse
-            });
-        }
-        Err(_) => return Err(MessageError::Parse),
+    let other = match reader.kind() {
+        Ok(Kind::Object) => None,
+        Ok(Kind::Array) => Some(MessageError::Batch),
+        Ok(_) => Some(MessageError::Invalid { id: None, flaw: None }),
+        Err(_) => Some(MessageError::Parse),
+    };
+    if let Some(other) = other {
+        let is_json = reader.value().is_ok() && reader.at_end();
+        return Err(if is_json { other } else { MessageError::Parse });
     }
     let mut draft = Draft::default();
     let read = reader.members(&mut |reader, name| draft.member(reader, &name));
@@ -138,7 +159,7 @@ pub fn read(body: &[u8]) -> Result<Message<'_>, MessageError> {
 #[derive(Default)]
 struct Draft<'a> {
     seen: Seen,
-    flawed: bool,
+    flaw: Option<Flaw>,
     version_ok: bool,
     id: Option<(Range<usize>, &'a str, Kind)>,
     method: Option<Cow<'a, str>>,
@@ -154,7 +175,7 @@ struct Params<'a> {
     uri: Option<Routed<'a>>,
     reference: Option<Reference<'a>>,
     progress_token: Option<Routed<'a>>,
-    flawed: bool,
+    flaw: Option<Flaw>,
     arguments: Option<&'a str>,
     request_state: Option<Routed<'a>>,
     meta: Meta<'a>,
@@ -177,9 +198,18 @@ const MAX_ANSWER_ID: usize = 4096;
 const TOP_LEVEL_LIMIT: usize = 64;
 
 impl<'a> Draft<'a> {
+    /// What is wrong with a member of this name here; of the message itself every member may occur once.
+    fn flaw_of(&mut self, name: &str) -> Option<Flaw> {
+        if self.seen.len() >= TOP_LEVEL_LIMIT {
+            return Some(Flaw::new("", name, "is one member too many"));
+        }
+        let twice = |seen: &mut Seen| seen.add(name).then(|| Flaw::twice("", name));
+        disguised("", &TOP_LEVEL, name).or_else(|| twice(&mut self.seen))
+    }
+
     fn member(&mut self, reader: &mut Reader<'a>, name: &str) -> Result<(), JsonError> {
-        if self.seen.len() >= TOP_LEVEL_LIMIT || self.seen.add(name) || is_disguised(&TOP_LEVEL, name) {
-            self.flawed = true;
+        if let Some(flaw) = self.flaw_of(name) {
+            self.flaw.get_or_insert(flaw);
             return reader.value().map(drop);
         }
         let kind = reader.kind()?;
@@ -197,7 +227,7 @@ impl<'a> Draft<'a> {
                 if kind == Kind::String {
                     self.method = Some(reader.unescaped(range)?);
                 } else {
-                    self.flawed = true;
+                    self.flaw.get_or_insert(Flaw::new("", name, "must be a string"));
                 }
             }
             "params" => self.params(reader, kind)?,
@@ -219,16 +249,14 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         let start = reader.position();
-        let mut flawed = false;
         let inner = &mut self.inner;
         reader.members(&mut |reader, name| {
-            if is_flawed(&PARAMS_ROUTED, &mut inner.seen, &name) {
-                flawed = true;
+            if let Some(flaw) = flaw("params.", &PARAMS_ROUTED, &mut inner.seen, &name) {
+                inner.flaw.get_or_insert(flaw);
                 return reader.value().map(drop);
             }
             inner.member(reader, &name)
         })?;
-        self.flawed |= flawed;
         let range = start..reader.position();
         self.params = Some((range.clone(), reader.slice(range), kind));
         Ok(())
@@ -243,24 +271,36 @@ impl<'a> Draft<'a> {
             _ => false,
         });
         let id_text = id.as_ref().map(|(_, text, _)| *text);
-        let invalid = || MessageError::Invalid(id_text.map(str::to_owned));
-        let params_ok = self
-            .params
-            .as_ref()
-            .is_none_or(|(_, _, kind)| matches!(kind, Kind::Object));
-        if self.flawed
-            || self.inner.flawed
-            || !self.version_ok
-            || !params_ok
-            || (self.id.is_some() && id_text.is_none())
-        {
-            return Err(invalid());
+        let invalid = |flaw: Flaw| MessageError::Invalid {
+            id: id_text.map(str::to_owned),
+            flaw: Some(flaw),
+        };
+        let is_object = |(_, _, kind): &(_, _, Kind)| *kind == Kind::Object;
+        let rules = [
+            (self.version_ok, "jsonrpc", "must be \"2.0\""),
+            (
+                self.params.as_ref().is_none_or(is_object),
+                "params",
+                "must be an object",
+            ),
+            (
+                self.id.is_none() || id_text.is_some(),
+                "id",
+                "must be an integer or a string, and not long",
+            ),
+        ];
+        let broken = rules.iter().find(|(holds, ..)| !holds);
+        let broken = broken.map(|(_, name, problem)| Flaw::new("", name, problem));
+        if let Some(flaw) = self.flaw.or(self.inner.flaw).or(broken) {
+            return Err(invalid(flaw));
         }
         let kind = match (&self.method, self.result, id_text) {
             (Some(_), false, Some(_)) => MessageKind::Request,
             (Some(_), false, None) => MessageKind::Notification,
             (None, true, Some(_)) => MessageKind::Response,
-            _ => return Err(invalid()),
+            (Some(_), true, _) => return Err(invalid(Flaw::new("", "method", "stands beside an answer"))),
+            (None, true, None) => return Err(invalid(Flaw::new("", "id", "is missing"))),
+            (None, false, _) => return Err(invalid(Flaw::new("", "method", "is missing"))),
         };
         Ok(Message {
             kind,
@@ -304,20 +344,20 @@ impl<'a> Params<'a> {
                 Ok(())
             }
             "_meta" if kind == Kind::Object => {
-                self.flawed |= self.meta.read(reader)?;
+                let flaw = self.meta.read(reader)?;
+                self.flaw = self.flaw.take().or(flaw);
                 Ok(())
             }
             _ => reader.value().map(drop),
         }
     }
-}
 
-impl<'a> Params<'a> {
     fn reference(&mut self, reader: &mut Reader<'a>) -> Result<(), JsonError> {
         let (mut reference, mut seen) = (Reference::default(), Seen::default());
-        let flawed = &mut self.flawed;
+        let found = &mut self.flaw;
         reader.members(&mut |reader, name| {
-            *flawed |= is_flawed(&["type", "name", "uri"], &mut seen, &name);
+            let flaw = flaw("params.ref.", &["type", "name", "uri"], &mut seen, &name);
+            *found = found.take().or(flaw);
             let kind = reader.kind()?;
             let range = reader.value()?;
             if kind != Kind::String {

@@ -2,7 +2,7 @@
 //! in it belongs to others and stays where it is.
 
 use super::json::{JsonError, Kind, Reader, quoted};
-use super::member::{Seen, is_flawed};
+use super::member::{Flaw, Seen, flaw};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -36,18 +36,15 @@ pub struct Meta<'a> {
 }
 
 impl<'a> Meta<'a> {
-    /// Reads the object; true when a member that is read here occurs twice, or in another spelling.
-    pub(super) fn read(&mut self, reader: &mut Reader<'a>) -> Result<bool, JsonError> {
+    /// Reads the object; a flaw is that a member that is read here occurs twice, or in another spelling.
+    pub(super) fn read(&mut self, reader: &mut Reader<'a>) -> Result<Option<Flaw>, JsonError> {
         let start = reader.position();
-        let (mut seen, mut flawed) = (Seen::default(), false);
+        let (mut seen, mut found) = (Seen::default(), None);
         reader.members(&mut |reader, name| {
             let kind = reader.kind()?;
             let range = reader.value()?;
-            flawed |= is_flawed(
-                &[VERSION, CAPABILITIES, LOG_LEVEL, PROGRESS_TOKEN],
-                &mut seen,
-                &name,
-            );
+            let read = [VERSION, CAPABILITIES, LOG_LEVEL, PROGRESS_TOKEN];
+            found = found.take().or(flaw("params._meta.", &read, &mut seen, &name));
             match (name.as_ref(), kind) {
                 (VERSION, Kind::String) => self.version = Some(reader.unescaped(range)?),
                 (CAPABILITIES, Kind::Object) => self.capabilities = Some(reader.slice(range)),
@@ -58,7 +55,7 @@ impl<'a> Meta<'a> {
             Ok(())
         })?;
         self.range = Some(start..reader.position());
-        Ok(flawed)
+        Ok(found)
     }
 }
 
@@ -106,6 +103,12 @@ mod tests {
         let twice = of(
             r#"{"io.modelcontextprotocol/protocolVersion":"a","io.modelcontextprotocol/ProtocolVersion":"b"}"#,
         );
-        assert!(matches!(read(twice.as_bytes()), Err(MessageError::Invalid(_))));
+        let Err(MessageError::Invalid { flaw: Some(flaw), .. }) = read(twice.as_bytes()) else {
+            panic!("{twice}")
+        };
+        assert_eq!(
+            flaw.member,
+            "params._meta.io.modelcontextprotocol/protocolVersion"
+        );
     }
 }

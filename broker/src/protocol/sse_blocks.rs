@@ -62,7 +62,7 @@ impl Blocks {
 
     fn cut(&mut self, pieces: &mut Vec<Piece>) {
         let held = std::mem::take(&mut self.held);
-        match (held.is_empty(), self.oversized) {
+        match (held.is_empty(), self.oversized || held.len() > self.limit) {
             (true, _) => {}
             (false, true) => pieces.push(Piece::Part(held)),
             (false, false) => pieces.push(Piece::Whole(held)),
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn an_event_past_the_limit_comes_in_parts_and_the_next_one_whole() {
-        let found = pieces(&[b"data: 12345", b"6789\n", b"\ndata: a\n\n"], 8);
+        let found = pieces(&[b"data: 12345", b"6789\n", b"\ndata: a\n\n"], 9);
         assert!(matches!(found[0], Piece::Part(_)), "{found:?}");
         assert_eq!(data(&found), ["a"]);
         assert_eq!(bytes(&found), b"data: 123456789\n\ndata: a\n\n");

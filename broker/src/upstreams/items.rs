@@ -73,8 +73,8 @@ impl ItemKind {
         }
     }
 
-    /// Whether the prefix is put before the key.
-    pub fn prefixed(self) -> bool {
+    /// Whether items are known by names; else it is by URIs.
+    pub fn is_named(self) -> bool {
         matches!(self, Self::Tool | Self::Prompt)
     }
 }

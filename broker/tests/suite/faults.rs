@@ -38,7 +38,7 @@ async fn works(client: &Client, times: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_failure_of_a_server_reaches_its_caller_and_the_others_go_on() {
-    let (world, _good, bad) = beside(&["hung", "failing", "garbage", "flood"]).await;
+    let (world, _good, bad) = beside(&["hung", "failing", "resetting", "garbage", "flood"]).await;
     let client = world.client().initialized().await;
     for server in &bad {
         assert_eq!(client.call(&format!("{}_work", server.name)).await.status, 200);
@@ -46,6 +46,7 @@ async fn each_failure_of_a_server_reaches_its_caller_and_the_others_go_on() {
     for server in &bad {
         match server.name {
             "hung" => server.hang.store(true, Ordering::Relaxed),
+            "resetting" => server.reset.store(true, Ordering::Relaxed),
             "failing" => server.call_status.store(500, Ordering::Relaxed),
             "garbage" => server.garbage.store(true, Ordering::Relaxed),
             _ => server.flood.store(true, Ordering::Relaxed),
@@ -54,7 +55,7 @@ async fn each_failure_of_a_server_reaches_its_caller_and_the_others_go_on() {
         server.notify("notifications/tools/list_changed");
     }
     let calls = async {
-        for (name, status) in [("hung", 504), ("failing", 500)] {
+        for (name, status) in [("hung", 504), ("failing", 500), ("resetting", 503)] {
             let reply = client.call(&format!("{name}_work")).await;
             assert_eq!(
                 (reply.status, reply.error().0),

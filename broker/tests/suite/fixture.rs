@@ -47,6 +47,8 @@ pub struct Server {
     pub prompts: Mutex<Vec<Value>>,
     pub resources: Mutex<Vec<Value>>,
     pub templates: Mutex<Vec<Value>>,
+    /// Results of other methods, by method.
+    pub results: Mutex<HashMap<String, Value>>,
     /// Issues session ids and insists on them.
     pub sessions: AtomicBool,
     pub page_size: AtomicUsize,
@@ -60,6 +62,8 @@ pub struct Server {
     pub hang: AtomicBool,
     /// Accepts calls and never answers them.
     pub hang_calls: AtomicBool,
+    /// Breaks the connection instead of answering.
+    pub reset: AtomicBool,
     /// Answers everything with what is no JSON.
     pub garbage: AtomicBool,
     /// Answers everything with a body that does not end.
@@ -103,6 +107,7 @@ impl Server {
             prompts: Mutex::default(),
             resources: Mutex::default(),
             templates: Mutex::default(),
+            results: Mutex::default(),
             sessions: AtomicBool::new(true),
             page_size: AtomicUsize::new(100),
             endless: AtomicBool::default(),
@@ -110,6 +115,7 @@ impl Server {
             status: AtomicU16::default(),
             hang: AtomicBool::default(),
             hang_calls: AtomicBool::default(),
+            reset: AtomicBool::default(),
             garbage: AtomicBool::default(),
             flood: AtomicBool::default(),
             gzip: AtomicBool::default(),
@@ -190,6 +196,10 @@ impl Server {
 async fn failing(server: &Server, verb: &Method) -> Option<Response> {
     if server.hang.load(Ordering::Relaxed) {
         std::future::pending::<()>().await;
+    }
+    if server.reset.load(Ordering::Relaxed) {
+        // The end of its task drops the connection.
+        std::panic::resume_unwind(Box::new("reset"));
     }
     let status = server.status.load(Ordering::Relaxed);
     if status != 0 {
@@ -415,6 +425,9 @@ fn answer(server: &Server, method: &str, message: &Value, headers: &HeaderMap, b
                 "<h1>inner</h1>",
             )
                 .into_response();
+        }
+        _ if server.results.lock().unwrap().contains_key(method) => {
+            server.results.lock().unwrap()[method].clone()
         }
         _ => {
             let seen: Vec<(String, String)> = headers

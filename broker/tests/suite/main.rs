@@ -28,6 +28,7 @@ mod layers;
 mod limits;
 mod messages;
 mod own_tools;
+mod prefixed;
 mod process;
 mod programs;
 mod relays;

@@ -84,6 +84,12 @@ async fn d28_bad_messages_are_refused_and_reach_no_server() {
             reply.text
         );
     }
+    let misspelt =
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"one_forecast","Arguments":{}}}"#;
+    assert_eq!(
+        client.post(misspelt).await.json()["error"]["data"],
+        json!({"member": "params.arguments", "problem": "is spelt differently"})
+    );
     let too_deep = format!(
         r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"x":{}{}}}}}"#,
         "[".repeat(200),

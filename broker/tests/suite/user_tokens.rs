@@ -3,8 +3,8 @@
 use crate::access::{self, with_policy};
 use crate::client::{Client, Reply};
 use crate::fixture::Server;
-use crate::shared_store::Pair;
-use crate::world::{World, config, entry};
+use crate::shared_store::{Pair, Redis};
+use crate::world::{KEY, World, config, entry};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
@@ -315,6 +315,50 @@ async fn s15_a_verified_client_without_a_session_leaves_its_token_once_and_calls
     one.call_status.store(0, Ordering::Relaxed);
     let again = asked(&client.stateless("one_forecast", urls).await);
     assert_ne!(again, id, "a token that the server refuses is asked for anew");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s28_a_token_left_without_a_session_outlives_a_rotation_of_the_key() {
+    let one = Server::start("one", &["forecast"]).await;
+    let wants = with_policy(&[(&one, "one_")], "me", "*");
+    let wants = wants.replacen("uid: one}", "uid: one, tokenURLElicitation: {url: ''}}", 1);
+    let redis = Redis::start().await;
+    let store = format!("--cache-connection-string={}", redis.url());
+    let former = format!("env:GATEWAY_SIGNING_KEY_PREVIOUS={KEY}");
+    let rotated = [
+        "--gateway-signing-key=fedcba9876543210fedcba9876543210",
+        former.as_str(),
+    ];
+    let urls = serde_json::from_str::<Value>(URLS).unwrap();
+    let leaves = async |world: &World, token: &str| {
+        let client = access::bearer(world);
+        let id = asked(&client.stateless("one_forecast", urls.clone()).await);
+        let (_, csrf) = form(&client, &id).await;
+        let left = submit(&client, (&id, &csrf, &csrf), token).await;
+        assert_eq!(left.status, 200, "{}", left.text);
+    };
+    let calls = async |world: &World| {
+        let reply = access::bearer(world)
+            .stateless("one_forecast", urls.clone())
+            .await;
+        assert_eq!(reply.json()["result"]["resultType"], "complete", "{}", reply.text);
+        seen_authorization(&one, "tools/call").pop().unwrap().unwrap()
+    };
+    let before = World::start_with(&wants, &[&one], &[ON, &store]).await;
+    leaves(&before, "Bearer first").await;
+    assert_eq!(calls(&before).await, "Bearer first");
+    drop(before);
+    let after = World::start_with(&wants, &[&one], &[&[ON, store.as_str()], &rotated[..]].concat()).await;
+    assert_eq!(calls(&after).await, "Bearer first");
+    // A token that the server refuses goes, wherever it was kept; the next one is kept under the new key.
+    one.call_status.store(401, Ordering::Relaxed);
+    let refused = access::bearer(&after)
+        .stateless("one_forecast", urls.clone())
+        .await;
+    assert_eq!(refused.error().0, -32603, "{}", refused.text);
+    one.call_status.store(0, Ordering::Relaxed);
+    leaves(&after, "Bearer second").await;
+    assert_eq!(calls(&after).await, "Bearer second");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

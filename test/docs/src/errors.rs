@@ -60,8 +60,10 @@ const REMEDIES: &[(&str, &str)] = &[
     ("event_id", "open the stream without `Last-Event-ID`"),
     ("header_mismatch", "a header says something else than the body"),
     ("host", "use a public host; `publicHosts` adds one"),
-    ("invalid", "the body is no JSON-RPC message"),
-    ("message", "the body is no JSON-RPC message"),
+    (
+        "invalid",
+        "the body is no JSON-RPC message; `data` names the member that is missing, doubled or spelt differently",
+    ),
     ("meta", "`params._meta` lacks what the revision demands"),
     ("method", "no such method in this revision"),
     ("needs", FAULT),

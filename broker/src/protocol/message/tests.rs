@@ -1,8 +1,9 @@
 use super::*;
+use crate::protocol::reply::Payload;
 use proptest::prelude::*;
 
 fn invalid(body: &str) -> bool {
-    matches!(read(body.as_bytes()), Err(MessageError::Invalid(_)))
+    matches!(read(body.as_bytes()), Err(MessageError::Invalid { .. }))
 }
 
 #[test]
@@ -89,10 +90,65 @@ fn what_is_no_message_is_refused_with_the_right_error() {
 
 #[test]
 fn an_invalid_message_keeps_the_id_that_could_be_read() {
-    assert_eq!(
-        read(br#"{"jsonrpc":"1.0","id":"x","method":"ping"}"#).err(),
-        Some(MessageError::Invalid(Some("\"x\"".into())))
-    );
+    let error = read(br#"{"jsonrpc":"1.0","id":"x","method":"ping"}"#).unwrap_err();
+    assert_eq!(error.id(), Some("\"x\""));
+}
+
+#[test]
+fn the_refusal_names_the_member_and_what_is_wrong_with_it() {
+    for (members, member, problem) in [
+        (r#""jsonrpc":"1.0","method":"x""#, "jsonrpc", "must be \"2.0\""),
+        (
+            r#""id":null,"method":"x""#,
+            "id",
+            "must be an integer or a string, and not long",
+        ),
+        (r#""method":7"#, "method", "must be a string"),
+        (r#""x":1"#, "method", "is missing"),
+        (r#""method":"x","result":{}"#, "method", "stands beside an answer"),
+        (r#""result":{}"#, "id", "is missing"),
+        (r#""method":"x","params":[]"#, "params", "must be an object"),
+        (r#""method":"x","Params":{}"#, "params", "is spelt differently"),
+        (r#""method":"x","y":1,"Y":2"#, "Y", "occurs twice"),
+        (
+            r#""method":"x","params":{"name":"a","name":"b"}"#,
+            "params.name",
+            "occurs twice",
+        ),
+        (
+            r#""method":"x","params":{"Arguments":{}}"#,
+            "params.arguments",
+            "is spelt differently",
+        ),
+        (
+            r#""method":"x","params":{"ref":{"URI":"a"}}"#,
+            "params.ref.uri",
+            "is spelt differently",
+        ),
+        (
+            r#""method":"x","params":{"_meta":{"progresstoken":1}}"#,
+            "params._meta.progressToken",
+            "is spelt differently",
+        ),
+    ] {
+        let version = if members.contains("jsonrpc") {
+            ""
+        } else {
+            r#""jsonrpc":"2.0","#
+        };
+        let body = format!("{{{version}{members}}}");
+        let refusal = read(body.as_bytes()).unwrap_err().refusal();
+        let data = serde_json::json!({"member": member, "problem": problem});
+        assert_eq!(refusal.message, "invalid request", "{body}");
+        assert_eq!(refusal.payload, Payload::Data(data.to_string()), "{body}");
+    }
+    let long = format!(r#"{{"{0}":1,"{0}":2}}"#, "n".repeat(1000));
+    let shown = read(long.as_bytes()).unwrap_err().refusal().body(None);
+    assert!(shown.len() < 250, "{shown}");
+    let members: Vec<String> = (0..64).map(|number| format!(r#""m{number}":1"#)).collect();
+    let many = format!(r#"{{"jsonrpc":"2.0",{}}}"#, members.join(","));
+    let shown = read(many.as_bytes()).unwrap_err().refusal().body(None);
+    assert!(shown.contains(r#""member":"m63""#), "{shown}");
 }
 
 #[test]

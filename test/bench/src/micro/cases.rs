@@ -2,6 +2,7 @@
 
 use std::{hint::black_box, sync::Arc};
 
+use anyhow::Context as _;
 use axum::{Router, body::Body, http::Request as HttpRequest};
 use mcp_gateway_api::config::{self, GatewayConfig};
 use mcp_gateway_broker::{
@@ -190,14 +191,18 @@ fn decide() -> Case {
 }
 
 /// A reply of three events through a session's plan.
-fn rewrite() -> Case {
+fn rewrite() -> anyhow::Result<Case> {
     let keys = keys();
     let (_, claims) = token(&keys);
-    let relay = Relay::new(&claims, ("bench/s7", &backend()), Place::Call, true);
+    let catalog = Parts::new().catalog();
+    let server = catalog.servers.first().context("the catalog has no servers")?;
+    let relay = Relay::new(&claims, (&server.config, &backend()), Place::Call, true);
     let plan = ReplyPlan {
         relay,
         form: Form::Events,
+        id: Some("7".to_owned()),
         bridge: None,
+        completion: false,
     };
     let event = |data: &str| format!("id: 1\ndata: {data}\n\n");
     let stream = [
@@ -207,10 +212,10 @@ fn rewrite() -> Case {
     ]
     .map(event)
     .concat();
-    case("rewrite an event stream of three messages", move || {
+    Ok(case("rewrite an event stream of three messages", move || {
         let mut rewriter = Rewriter::new(plan.clone());
         black_box(rewriter.push(&keys, stream.as_bytes(), true));
-    })
+    }))
 }
 
 fn list() -> Case {
@@ -283,7 +288,7 @@ pub(crate) fn all(only: &str, webhook: impl FnOnce() -> (Router, String)) -> any
             black_box(session::verify(&keys, &token, None, NOW));
         }),
         decide(),
-        rewrite(),
+        rewrite()?,
         list(),
         case("rebuild the catalog of 200 × 50 tools", move || {
             black_box(parts.catalog());
