@@ -200,11 +200,8 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         capabilities: offered(request.rules, claims),
         reads_replies: request.rules.holds_calls,
     };
-    forwarded(
-        &call,
-        &permit,
-        user_token::again((request.head, catalog, server), (claims, false), facts),
-    )
+    let again = user_token::again((request.head, catalog, server), (claims, false), facts);
+    forwarded(&call, &permit, again)
 }
 
 /// What must be known before an item is said to be unknown: whether the session was ended, which only the store knows and
