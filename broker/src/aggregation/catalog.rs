@@ -73,6 +73,9 @@ pub struct Catalog {
     pub hosts: OwnHosts,
     /// Settings of the gateway's own tools.
     pub meta: MetaSettings,
+    /// True when answers of some server may reach clients with a session in another form: the server has no sessions, or
+    /// its URIs are published in another form.
+    pub rewrites_replies: bool,
     tables: [Table; 4],
     by_name: HashMap<String, usize>,
     server_hosts: HashSet<String>,
@@ -124,6 +127,9 @@ impl Catalog {
             .iter()
             .map(|server| server.config.hostname.clone())
             .partition::<Vec<_>, _>(|hostname| hostname.starts_with("*."));
+        let rewrites_replies = servers.iter().any(|server| {
+            server.snapshot.era_for(Era::Legacy) == Era::Modern || server.config.uris.is_some()
+        });
         let config = sources.config.clone();
         let further = config.snapshot.as_deref();
         let hosts = further
@@ -144,6 +150,7 @@ impl Catalog {
             meta: sources.meta,
             config,
             servers,
+            rewrites_replies,
             tables,
             by_name,
             server_hosts: server_hosts.into_iter().collect(),
@@ -170,17 +177,6 @@ impl Catalog {
     /// The server of an entry of this catalog.
     pub fn server_of(&self, entry: &Entry) -> Option<&Server> {
         self.servers.get(entry.server)
-    }
-
-    /// True when clients with a session reach some server without one.
-    pub fn bridges_sessions(&self) -> bool {
-        let mut servers = self.servers.iter();
-        servers.any(|server| server.snapshot.era_for(Era::Legacy) == Era::Modern)
-    }
-
-    /// True when answers of some server carry URIs that are published in another form.
-    pub fn rewrites_uris(&self) -> bool {
-        self.servers.iter().any(|server| server.config.uris.is_some())
     }
 
     /// True when a server has this host (comparable form).

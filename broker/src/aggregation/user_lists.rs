@@ -56,7 +56,9 @@ struct Kept {
 impl Kept {
     /// Keeps a list where there is room.
     fn insert(&mut self, key: (Uuid, String), (end, items): (Instant, Arc<UserItems>)) {
-        self.retain(|known, _| *known != key);
+        if let Some((_, earlier)) = self.lists.remove(&key) {
+            self.bytes = self.bytes.saturating_sub(earlier.bytes);
+        }
         if self.lists.len() >= MAX_KEPT || self.bytes + items.bytes > MAX_BYTES {
             let now = Instant::now();
             self.retain(|_, end| end > now);

@@ -152,8 +152,7 @@ fn is_for_broker(head: &Head, facts: &Facts) -> bool {
 
 /// True when the reply may have to be rewritten, whatever the body says.
 fn may_rewrite(head: &Head, (catalog, facts): (&Catalog, &Facts)) -> bool {
-    let by_server = || catalog.bridges_sessions() || catalog.rewrites_uris();
-    let by_session = |claims| forward::may_rewrite(head, claims) || by_server();
+    let by_session = |claims| forward::may_rewrite(head, claims) || catalog.rewrites_replies;
     let claims = facts.claims.as_ref();
     stateless::is_by_head(head, claims.is_some()) || claims.is_some_and(by_session)
 }

@@ -94,10 +94,13 @@ struct Landing {
 impl Drop for Landing {
     fn drop(&mut self) {
         if let Ok(mut flights) = self.flights.lock() {
-            if let Some(of_server) = flights.get_mut(&self.server) {
-                of_server.remove(&self.jti);
+            let Some(of_server) = flights.get_mut(&self.server) else {
+                return;
+            };
+            of_server.remove(&self.jti);
+            if of_server.is_empty() {
+                flights.remove(&self.server);
             }
-            flights.retain(|_, of_server| !of_server.is_empty());
         }
     }
 }

@@ -127,15 +127,18 @@ impl Pairs {
             && value
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\'));
+        self.name(name);
         if plain {
-            self.put_plain(name, value);
+            let quote = self.quote();
+            for part in [quote, value, quote] {
+                self.text.push_str(part);
+            }
         } else {
-            self.name(name);
             self.text.push_str(&crate::protocol::json::quoted(value));
         }
     }
 
-    /// A value whose text needs no escape.
+    /// A number or a truth value: its text needs no escape.
     fn put_plain(&mut self, name: &str, value: impl fmt::Display) {
         self.name(name);
         let quote = self.quote();

@@ -12,7 +12,7 @@ use mcp_gateway_broker::options::{self, Command};
 use mcp_gateway_broker::run::{self, Environment};
 use mcp_gateway_broker::transport::address::AddressPolicy;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, Command as Process};
 use tokio::time::Instant;
 
@@ -65,6 +65,7 @@ pub enum Front {
 /// A running gateway; it ends when this value is dropped.
 pub struct Gateway {
     port: u16,
+    _reserved: TcpSocket,
     fixtures: Vec<(Behind, Running)>,
     envoy: Option<Child>,
     broker: run::Running,
@@ -89,7 +90,7 @@ impl Gateway {
             fixtures.push((behind, running));
         }
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-        let envoy_port = free_port().await?;
+        let (reserved, envoy_port) = reserved_port()?;
         let config = folder.path().join("config.yaml");
         std::fs::write(&config, server_list(&fixtures)).context("cannot write the broker's config")?;
         let words = match front {
@@ -122,6 +123,7 @@ impl Gateway {
         };
         let mut gateway = Self {
             port,
+            _reserved: reserved,
             fixtures,
             envoy,
             broker,
@@ -216,9 +218,16 @@ async fn state(broker: SocketAddr) -> Option<String> {
     Some(message.unwrap_or("a server is not ready").to_owned())
 }
 
-async fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.context("no free port")?;
-    Ok(listener.local_addr()?.port())
+/// A port of loopback that nobody else gets while the socket lives. It does not listen, and Envoy may bind beside it: both
+/// ask for `SO_REUSEPORT`, as Envoy's listeners do by default. A port that is only looked up and given back could become
+/// the one of another listener of this process before Envoy starts.
+fn reserved_port() -> anyhow::Result<(TcpSocket, u16)> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseport(true)?;
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(any).context("no free port")?;
+    let port = socket.local_addr()?.port();
+    Ok((socket, port))
 }
 
 fn host_of(name: &str) -> String {
