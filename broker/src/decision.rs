@@ -25,6 +25,7 @@ use crate::auth::capabilities::CapabilityRules;
 use crate::auth::identity::{self, Binding};
 use crate::auth::jwt::Verified;
 use crate::auth::keys::Keys;
+use crate::auth::pool::Behalf;
 use crate::auth::session::SessionClaims;
 use crate::config::model::ServerConfig;
 use crate::protocol::header;
@@ -205,7 +206,7 @@ pub enum Need {
     /// A backend session.
     Backend(SessionClaims, Arc<ServerConfig>),
     /// What servers list for this caller alone.
-    UserLists(SessionClaims),
+    UserLists(Box<Behalf>),
     /// The per-user token for a server, or an entry of the page where a person leaves one.
     UserToken(SessionClaims, Arc<ServerConfig>),
 }

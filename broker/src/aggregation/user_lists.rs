@@ -5,6 +5,7 @@ use super::catalog::{Catalog, entry_of};
 use super::table::{Entry, Table};
 use crate::auth::clock;
 use crate::auth::keys::Keys;
+use crate::auth::pool::Behalf;
 use crate::auth::session::SessionClaims;
 use crate::auth::vault;
 use crate::config::model::ServerConfig;
@@ -115,6 +116,15 @@ fn servers(catalog: &Catalog) -> impl Iterator<Item = &Arc<ServerConfig>> {
     configs.filter(|config| config.enabled && config.user_specific_list)
 }
 
+/// The sessions that a server may have been asked on for this caller.
+fn sessions<'b>(server: &ServerConfig, behalf: &'b Behalf) -> &'b [SessionClaims] {
+    if server.token_url_elicitation.is_some() {
+        &behalf.tokens
+    } else {
+        std::slice::from_ref(&behalf.session)
+    }
+}
+
 impl UserLists {
     /// Over an opener of backend sessions, and the store with the callers' tokens.
     pub fn new(opener: Arc<Opener>, store: Arc<SessionStore>, keys: Arc<Keys>) -> Self {
@@ -126,18 +136,20 @@ impl UserLists {
         }
     }
 
-    /// What the servers list for the caller of this session; servers in parallel, a failing one is left out. `headers`
-    /// are those that the caller's hairpin requests carry.
-    pub async fn fetch(&self, catalog: &Catalog, claims: &SessionClaims, headers: &HeaderMap) -> Own {
+    /// What the servers list for this caller; servers in parallel, a failing one is left out. `headers` are those that the
+    /// caller's hairpin requests carry.
+    pub async fn fetch(&self, catalog: &Catalog, behalf: &Behalf, headers: &HeaderMap) -> Own {
         let lists = servers(catalog).map(async |config| {
-            if let Some(kept) = self.kept(claims.jti, &config.name) {
+            let mut sessions = sessions(config, behalf).iter();
+            if let Some(kept) = sessions.find_map(|claims| self.kept(claims.jti, &config.name)) {
                 return Some(kept);
             }
+            let era = Era::of(&behalf.session.ver);
             let stateless = catalog
                 .server(&config.name)
-                .is_some_and(|server| server.snapshot.era_for(Era::of(&claims.ver)) == Era::Modern);
-            match timeout(FETCH, self.of_server((config, stateless), claims, headers)).await {
-                Ok(Ok(items)) => Some(self.keep(claims.jti, config, items)),
+                .is_some_and(|server| server.snapshot.era_for(era) == Era::Modern);
+            match timeout(FETCH, self.of_server((config, stateless), behalf, headers)).await {
+                Ok(Ok((jti, items))) => Some(self.keep(jti, config, items)),
                 Ok(Err(error)) => {
                     tracing::info!(
                         component = "broker",
@@ -163,10 +175,10 @@ impl UserLists {
     async fn of_server(
         &self,
         (server, stateless): (&Arc<ServerConfig>, bool),
-        claims: &SessionClaims,
+        behalf: &Behalf,
         headers: &HeaderMap,
-    ) -> Result<Items, String> {
-        let headers = self.with_token(server, claims, headers.clone()).await?;
+    ) -> Result<(Uuid, Items), String> {
+        let (claims, headers) = self.on_behalf(server, behalf, headers.clone()).await?;
         let backend = if stateless {
             BackendSession::stateless()
         } else {
@@ -193,34 +205,35 @@ impl UserLists {
                 Err(error) => return Err(error.to_string()),
             }
         }
-        Ok(items)
+        Ok((claims.jti, items))
     }
 
-    /// The caller's own token for the server, when it wants one.
-    async fn with_token(
+    /// The session that the server is asked on, and the headers of these requests: with the caller's own token for the server,
+    /// when it wants one.
+    async fn on_behalf<'b>(
         &self,
         server: &ServerConfig,
-        claims: &SessionClaims,
+        behalf: &'b Behalf,
         mut headers: HeaderMap,
-    ) -> Result<HeaderMap, String> {
+    ) -> Result<(&'b SessionClaims, HeaderMap), String> {
         if server.token_url_elicitation.is_none() {
-            return Ok(headers);
+            return Ok((&behalf.session, headers));
         }
-        let record = self
-            .store
-            .record(claims.jti)
-            .await
-            .map_err(|error| error.to_string())?;
-        let sealed = record
-            .tokens
-            .get(&server.name)
-            .ok_or("no token of the caller yet")?;
-        let token = vault::open(&self.keys, claims.jti, &server.name, sealed, clock::now())
-            .ok_or("the token of the caller has ended")?;
-        let mut value = HeaderValue::from_str(token.expose()).map_err(|_| "token is no header value")?;
-        value.set_sensitive(true);
-        headers.insert("authorization", value);
-        Ok(headers)
+        for claims in &behalf.tokens {
+            let record = self.store.record(claims.jti).await;
+            let record = record.map_err(|error| error.to_string())?;
+            let sealed = record.tokens.get(&server.name);
+            let token = sealed
+                .and_then(|sealed| vault::open(&self.keys, claims.jti, &server.name, sealed, clock::now()));
+            if let Some(token) = token {
+                let value = HeaderValue::from_str(token.expose());
+                let mut value = value.map_err(|_| "token is no header value")?;
+                value.set_sensitive(true);
+                headers.insert("authorization", value);
+                return Ok((claims, headers));
+            }
+        }
+        Err("no token of the caller".to_owned())
     }
 
     fn kept(&self, jti: Uuid, server: &str) -> Option<Arc<UserItems>> {

@@ -100,6 +100,25 @@ pub fn person(keys: &Keys, verified: &Binding, now: u64) -> Option<Person> {
     })
 }
 
+/// On whose behalf servers are asked for what they list for one caller alone.
+#[derive(Clone, Debug)]
+pub struct Behalf {
+    /// The caller's session, or the one that serves it.
+    pub session: SessionClaims,
+    /// Where the caller's tokens for servers are, the newest place first; nowhere for one whom nobody verified.
+    pub tokens: Vec<SessionClaims>,
+}
+
+impl Behalf {
+    /// Of a client with a session, which keeps its tokens, too.
+    pub fn of_session(claims: &SessionClaims) -> Self {
+        Self {
+            session: claims.clone(),
+            tokens: vec![claims.clone()],
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use crate::aggregation::catalog::Catalog;
 use crate::aggregation::user_lists::{self, PerCaller};
 use crate::aggregation::view::{Permit, View};
 use crate::auth::keys::Keys;
+use crate::auth::pool::Behalf;
 use crate::auth::session::{SessionClaims, capabilities};
 use crate::protocol::message::{Message, MessageError, MessageKind};
 use crate::protocol::reply::{INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Refusal, SESSION};
@@ -211,7 +212,7 @@ fn missing(facts: &Facts, (claims, catalog): (&SessionClaims, &Catalog)) -> Opti
         return Some(Need::Facts(claims.clone(), String::new()));
     }
     let unasked = facts.own.is_none() && user_lists::wanted(catalog);
-    unasked.then(|| Need::UserLists(claims.clone()))
+    unasked.then(|| Need::UserLists(Box::new(Behalf::of_session(claims))))
 }
 
 /// What stands in the way of a name that only a list for this caller alone could hold: the token that the list needs.

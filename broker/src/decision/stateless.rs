@@ -8,10 +8,10 @@ use super::round::Round;
 use super::{Decision, Facts, Forward, Head, Need, target, user_token};
 use crate::aggregation::catalog::{Catalog, Server};
 use crate::aggregation::user_lists::{self, PerCaller};
-use crate::aggregation::view::Permit;
+use crate::aggregation::view::{Permit, View};
 use crate::auth::identity;
 use crate::auth::keys::Keys;
-use crate::auth::pool::{self, Person, Pool, pool};
+use crate::auth::pool::{self, Behalf, Person, Pool, pool};
 use crate::auth::session::SessionClaims;
 use crate::protocol::message::{Message, MessageKind};
 use crate::protocol::reply::{
@@ -77,6 +77,22 @@ pub fn pool_of(head: &Head, keys: &Keys, (now, nonce): (u64, Uuid)) -> Pool {
         (verified.as_deref(), head.get("authorization")),
         (now, nonce),
     )
+}
+
+/// The verified caller as the one whose tokens are kept without a session.
+fn person_of(head: &Head, keys: &Keys, now: u64) -> Option<Person> {
+    let caller = head.caller.as_ref()?;
+    pool::person(keys, &identity::binding_of(keys, caller.subject()), now)
+}
+
+/// On whose behalf servers are asked for what they list for the caller of `claims` alone.
+pub fn behalf(head: &Head, keys: &Keys, claims: &SessionClaims, now: u64) -> Behalf {
+    let person = person_of(head, keys, now);
+    let tokens = person.map(|Person { current, former }| std::iter::once(current).chain(former).collect());
+    Behalf {
+        session: claims.clone(),
+        tokens: tokens.unwrap_or_default(),
+    }
 }
 
 /// Tells callers apart in what they get and bring back; `None` is the anonymous caller.
@@ -233,9 +249,11 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
     let Some(permit) = target.permit(&view) else {
         return match &pool {
             Pool::Caller(claims) if own.is_none() && user_lists::wanted(catalog) => {
-                Decision::Need(Need::UserLists(claims.clone()))
+                let behalf = behalf(request.head, request.keys, claims, facts.now);
+                Decision::Need(Need::UserLists(Box::new(behalf)))
             }
-            _ => hidden(message, None, (&target, &view)),
+            _ => unlisted((request, message, facts), (&target, &view))
+                .unwrap_or_else(|| hidden(message, None, (&target, &view))),
         };
     };
     let mirrors = permit.entry().mirrors.as_deref().unwrap_or_default();
@@ -270,10 +288,7 @@ fn with_token(
     (request, message, facts): (&Request<'_>, &Message<'_>, &Facts),
     (catalog, server): (&Catalog, &Server),
 ) -> Result<SessionClaims, Box<Decision>> {
-    let caller = request.head.caller.as_ref();
-    let verified = caller.map(|caller| identity::binding_of(request.keys, caller.subject()));
-    let person = verified.and_then(|verified| pool::person(request.keys, &verified, facts.now));
-    let Some(Person { current, former }) = person else {
+    let Some(Person { current, former }) = person_of(request.head, request.keys, facts.now) else {
         let what = "MCP server requires a per-user token, which a client without a session leaves only where the gateway verifies who calls";
         let refusal = Refusal::new(200, INTERNAL, what, "user_token");
         return Err(Box::new(answer(message, None, refusal)));
@@ -296,6 +311,18 @@ fn with_token(
         Some(decision) => Err(Box::new(decision)),
         None => Ok(claims),
     }
+}
+
+/// What stands in the way of a name that only a list for this verified caller alone could hold: the token that the list needs.
+fn unlisted(
+    asked: (&Request<'_>, &Message<'_>, &Facts),
+    (target, view): (&target::Target<'_>, &View<'_>),
+) -> Option<Decision> {
+    let (request, ..) = asked;
+    (request.rules.url_elicitation && request.head.caller.is_some()).then_some(())?;
+    let server = view.unlisted(target.kind, &target.name.value)?;
+    let found = with_token(asked, (view.catalog(), server));
+    found.err().map(|decision| *decision)
 }
 
 /// The session with the server, or what must be fetched for it.

@@ -8,6 +8,7 @@ use super::streams::NotOpened;
 use super::{FrontState, meta_tools, methods, relay, stateless, streams, unsolicited};
 use crate::aggregation::user_lists::{self, Own};
 use crate::aggregation::view::Selection;
+use crate::auth::pool::Behalf;
 use crate::auth::session::SessionClaims;
 use crate::auth::{clock, session};
 use crate::decision::forward::LAST_EVENT_ID;
@@ -219,7 +220,11 @@ async fn own_lists(state: &FrontState, caller: &Caller, head: &Head) -> Own {
     }
     state
         .user_lists
-        .fetch(&catalog, &caller.claims, &forwarded(&head.fields))
+        .fetch(
+            &catalog,
+            &Behalf::of_session(&caller.claims),
+            &forwarded(&head.fields),
+        )
         .await
 }
 

@@ -8,7 +8,7 @@ use crate::aggregation::meta::STATELESS_INSTRUCTIONS;
 use crate::aggregation::user_lists::{self, Own};
 use crate::auth::clock;
 use crate::auth::pool::Pool;
-use crate::decision::stateless::{check, is_routed, pool_of};
+use crate::decision::stateless::{behalf, check, is_routed, pool_of};
 use crate::decision::{Head, bridge, selection};
 use crate::protocol::json::quoted;
 use crate::protocol::message::{Message, MessageKind};
@@ -112,7 +112,8 @@ async fn caller(state: &FrontState, head: &Head, message: &Message<'_>) -> Calle
     let own = match &pool {
         Pool::Caller(claims) if methods::shows_items(message) && user_lists::wanted(&catalog) => {
             let headers = forwarded(&head.fields);
-            state.user_lists.fetch(&catalog, claims, &headers).await
+            let behalf = behalf(head, &state.keys, claims, now);
+            state.user_lists.fetch(&catalog, &behalf, &headers).await
         }
         _ => Own::default(),
     };

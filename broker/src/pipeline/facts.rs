@@ -278,9 +278,9 @@ impl Pipeline {
                 facts.backend = Some(opened.map_err(open_refusal)?);
                 Ok(())
             }
-            Need::UserLists(claims) => {
+            Need::UserLists(behalf) => {
                 let (catalog, headers) = (self.published.load(), forwarded(&head.fields));
-                let lists = self.user_lists.fetch(&catalog, &claims, &headers);
+                let lists = self.user_lists.fetch(&catalog, &behalf, &headers);
                 let own = timeout(self.open_deadline, lists).await.unwrap_or_default();
                 facts.own = Some(own);
                 Ok(())

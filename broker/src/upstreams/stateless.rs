@@ -253,6 +253,7 @@ mod tests {
 
     #[tokio::test]
     async fn sessions_that_a_server_does_not_name_are_tried() {
+        crate::transport::client::install_crypto();
         assert!(initializing(Some("2025-11-25")).await.has_sessions(false).await);
         assert!(!initializing(Some("1999-01-01")).await.has_sessions(false).await);
         let never = initializing(None).await;

@@ -137,6 +137,27 @@ impl Client {
         self.send(request).await
     }
 
+    /// Names of the tools that are listed to a client without a session.
+    pub async fn stateless_tools(&self) -> Vec<String> {
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        let body =
+            json!({"jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": {"_meta": meta}}).to_string();
+        let request = self
+            .request(reqwest::Method::POST, "/mcp")
+            .header("content-type", "application/json")
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", "tools/list")
+            .body(body);
+        let reply = self.send(request).await.json();
+        let tools = reply["result"]["tools"].as_array().unwrap();
+        let names = tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned());
+        names.collect()
+    }
+
     pub async fn initialized(self) -> Self {
         self.able(json!({})).await
     }

@@ -3,17 +3,15 @@
 use crate::client::Client;
 use crate::client_streams::listening;
 use crate::fixture::Server;
-use crate::world::{PUBLIC, World, config, entry, eventually, eventually_within, free_port, is_direct};
+use crate::world::{PUBLIC, World, config, entry, eventually, free_port};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_client::ExternalProcessorClient;
-use futures::StreamExt as _;
 use mcp_gateway_broker::run::Environment;
 use mcp_gateway_broker::run::bounds::Bounds;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -92,43 +90,6 @@ async fn s23_streams_of_servers_past_the_bound_are_not_opened_but_counted() {
         })
         .await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s23_a_client_that_opens_five_thousand_sessions_and_goes_away_leaves_nothing() {
-    if is_direct() {
-        return; // Both runs of the suite would do the same.
-    }
-    let one = Server::start("one", &["forecast"]).await;
-    let flags = ["--session-length=10s", "--discovery-tools-enabled=true"];
-    let world = bounded(Bounds::default(), &config(&[entry(&one, "")]), &flags).await;
-    let fresh = world.direct();
-    let session = |number: usize| {
-        let mut client = fresh.clone();
-        async move {
-            let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}});
-            let reply = client.rpc("initialize", params).await;
-            assert_eq!(reply.status, 200, "{}", reply.text);
-            client.session = reply.header("mcp-session-id").map(str::to_owned);
-            let scope = json!({"name": "select_tools", "arguments": {"tools": ["forecast"]}});
-            assert_eq!(client.rpc("tools/call", scope).await.status, 200);
-            if number.is_multiple_of(50) {
-                // A stream that nobody reads, and that breaks with its client.
-                assert_eq!(listening(&client, None).await.status(), 200);
-            }
-        }
-    };
-    let sessions = futures::stream::iter(0..5000).map(session);
-    sessions.buffer_unordered(64).collect::<Vec<()>>().await;
-    let remembered = || async { world.status().await["scopedSessions"].as_u64().unwrap() };
-    assert!(remembered().await > 0);
-    assert_eq!(metric(&world, "mcp_session_created_total").await, 5000.0);
-    // What has expired is looked for twice a minute.
-    eventually_within(Duration::from_secs(60), "nothing is remembered", async || {
-        (remembered().await == 0).then_some(())
-    })
-    .await;
-    assert_eq!(metric(&world, "mcp_broker_client_streams_active").await, 0.0);
 }
 
 /// The status line of the answer to a request with these headers.

@@ -318,6 +318,41 @@ async fn s15_a_verified_client_without_a_session_leaves_its_token_once_and_calls
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s14_a_list_of_the_caller_alone_is_fetched_with_the_token_it_left_without_a_session() {
+    let own = Server::start("own", &["basic"]).await;
+    let wants = with_policy(&[(&own, "own_")], "me", "*");
+    let more = "uid: own, userSpecificList: true, tokenURLElicitation: {url: ''}}";
+    let wants = wants.replacen("uid: own}", more, 1);
+    let world = World::start_with(&wants, &[&own], &[ON]).await;
+    let client = access::bearer(&world);
+    let urls = serde_json::from_str::<Value>(URLS).unwrap();
+    assert!(client.stateless_tools().await.is_empty());
+    let id = asked(&client.stateless("own_basic", urls.clone()).await);
+    let foreign = client.stateless("other_basic", urls.clone()).await;
+    assert_eq!(foreign.error().0, -32602, "no list of the caller alone has that");
+    let (_, csrf) = form(&client, &id).await;
+    let left = submit(&client, (&id, &csrf, &csrf), "Bearer mine").await;
+    assert_eq!(left.status, 200, "{}", left.text);
+    assert_eq!(client.stateless_tools().await, ["own_basic"]);
+    let called = client.stateless("own_basic", urls.clone()).await;
+    assert_eq!(
+        called.json()["result"]["resultType"],
+        "complete",
+        "{}",
+        called.text
+    );
+    assert_eq!(client.stateless("own_nothing", urls).await.error().0, -32602);
+    for method in ["tools/list", "tools/call"] {
+        let seen = seen_authorization(&own, method);
+        assert!(!seen.is_empty(), "{method}");
+        assert!(
+            seen.iter().all(|value| value.as_deref() == Some("Bearer mine")),
+            "{seen:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s28_a_token_left_without_a_session_outlives_a_rotation_of_the_key() {
     let one = Server::start("one", &["forecast"]).await;
     let wants = with_policy(&[(&one, "one_")], "me", "*");
