@@ -165,11 +165,18 @@ tools: ## Install what `make test` needs beside Rust, Go, Node.js and Python (ca
 docs: site ## The site (target/book) and the API documentation of the crates, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
+# What `cargo install` writes need not be on PATH.
+MDBOOK_VERSION := 0.5.4
+MDBOOK ?= $(or $(shell command -v mdbook),$(or $(CARGO_INSTALL_ROOT),$(CARGO_HOME),$(HOME)/.cargo)/bin/mdbook)
+BOOK := $(abspath $(TARGET_DIR))/book
+
 .PHONY: site
 site: ## The guides as a site in target/book; links and generated pages are checked first
 	$(CARGO) test -q --workspace --locked --test docs
-	@mdbook --version >/dev/null 2>&1 || $(CARGO) install mdbook --locked --debug
-	mdbook build docs --dest-dir $(abspath $(TARGET_DIR))/book
+	@$(MDBOOK) --version >/dev/null 2>&1 || $(CARGO) install mdbook --version $(MDBOOK_VERSION) --locked --debug
+	$(MDBOOK) build docs --dest-dir $(BOOK)
+	MCPGW_BOOK=$(BOOK) $(CARGO) test -q --workspace --locked --test docs -- --ignored built_book
+	@echo "The site: $(BOOK)/index.html"
 
 CONFIG ?= ./config/mcp-system/config.yaml
 .PHONY: run

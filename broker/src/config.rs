@@ -8,6 +8,7 @@ pub mod front;
 mod ide;
 mod local;
 pub mod model;
+mod places;
 mod policies;
 mod resources;
 mod server;

@@ -164,8 +164,19 @@ pub async fn start(options: Options, environment: Environment) -> anyhow::Result
     }
     running.state.health.listening();
     running.spawn_background(&options, &pieces, &environment);
-    tracing::info!(component = "broker", address = %running.broker, version = crate::VERSION, "Broker listens");
+    let endpoint = options.standalone.then(|| endpoint(&running));
+    tracing::info!(component = "broker", address = %running.broker, endpoint, version = crate::VERSION, "Broker listens");
     Ok(running)
+}
+
+/// What clients on this machine are given.
+fn endpoint(running: &Running) -> String {
+    let scheme = if running.state.tls.is_served() {
+        "https"
+    } else {
+        "http"
+    };
+    format!("{scheme}://{}/mcp", running.broker)
 }
 
 fn announce(options: &Options) {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use comfy_table::{Cell, Color, ContentArrangement, Table};
+use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
@@ -56,23 +56,48 @@ pub(crate) fn document(
     Ok(Some(()))
 }
 
-/// Columns without lines around them, as kubectl prints; on a terminal long cells are wrapped.
+/// Least room that is worth wrapping the last column for.
+const ROOM: usize = 30;
+
+/// Columns without lines around them, as kubectl prints.
 pub(crate) fn table(out: &mut impl Write, head: &[&str], rows: Vec<Vec<(String, Tone)>>) -> io::Result<()> {
+    // `None` unless standard output is a terminal.
+    let width = Table::new().width();
+    for line in rendered(head, rows, width) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+/// The lines of a table. Only the last column is wrapped, where there is room for that: names and URLs are copied. A terminal
+/// that is too narrow folds whole lines.
+fn rendered(head: &[&str], rows: Vec<Vec<(String, Tone)>>, width: Option<u16>) -> Vec<String> {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
     table.set_header(head.iter().map(Cell::new));
-    table.set_content_arrangement(if io::stdout().is_terminal() {
-        ContentArrangement::Dynamic
-    } else {
-        ContentArrangement::Disabled
-    });
     for row in rows {
         table.add_row(row.into_iter().map(|(text, tone)| painted(&text, tone)));
     }
-    for line in table.lines() {
-        writeln!(out, "{}", line.trim())?;
+    let mut widths = table.column_max_content_widths();
+    widths.pop();
+    // Each has a blank on either side.
+    let names: usize = widths.iter().map(|width| usize::from(*width) + 2).sum();
+    match width.filter(|width| usize::from(*width) >= names + ROOM) {
+        Some(width) => {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+            table.set_width(width);
+            for column in table.column_iter_mut().take(widths.len()) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
+        None => {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
     }
-    Ok(())
+    let lines = table.lines();
+    lines
+        .map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned())
+        .collect()
 }
 
 fn painted(text: &str, tone: Tone) -> Cell {
@@ -116,5 +141,44 @@ pub(crate) fn painted_text(text: &str, tone: Tone) -> String {
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     } else {
         text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(description: &str, width: Option<u16>) -> Vec<String> {
+        let row =
+            ["everything_gzip-file-as-resource", description].map(|text| (text.to_owned(), Tone::Plain));
+        rendered(&["NAME", "DESCRIPTION"], vec![row.to_vec()], width)
+    }
+
+    #[test]
+    fn only_the_last_column_is_wrapped_and_stays_below_its_heading() {
+        let long = "word ".repeat(20);
+        let wrapped = lines(&long, Some(80));
+        assert_eq!(wrapped[0], "NAME                              DESCRIPTION");
+        assert!(
+            wrapped.len() > 2 && wrapped.iter().all(|line| line.len() <= 80),
+            "{wrapped:?}"
+        );
+        assert!(
+            wrapped[1].starts_with("everything_gzip-file-as-resource  word"),
+            "{wrapped:?}"
+        );
+        assert!(
+            wrapped[2].starts_with(&format!("{} word", " ".repeat(33))),
+            "{wrapped:?}"
+        );
+    }
+
+    #[test]
+    fn without_room_lines_are_left_whole() {
+        let long = "word ".repeat(20);
+        for width in [None, Some(0), Some(40), Some(63)] {
+            let whole = lines(&long, width);
+            assert_eq!(whole.len(), 2, "{width:?}: {whole:?}");
+        }
     }
 }

@@ -63,6 +63,8 @@ fn with_next_step(text: &str) -> String {
         "; the token does not give the right, or the host is not one of the gateway's"
     } else if says("404") {
         "; is the path right (/mcp), and the host one of the gateway's?"
+    } else if says("unknown tool") {
+        "; mcpgw tools list shows those that there are for you"
     } else if says("connection refused") {
         "; nothing listens there: see the port, or forward one with kubectl port-forward and give --url"
     } else if says("lookup address") {

@@ -131,6 +131,13 @@ fn unserved(world: &World, registration: &MCPServerRegistration, message: &str) 
         let fix = "create an MCPGatewayExtension for that Gateway, or mend the one that is there".to_owned();
         return ("gateway", fix);
     }
+    if says("is already registered by") {
+        let fix = format!(
+            "delete one of the two registrations, or give {} an HTTPRoute or a spec.path of its own",
+            ObjectKey::of(&registration.metadata)
+        );
+        return ("names", fix);
+    }
     if says("service ") {
         let fix = format!(
             "create the Service, or correct backendRefs of HTTPRoute {route}: name, namespace and port"

@@ -1,11 +1,11 @@
 //! Wires the process: client, watches, election, workers, probes, and the order in which it stops.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use kube::{
     Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{InferConfigError, KubeConfigOptions, Kubeconfig},
     runtime::events::EventType,
 };
 use mcp_gateway_api::{names, object_key::ObjectKey};
@@ -125,15 +125,22 @@ async fn end(worker: JoinHandle<()>, left: impl Future<Output = ()>, candidacy: 
     }
 }
 
+/// Outside of a cluster only the kubeconfig is of interest; that there is no service account either is not.
+fn no_cluster(error: &InferConfigError) -> anyhow::Error {
+    let why = error.source().unwrap_or(error);
+    anyhow!("no cluster is known: {why}; set KUBECONFIG, or name a file with --kubeconfig")
+}
+
 async fn client(options: &Options) -> anyhow::Result<Client> {
     let config = match &options.kubeconfig {
         Some(path) => {
-            let file = Kubeconfig::read_from(path).context("read kubeconfig")?;
+            let used = || format!("use {}, which --kubeconfig names", path.display());
+            let file = Kubeconfig::read_from(path).with_context(used)?;
             Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
                 .await
-                .context("use kubeconfig")?
+                .with_context(used)?
         }
-        None => Config::infer().await.context("find the API server")?,
+        None => Config::infer().await.map_err(|error| no_cluster(&error))?,
     };
     Client::try_from(config).context("make client")
 }

@@ -6,6 +6,10 @@ repository=$(cd "$(dirname "$0")/../.." && pwd)
 if [[ -z ${KUBECONFIG:-} ]] && "$1" exec -- true 2>/dev/null; then
   exec "$1" exec -- "$repository/test/demo/oauth.sh" "$1"
 fi
+if [[ -z ${KUBECONFIG:-} && ! -e ~/.kube/config ]]; then
+  echo "No kept sandbox (make local-env-setup) and no KUBECONFIG: nothing to put behind the policy" >&2
+  exit 1
+fi
 # The token of the example's issuer: subject "me", valid until 2030.
 TOKEN=eyJhbGciOiJFUzI1NiIsImtpZCI6IlhoTzA2eDhKaldIMXd3a1dreWVFVXhzb29HRVdvRWRpZEVwd3lkX2htdUkiLCJ0eXAiOiJKV1QifQ.eyJhdWQiOiJtZS5jb20iLCJleHAiOjE5MDA2NTAyOTQsImlhdCI6MTc0MzYyNDc4NywiaXNzIjoibWUiLCJqdGkiOiJlM2MzNjhkYzBmNGUyODdiYzhkYmM2OTIyOTU5ZTA3M2YzMThkNTliYTlhZjdhY2Q0N2ViMWUzZGIyOTZlYTQwIiwibmJmIjoxNzQzNjI0Nzg3LCJzdWIiOiJtZSJ9.IshAKo62yWHwfnt62vR1nfa4SQmpSB-4ceAMXWs1P_rREl2gYj6nJ7HwLM5avv_eyOFbI-3rRZzCMCuNVLAF5w
 MCPGW=${MCPGW_BIN_DIR:-$repository/bin}/mcpgw
@@ -37,6 +41,7 @@ fi
 cat <<END
 
 The ACL is config/example-access-control/policy.yaml; change it and: kubectl apply -k config/example-access-control
+Open to all again: kubectl delete mcpauthpolicy example-access -n team-a
 In MCP Inspector (make inspect-gateway) put this under Authentication, header Authorization, value "Bearer" and:
 $TOKEN
 END

@@ -194,6 +194,9 @@ impl Running {
         for error in &snapshot.errors {
             tracing::warn!(component = "config", error, "Config item left out");
         }
+        for warning in &snapshot.warnings {
+            tracing::warn!(component = "config", warning, "Config has a mistake");
+        }
     }
 
     /// Keeps connections whose server needs no new one, replaces or ends the others. Stopping happens in their own tasks.

@@ -4,6 +4,7 @@
 use super::access;
 use super::front;
 use super::model::{ServerConfig, Snapshot, VirtualServer};
+use super::places::Places;
 use super::server::{FileMembers, validated};
 use super::{ide, resources};
 use crate::protocol::host;
@@ -131,11 +132,17 @@ pub fn read_as(bytes: &[u8], dialect: Dialect) -> Result<Snapshot, DocumentError
     }
     let text = std::str::from_utf8(bytes).map_err(|_| DocumentError::Encoding)?;
     let mut notes = Notes::default();
+    let mut places = Places::default();
     let value = if dialect.local.is_some() && resources::are_there(text) {
         Value::Object(resources::document(text, &mut notes)?)
     } else {
         let text = ide::without_comments(text);
-        serde_saphyr::from_str(&text).map_err(|error| DocumentError::Yaml(config::position_of(&error)))?
+        let value = serde_saphyr::from_str(&text);
+        let value = value.map_err(|error| DocumentError::Yaml(config::position_of(&error)))?;
+        if dialect.local.is_some() {
+            places = Places::of(&text);
+        }
+        value
     };
     let mut top = match value {
         Value::Object(map) => canonical(map, TOP, "config", &mut notes),
@@ -143,7 +150,7 @@ pub fn read_as(bytes: &[u8], dialect: Dialect) -> Result<Snapshot, DocumentError
         _ => return Err(DocumentError::Shape("(top level)")),
     };
     let entries = ide::listed(&mut top, dialect.local.is_some(), list)?;
-    let servers = servers(entries, dialect, &mut notes);
+    let servers = servers(entries, (&places, dialect), &mut notes);
     let virtual_servers = virtual_servers(list(&mut top, "virtualServers")?, &mut notes);
     let access = access::read(&mut top, &mut notes)?;
     let front = front::read(&mut top, dialect, &mut notes)?;
@@ -214,7 +221,11 @@ fn text_of(top: &Map<String, Value>, key: &str) -> Option<String> {
     top.get(key).and_then(Value::as_str).map(str::to_owned)
 }
 
-fn servers(items: Vec<Value>, dialect: Dialect, notes: &mut Notes) -> Vec<Arc<ServerConfig>> {
+fn servers(
+    items: Vec<Value>,
+    (places, dialect): (&Places, Dialect),
+    notes: &mut Notes,
+) -> Vec<Arc<ServerConfig>> {
     let mut found: Vec<Arc<ServerConfig>> = Vec::new();
     let mut names = HashSet::new();
     for (position, item) in items.into_iter().enumerate() {
@@ -224,10 +235,11 @@ fn servers(items: Vec<Value>, dialect: Dialect, notes: &mut Notes) -> Vec<Arc<Se
                 .push(format!("servers: more than {MAX_ITEMS}, the rest is left out"));
             break;
         }
-        match server(item, (position, dialect), notes) {
+        let line = places.prefix(position, &item);
+        match server(item, (&line, position, dialect), notes) {
             Ok(server) if names.insert(server.name.clone()) => found.push(Arc::new(server)),
             Ok(server) => notes.errors.push(format!(
-                "server {:?}: duplicate name, the first is kept",
+                "{line}server {:?}: duplicate name, the first is kept",
                 server.name
             )),
             Err(reason) => notes.errors.push(reason),
@@ -238,19 +250,19 @@ fn servers(items: Vec<Value>, dialect: Dialect, notes: &mut Notes) -> Vec<Arc<Se
 
 fn server(
     item: Value,
-    (position, dialect): (usize, Dialect),
+    (line, position, dialect): (&str, usize, Dialect),
     notes: &mut Notes,
 ) -> Result<ServerConfig, String> {
     let Value::Object(map) = item else {
-        return Err(format!("servers[{position}]: not a mapping"));
+        return Err(format!("{line}servers[{position}]: not a mapping"));
     };
     let place = map
         .iter()
         .find(|(key, _)| key.eq_ignore_ascii_case("name"))
         .and_then(|(_, name)| name.as_str())
         .map_or_else(
-            || format!("servers[{position}]"),
-            |name| format!("server {name:?}"),
+            || format!("{line}servers[{position}]"),
+            |name| format!("{line}server {name:?}"),
         );
     let mut value = Value::Object(canonical(map, SERVER, &place, notes));
     // serde's message may repeat a value, and a value may be a credential: only the place is reported.

@@ -152,13 +152,14 @@ fn changed(
     Some(update)
 }
 
-/// Reads a config file; errors begin with `file:line:column`, as far as they are known.
+/// Reads a config file; errors begin with `file:line:column`, what is wrong with an item with `file:line`, as far as they are
+/// known.
 pub fn from_file((path, dialect): (&Path, Dialect), bytes: &[u8]) -> Update {
     match document::read_as(bytes, dialect) {
         Ok(mut snapshot) => {
-            for error in &mut snapshot.errors {
-                if let Some(placed) = error.strip_prefix("line ") {
-                    *error = format!("{}:{placed}", path.display());
+            for note in snapshot.errors.iter_mut().chain(&mut snapshot.warnings) {
+                if let Some(placed) = note.strip_prefix("line ") {
+                    *note = format!("{}:{placed}", path.display());
                 }
             }
             Update::Good(Source::File, Arc::new(snapshot))

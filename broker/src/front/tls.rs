@@ -116,6 +116,11 @@ impl ServingPair {
         }
     }
 
+    /// Whether connections are encrypted.
+    pub fn is_served(&self) -> bool {
+        self.acceptor.load().is_some()
+    }
+
     /// Why the files of the config are not served.
     pub fn problem(&self) -> Option<String> {
         let last = self.last.lock().ok()?;

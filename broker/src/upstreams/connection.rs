@@ -58,7 +58,10 @@ fn place(config: &ServerConfig, error: &ExchangeError) -> String {
     };
     let port = config.url.port_or_known_default().unwrap_or_default();
     let advice = match error {
-        ExchangeError::Connect("connection refused") => ": nothing listens there",
+        ExchangeError::Connect("connection refused") => {
+            ": nothing listens there; start the server, or correct the port"
+        }
+        ExchangeError::Connect("name not resolved") => ": DNS does not know the host; correct it",
         ExchangeError::Status(404 | 405) => ": the path in its url may be wrong",
         ExchangeError::Status(401 | 403) => ": it wants another credential",
         _ => "",

@@ -287,11 +287,24 @@ async fn each_mistake_of_a_file_is_named_in_the_status_with_what_to_do() {
         - {{name: closed, url: 'http://127.0.0.1:{closed}/mcp'}}\n\
         - {{name: stranger, url: 'https://localhost:{stranger}/mcp'}}\n\
         - {{name: first, prefix: p_, command: '${{GATEWAY_PROGRAM}}', args: [example-server]}}\n\
-        - {{name: second, prefix: p_, command: '${{GATEWAY_PROGRAM}}', args: [example-server]}}\n"
+        - {{name: second, prefix: p_, command: '${{GATEWAY_PROGRAM}}', args: [example-server]}}\n\
+        - {{name: misspelt, urll: 'http://127.0.0.1/mcp'}}\n"
     );
     std::fs::write(&file, text).unwrap();
     let gateway = Gateway::start(&file).await;
-    let refused = format!("connection refused at 127.0.0.1:{closed}: nothing listens there");
+    let refused = format!(
+        "connection refused at 127.0.0.1:{closed}: nothing listens there; start the server, or correct the port"
+    );
+    let place = format!("{}:9: server \"misspelt\": ", file.display());
+    let config = &gateway.status().await["config"];
+    let said = |member: &str, words: &str| {
+        config[member]
+            .to_string()
+            .replace('\\', "")
+            .contains(&(place.clone() + words))
+    };
+    assert!(said("error", "url is missing"), "{config}");
+    assert!(said("warnings", "unknown key \"urll\" ignored"), "{config}");
     for (server, expected) in [
         ("missing", "start no-such-program: no such program in PATH"),
         ("dies", "its process ended with exit status: 3"),

@@ -24,6 +24,8 @@ pub(crate) fn files() -> anyhow::Result<Files> {
             .unwrap_or(&Value::Null);
         let (kind, short) = (text_at("/spec/names/kind"), text_at("/spec/names/shortNames/0"));
         let description = schema["description"].as_str().unwrap_or_default();
+        // Outside of code Markdown takes it for the beginning of a tag.
+        let description = description.replace('<', "&lt;");
         write!(text, "\n## {kind}\n\n{description} Short name `{short}`.\n\n")?;
         text.push_str("| field | type | default | limits | meaning |\n|---|---|---|---|---|\n");
         for part in ["spec", "status"] {

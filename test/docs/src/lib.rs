@@ -1,9 +1,20 @@
 //! Pages of the documentation that are made from code: the command line of `mcpgw`, the flags of the processes, the
 //! metrics, errors and limits of the data plane. A test holds them against the files; `UPDATE_DOCS=1` writes them.
+//! [`guide`] reads the blocks of pages that people follow.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "a panic is how a test fails"
+    )
+)]
 
 pub mod command_line;
 pub mod errors;
 pub mod flags;
+pub mod guide;
 pub mod limits;
 pub mod metrics;
 

@@ -1,6 +1,6 @@
-//! Guides, followed literally: each fenced block whose info string ends with `run` is run as it stands, in the order of the
-//! page. YAML is applied, anything else goes to a shell in the root of the repository; a program of a block that ends with
-//! `serve` stays until the page is done. (`test/docs` holds that every command is in such a block, or says why not.)
+//! Guides, followed literally, block by block: manifests are applied, lines go to a shell in the root of the repository, and
+//! a program that serves stays until the page is done. (`test/docs` says which blocks those are, and holds that every command
+//! is in one, or says why not.)
 
 use std::{
     fs::File,
@@ -11,23 +11,14 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use mcp_gateway_docs::guide;
+pub use mcp_gateway_docs::guide::Block;
 use mcp_gateway_kit::eventually;
 
 use crate::{kubectl::apply, site::publish_host};
 
 /// The host of the guides; DNS leads it to their Gateway.
 pub const GUIDE_HOST: &str = "mcp.example.com";
-
-/// A block that is to be run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Block {
-    /// A manifest.
-    Apply(String),
-    /// Lines for a shell.
-    Shell(String),
-    /// The same, but it stays.
-    Serve(String),
-}
 
 /// How long what a page starts may take until it answers.
 const STARTED: Duration = Duration::from_secs(30);
@@ -44,23 +35,6 @@ impl Drop for Served {
             .status();
         let _ = self.0.wait();
     }
-}
-
-/// The blocks of a page that are marked.
-fn blocks(page: &str) -> Vec<Block> {
-    let mut found = Vec::new();
-    let mut lines = page.lines();
-    while let Some(line) = lines.next() {
-        let kind: fn(String) -> Block = match line.strip_prefix("```") {
-            Some("yaml run") => Block::Apply,
-            Some("sh run") => Block::Shell,
-            Some("sh serve") => Block::Serve,
-            _ => continue,
-        };
-        let text: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
-        found.push(kind(text.join("\n")));
-    }
-    found
 }
 
 /// The root of the repository, where the guides' commands are typed.
@@ -149,7 +123,7 @@ impl Reader {
     /// When it cannot be read, or none is marked.
     pub fn blocks(page: &str) -> anyhow::Result<Vec<Block>> {
         let text = std::fs::read_to_string(repository().join(page)).with_context(|| page.to_owned())?;
-        let blocks = blocks(&text);
+        let blocks = guide::blocks(&text).with_context(|| page.to_owned())?;
         ensure!(!blocks.is_empty(), "{page}: no block is marked");
         Ok(blocks)
     }

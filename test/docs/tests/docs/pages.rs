@@ -7,7 +7,7 @@ use std::{
 use regex::Regex;
 use serde_json::Value;
 
-use super::{pages, read, root};
+use super::{links::prose, pages, read, root};
 
 /// Holds a made page against its file, or writes it.
 fn fresh(path: &str, text: &str) {
@@ -83,11 +83,24 @@ fn the_book_lists_every_page_once() {
 
 /// The fenced blocks of a page: info string and text.
 fn blocks(text: &str) -> Vec<(String, String)> {
-    let block = Regex::new(r"(?ms)^```(?<info>[^\n]*)\n(?<text>.*?)^```$").unwrap();
-    block
-        .captures_iter(text)
-        .map(|found| (found["info"].to_owned(), found["text"].to_owned()))
-        .collect()
+    let fences = mcp_gateway_docs::guide::fences(text).unwrap();
+    fences.into_iter().map(|fence| (fence.info, fence.text)).collect()
+}
+
+/// Words between angle brackets outside of code: Markdown takes them for HTML, and shows nothing.
+fn swallowed(text: &str) -> Vec<String> {
+    let tag = Regex::new("<(?:/?[A-Za-z][^>]*)>").unwrap();
+    let prose = prose(text);
+    let found = tag.find_iter(&prose).map(|found| found.as_str().to_owned());
+    found.filter(|tag| !tag.contains("://")).collect()
+}
+
+#[test]
+fn no_page_has_words_that_are_taken_for_html() {
+    for page in pages() {
+        assert_eq!(swallowed(&read(&page)), [""; 0], "{}", page.display());
+    }
+    assert_eq!(swallowed("a `<b>` <c> &lt;d> <!-- e --> <https://f>"), ["<c>"]);
 }
 
 #[test]
