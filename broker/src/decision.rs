@@ -188,6 +188,8 @@ pub struct Forward {
     pub rule: String,
     /// The session that ends with the reply: the backend session was opened for this call alone.
     pub once: Option<SessionClaims>,
+    /// The session whose links in the reply are noted, and its end in Unix seconds.
+    pub links: Option<(Uuid, u64)>,
 }
 
 impl Forward {
@@ -207,6 +209,8 @@ pub enum Need {
     Backend(SessionClaims, Arc<ServerConfig>),
     /// What servers list for this caller alone.
     UserLists(Box<Behalf>),
+    /// The server that gave a session a link to this URI.
+    Link(SessionClaims, String),
     /// The per-user token for a server, or an entry of the page where a person leaves one.
     UserToken(SessionClaims, Arc<ServerConfig>),
 }
@@ -249,6 +253,8 @@ pub struct Facts {
     pub elicitation: Option<Uuid>,
     /// What servers list for this caller alone.
     pub own: Option<Own>,
+    /// Name of the server that gave the session a link to the resource that is read; the inner `None` when none did.
+    pub link: Option<Option<String>>,
     /// When it came, Unix seconds.
     pub now: u64,
     /// New for each request.

@@ -5,6 +5,7 @@ pub mod completion;
 pub mod header;
 pub mod host;
 pub mod json;
+pub mod links;
 mod member;
 pub mod message;
 pub mod meta;

@@ -9,6 +9,7 @@ pub mod hairpin;
 pub mod kept;
 pub mod lease;
 pub mod leg;
+mod links;
 pub mod memory;
 pub mod opener;
 mod recent;

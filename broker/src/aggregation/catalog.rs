@@ -174,6 +174,27 @@ impl Catalog {
         self.by_name.get(name).and_then(|at| self.servers.get(*at))
     }
 
+    /// The resource behind a link that the server of this name gave, under the URI that the client knows; nothing of it is listed.
+    pub fn linked(&self, server: &str, published: &str) -> Option<Entry> {
+        let at = *self.by_name.get(server)?;
+        let config = &self
+            .servers
+            .get(at)
+            .filter(|server| server.config.enabled)?
+            .config;
+        let uris = config.uris.as_ref();
+        let original = uris.map_or(Some(published.into()), |uris| uris.original(published))?;
+        Some(Entry {
+            published: published.to_owned(),
+            original: original.into_owned(),
+            server: at,
+            definition: "".into(),
+            hints: Hints::default(),
+            mirrors: Ok(Arc::default()),
+            annotations: None,
+        })
+    }
+
     /// The server of an entry of this catalog.
     pub fn server_of(&self, entry: &Entry) -> Option<&Server> {
         self.servers.get(entry.server)

@@ -52,6 +52,8 @@ pub struct View<'a> {
     selection: &'a Selection,
     /// Lists of the caller's own.
     own: Option<&'a PerCaller>,
+    /// A resource that the caller was given a link to.
+    link: Option<&'a Entry>,
     /// What the caller wants with what is asked for by name.
     purpose: Purpose<'a>,
 }
@@ -113,6 +115,7 @@ impl<'a> View<'a> {
             scope,
             selection,
             own: None,
+            link: None,
             purpose: Purpose::List,
         }
     }
@@ -127,6 +130,12 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn with(self, own: Option<&'a PerCaller>) -> Self {
         Self { own, ..self }
+    }
+
+    /// The same, for somebody who was given a link to this resource.
+    #[must_use]
+    pub fn linked(self, link: Option<&'a Entry>) -> Self {
+        Self { link, ..self }
     }
 
     fn entry(&self, kind: ItemKind, published: &str) -> Option<&'a Entry> {
@@ -327,7 +336,8 @@ impl<'a> View<'a> {
     }
 
     /// Permission to use a published URI (data-plane.md 5.5): the resource itself, else the template with the most literal
-    /// characters. Two servers whose templates are equally good give none. Policies judge the server's own URI, not the template.
+    /// characters, else what the caller was given a link to. Two servers whose templates are equally good give none. Policies judge
+    /// the server's own URI, not the template.
     pub fn permit_uri(&self, uri: &str) -> Option<Permit<'a>> {
         if let Some(permit) = self.permit(ItemKind::Resource, uri) {
             return Some(permit);
@@ -336,8 +346,18 @@ impl<'a> View<'a> {
         if self.entry(ItemKind::Resource, uri).is_some() {
             return None;
         }
-        let (entry, own) = self.covering(uri)?;
-        self.permit_entry(ItemKind::Template, entry, &own)
+        if let Some((entry, own)) = self.covering(uri) {
+            return self.permit_entry(ItemKind::Template, entry, &own);
+        }
+        let link = self.link.filter(|link| link.published == uri)?;
+        let reachable = self.is_unlisted(uri) && self.in_scope(ItemKind::Resource, &link.published);
+        reachable.then(|| self.permit_entry(ItemKind::Resource, link, &link.original))?
+    }
+
+    /// True for a URI that no resource has and no template covers, hidden ones included: only a link can lead to it.
+    pub fn is_unlisted(&self, uri: &str) -> bool {
+        let covers = |entry: &Entry| uri_template::covers(&entry.published, uri).is_some();
+        self.entry(ItemKind::Resource, uri).is_none() && !self.entries(ItemKind::Template, None).any(covers)
     }
 
     /// The template in scope that covers a URI with the most literal characters, and the server's own form of the URI; none when

@@ -129,8 +129,11 @@ pub fn call(call: &Call<'_>, permit: &Permit<'_>) -> Forward {
         completion: call.target.completion,
         ..plan
     });
+    let may_link = call.token.is_some() && matches!(call.target.kind, ItemKind::Tool | ItemKind::Prompt);
+    let links = may_link && !call.target.completion && permit.server().snapshot.resources;
     Forward {
         rule: permit.outcome().to_string(),
+        links: links.then_some((call.claims.jti, call.claims.exp)),
         ..session.forward(edits, reply)
     }
 }
@@ -259,6 +262,7 @@ impl OnBehalf<'_> {
             reply,
             rule: String::new(),
             once: None,
+            links: None,
         }
     }
 

@@ -7,6 +7,7 @@ use super::head::broker_edits;
 use super::repair::UserToken;
 use super::{Answer, Decision, Edits, Facts, Head, Need, Rules, returned, stateless, target, user_token};
 use crate::aggregation::catalog::Catalog;
+use crate::aggregation::table::Entry;
 use crate::aggregation::user_lists::{self, PerCaller};
 use crate::aggregation::view::{Permit, View};
 use crate::auth::keys::Keys;
@@ -154,13 +155,15 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         // So that the rules are judged once, with everything that is known.
         return Decision::Need(Need::Facts(claims.clone(), server.config.name.clone()));
     }
-    let own = facts.own.as_ref().map(|own| PerCaller::merge(catalog, own));
+    let (own, link) = unshared(&target, (catalog, facts));
     let view = target.view(message, (catalog, facts), own.as_ref());
+    let view = view.linked(link.as_ref());
     if message.method == "tools/call" && view.meta_tool(&target.name.value).is_some() {
         return Decision::Broker(to_broker(request, message, catalog));
     }
     let Some(permit) = target.permit(&view) else {
-        return match missing(facts, (claims, catalog)) {
+        let need = missing(facts, (claims, catalog));
+        return match need.or_else(|| unasked_link(message, claims, (&target, &view), facts)) {
             Some(need) => Decision::Need(need),
             None => unlisted((request, message), (token, claims), (&target, &view), facts)
                 .unwrap_or_else(|| hidden(message, Some(token), (&target, &view))),
@@ -213,6 +216,29 @@ fn missing(facts: &Facts, (claims, catalog): (&SessionClaims, &Catalog)) -> Opti
     }
     let unasked = facts.own.is_none() && user_lists::wanted(catalog);
     unasked.then(|| Need::UserLists(Box::new(Behalf::of_session(claims))))
+}
+
+/// What is there for this session alone, as far as it is known: its own lists, and the resource that it was given a link to.
+fn unshared(
+    target: &target::Target<'_>,
+    (catalog, facts): (&Catalog, &Facts),
+) -> (Option<PerCaller>, Option<Entry>) {
+    let own = facts.own.as_ref().map(|own| PerCaller::merge(catalog, own));
+    let server = facts.link.as_ref().and_then(Option::as_ref);
+    let link = server.and_then(|server| catalog.linked(server, &target.name.value));
+    (own, link)
+}
+
+/// Who gave the session a link to what it reads, when only that can tell where it is (data-plane.md 5.5).
+fn unasked_link(
+    message: &Message<'_>,
+    claims: &SessionClaims,
+    (target, view): (&target::Target<'_>, &View<'_>),
+    facts: &Facts,
+) -> Option<Need> {
+    let uri = target.name.value.as_ref();
+    let asks = message.method == "resources/read" && facts.link.is_none() && view.is_unlisted(uri);
+    asks.then(|| Need::Link(claims.clone(), uri.to_owned()))
 }
 
 /// What stands in the way of a name that only a list for this caller alone could hold: the token that the list needs.

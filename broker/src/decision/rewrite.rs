@@ -4,6 +4,7 @@
 use super::bridge::Bridge;
 use super::relay::{Passage, Relay};
 use crate::auth::keys::Keys;
+use crate::protocol::links::Watch;
 use crate::protocol::reply::{INTERNAL, error};
 use crate::protocol::server_message;
 use crate::protocol::sse::MAX_EVENT;
@@ -131,6 +132,8 @@ pub struct Rewritten {
     pub bytes: Vec<u8>,
     /// Bodies to be posted to the server.
     pub replies: Vec<String>,
+    /// URIs of the links that the client gets with these bytes.
+    pub links: Vec<String>,
 }
 
 /// Carries out a plan on the chunks of an event stream.
@@ -140,6 +143,8 @@ pub struct Rewriter {
     answered: bool,
     /// The reply is one JSON answer, gathered here.
     whole: Option<Vec<u8>>,
+    /// What is told of links in the bytes for the client.
+    links: Option<Watch>,
 }
 
 impl Rewriter {
@@ -152,6 +157,18 @@ impl Rewriter {
             blocks: Blocks::new(limit),
             answered: false,
             whole: None,
+            links: None,
+        }
+    }
+
+    /// Tells of links, too.
+    #[must_use]
+    pub fn noting_links(self) -> Self {
+        let gathers = self.whole.is_some() || self.plan.form == Form::Json;
+        let watch = if gathers { Watch::json() } else { Watch::events() };
+        Self {
+            links: Some(watch),
+            ..self
         }
     }
 
@@ -165,6 +182,14 @@ impl Rewriter {
 
     /// Takes a chunk; `end` says that it is the last one.
     pub fn push(&mut self, keys: &Keys, chunk: &[u8], end: bool) -> Rewritten {
+        let mut out = self.rewritten(keys, chunk, end);
+        if let Some(watch) = &mut self.links {
+            out.links = watch.push(&out.bytes);
+        }
+        out
+    }
+
+    fn rewritten(&mut self, keys: &Keys, chunk: &[u8], end: bool) -> Rewritten {
         let mut out = Rewritten::default();
         if let Some(whole) = &mut self.whole {
             if whole.len() <= MAX_EVENT {

@@ -11,7 +11,7 @@ use crate::aggregation::user_lists::{self, PerCaller};
 use crate::aggregation::view::{Permit, View};
 use crate::auth::identity;
 use crate::auth::keys::Keys;
-use crate::auth::pool::{self, Behalf, Person, Pool, pool};
+use crate::auth::pool::{self, Person, Pool, pool};
 use crate::auth::session::SessionClaims;
 use crate::protocol::message::{Message, MessageKind};
 use crate::protocol::reply::{
@@ -77,22 +77,6 @@ pub fn pool_of(head: &Head, keys: &Keys, (now, nonce): (u64, Uuid)) -> Pool {
         (verified.as_deref(), head.get("authorization")),
         (now, nonce),
     )
-}
-
-/// The verified caller as the one whose tokens are kept without a session.
-fn person_of(head: &Head, keys: &Keys, now: u64) -> Option<Person> {
-    let caller = head.caller.as_ref()?;
-    pool::person(keys, &identity::binding_of(keys, caller.subject()), now)
-}
-
-/// On whose behalf servers are asked for what they list for the caller of `claims` alone.
-pub fn behalf(head: &Head, keys: &Keys, claims: &SessionClaims, now: u64) -> Behalf {
-    let person = person_of(head, keys, now);
-    let tokens = person.map(|Person { current, former }| std::iter::once(current).chain(former).collect());
-    Behalf {
-        session: claims.clone(),
-        tokens: tokens.unwrap_or_default(),
-    }
 }
 
 /// Tells callers apart in what they get and bring back; `None` is the anonymous caller.
@@ -249,7 +233,7 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
     let Some(permit) = target.permit(&view) else {
         return match &pool {
             Pool::Caller(claims) if own.is_none() && user_lists::wanted(catalog) => {
-                let behalf = behalf(request.head, request.keys, claims, facts.now);
+                let behalf = user_token::behalf(request.head, request.keys, claims, facts.now);
                 Decision::Need(Need::UserLists(Box::new(behalf)))
             }
             _ => unlisted((request, message, facts), (&target, &view))
@@ -288,7 +272,8 @@ fn with_token(
     (request, message, facts): (&Request<'_>, &Message<'_>, &Facts),
     (catalog, server): (&Catalog, &Server),
 ) -> Result<SessionClaims, Box<Decision>> {
-    let Some(Person { current, former }) = person_of(request.head, request.keys, facts.now) else {
+    let Some(Person { current, former }) = user_token::person_of(request.head, request.keys, facts.now)
+    else {
         let what = "MCP server requires a per-user token, which a client without a session leaves only where the gateway verifies who calls";
         let refusal = Refusal::new(200, INTERNAL, what, "user_token");
         return Err(Box::new(answer(message, None, refusal)));

@@ -6,6 +6,9 @@ use super::repair::UserToken;
 use super::{Decision, Facts, Head, Need, message::answer};
 use super::{access, bridge};
 use crate::aggregation::catalog::{Catalog, Server};
+use crate::auth::identity;
+use crate::auth::keys::Keys;
+use crate::auth::pool::{self, Behalf};
 use crate::auth::session::SessionClaims;
 use crate::protocol::json::quoted;
 use crate::protocol::message::Message;
@@ -112,6 +115,23 @@ pub(super) fn missing_without_session(
     Some(with_entry((claims, server, facts), |id| {
         answer(message, None, asked(&page(configured, head, catalog), id))
     }))
+}
+
+/// The verified caller as the one whose tokens are kept without a session.
+pub(super) fn person_of(head: &Head, keys: &Keys, now: u64) -> Option<pool::Person> {
+    let caller = head.caller.as_ref()?;
+    pool::person(keys, &identity::binding_of(keys, caller.subject()), now)
+}
+
+/// On whose behalf servers are asked for what they list for the caller of `claims` alone.
+pub fn behalf(head: &Head, keys: &Keys, claims: &SessionClaims, now: u64) -> Behalf {
+    let person = person_of(head, keys, now);
+    let tokens =
+        person.map(|pool::Person { current, former }| std::iter::once(current).chain(former).collect());
+    Behalf {
+        session: claims.clone(),
+        tokens: tokens.unwrap_or_default(),
+    }
 }
 
 /// Whether the client says with this request that it can send a person to a URL.

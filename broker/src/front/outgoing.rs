@@ -119,6 +119,7 @@ mod tests {
                 reply: None,
                 rule: String::new(),
                 once: None,
+                links: None,
             };
             let sent = outgoing(&forward, Method::POST, (HeaderMap::new(), &Bytes::new()));
             assert_eq!(sent.headers["authorization"], expected);

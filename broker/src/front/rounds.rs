@@ -15,6 +15,7 @@ use crate::decision::bridge::{Bridge, Input};
 use crate::decision::relay::{Passage, Relay};
 use crate::decision::rewrite::{Form, ReplyPlan};
 use crate::protocol::json::quoted;
+use crate::protocol::links::links;
 use crate::protocol::object::Object;
 use crate::protocol::reply::{self, INTERNAL};
 use crate::protocol::{header, server_message, sse};
@@ -106,6 +107,10 @@ impl Held {
             () = self.out.closed() => return,
             last = self.rounds(first, (relay, bridge)) => last,
         };
+        if let (Some(session), Some(forwarding)) = (self.forward.links, &self.state.forwarding) {
+            let (server, uris) = (&self.forward.server.name, links(last.as_bytes()));
+            forwarding.pipeline.note_links(session, server, &uris).await;
+        }
         self.tell(&last).await;
     }
 

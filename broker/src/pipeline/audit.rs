@@ -217,6 +217,7 @@ mod tests {
             reply: None,
             rule: "ns/policy rule-0".to_owned(),
             once: None,
+            links: None,
         };
         let line = recorded(body, &Outcome::Forwarded(&forward));
         let record: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -14,8 +14,9 @@ use crate::transport::exchange::Failure;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A decision asks at most for the session, the caller's own lists, facts about two servers, a token and a backend session.
-const MAX_NEEDS: usize = 6;
+/// A decision asks at most for the session, the caller's own lists, a link, facts about two servers, a token and a backend
+/// session.
+const MAX_NEEDS: usize = 7;
 
 /// What a decision was about, for those who count it.
 #[derive(Clone, Copy, Debug)]

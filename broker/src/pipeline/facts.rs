@@ -194,6 +194,13 @@ impl Pipeline {
         Some(self.opener.lease(leased))
     }
 
+    /// Notes links of a server's reply, before the client can follow them. One that cannot be noted is one that nobody follows.
+    pub async fn note_links(&self, (jti, expires): (Uuid, u64), server: &str, uris: &[String]) {
+        if !uris.is_empty() {
+            let _ = self.store.add_links(jti, expires, (server, uris)).await;
+        }
+    }
+
     /// Sends an answer of the gateway to a request that a server made on the stream of a reply.
     pub fn answer_server(self: &Arc<Self>, to: &ServerLeg, body: String) {
         let Ok(permit) = Arc::clone(&self.answers).try_acquire_owned() else {
@@ -283,6 +290,11 @@ impl Pipeline {
                 let lists = self.user_lists.fetch(&catalog, &behalf, &headers);
                 let own = timeout(self.open_deadline, lists).await.unwrap_or_default();
                 facts.own = Some(own);
+                Ok(())
+            }
+            Need::Link(claims, uri) => {
+                let found = self.store.link(claims.jti, &uri).await;
+                facts.link = Some(found.map_err(|error| FactError::Refused(store_refusal(error)))?);
                 Ok(())
             }
             Need::UserToken(claims, server) => self.user_token(&claims, &server, facts).await,

@@ -68,7 +68,7 @@ impl Machine {
                 self.on_reply(*reply, &headers)
             }
             (State::AwaitReplyBody(stream), Some(Phase::ResponseBody(body))) => {
-                self.on_reply_body(stream, &body)
+                self.on_reply_body(stream, &body).await
             }
             _ => {
                 tracing::warn!(component = "router", "Message out of order from Envoy");
@@ -155,8 +155,8 @@ impl Machine {
         }
     }
 
-    fn on_reply_body(&mut self, mut stream: Box<ReplyStream>, body: &HttpBody) -> ProcessingResponse {
-        let bytes = stream.push(&self.router, &body.body, body.end_of_stream);
+    async fn on_reply_body(&mut self, mut stream: Box<ReplyStream>, body: &HttpBody) -> ProcessingResponse {
+        let bytes = stream.push(&self.router, &body.body, body.end_of_stream).await;
         if !body.end_of_stream {
             self.state = State::AwaitReplyBody(stream);
         }

@@ -8,32 +8,40 @@ use crate::sessions::hairpin::forwarded;
 use crate::sessions::lease::Lease;
 use envoy_types::pb::envoy::service::ext_proc::v3::HttpHeaders;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// A reply whose headers are awaited.
 pub struct Reply {
     plan: ReplyPlan,
     leg: ServerLeg,
     lease: Option<Lease>,
+    links: Option<(Uuid, u64)>,
 }
 
 /// A reply that is rewritten.
 pub struct ReplyStream {
     rewriter: Rewriter,
     leg: ServerLeg,
+    links: Option<(Uuid, u64)>,
     lease: Option<Lease>,
 }
 
 impl Reply {
     /// The reply to a forwarded request; `None` when nothing is planned for it.
     pub fn new(pipeline: &Pipeline, head: &Head, forward: Forward) -> Option<Self> {
-        let lease = pipeline.lease(head, &forward);
+        let (lease, links) = (pipeline.lease(head, &forward), forward.links);
         let plan = forward.reply?;
         let leg = ServerLeg {
             server: forward.server,
             backend: forward.backend,
             headers: forwarded(&head.fields),
         };
-        Some(Self { plan, leg, lease })
+        Some(Self {
+            plan,
+            leg,
+            lease,
+            links,
+        })
     }
 
     /// The stream when the reply is one that the plan is for, and how its headers change.
@@ -51,8 +59,12 @@ impl Reply {
             self.plan
                 .begin((status, head.get("content-type"), head.get("content-encoding")))?;
         let stream = ReplyStream {
-            rewriter,
+            rewriter: match self.links {
+                Some(_) => rewriter.noting_links(),
+                None => rewriter,
+            },
             leg: self.leg,
+            links: self.links,
             lease: self.lease,
         };
         Some((stream, changed))
@@ -61,10 +73,14 @@ impl Reply {
 
 impl ReplyStream {
     /// What a chunk becomes. Requests of the server that the gateway answers are answered on the side.
-    pub fn push(&mut self, router: &Arc<Pipeline>, chunk: &[u8], end: bool) -> Vec<u8> {
+    pub async fn push(&mut self, router: &Arc<Pipeline>, chunk: &[u8], end: bool) -> Vec<u8> {
         let rewritten = self.rewriter.push(&router.keys, chunk, end);
         for body in rewritten.replies {
             router.answer_server(&self.leg, body);
+        }
+        if let Some(session) = self.links {
+            let server = &self.leg.server.name;
+            router.note_links(session, server, &rewritten.links).await;
         }
         if let (true, Some(lease)) = (end, &mut self.lease) {
             lease.done();

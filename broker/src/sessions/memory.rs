@@ -1,5 +1,6 @@
 //! Sessions of this process only, bounded: state and revocations last as long as the process (data-plane.md 12).
 
+use super::links::Links;
 use super::store::{BackendSession, Change, ELICITATION, Ended, Put, Record, SessionFacts, StoreError};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,6 +33,7 @@ pub struct MemoryStore {
     scopes: AtomicUsize,
     max_scopes: usize,
     elicitations: Mutex<HashMap<Uuid, (Instant, String)>>,
+    links: Mutex<Links>,
 }
 
 impl Default for MemoryStore {
@@ -49,6 +51,7 @@ impl MemoryStore {
             scopes: AtomicUsize::new(0),
             max_scopes: scopes,
             elicitations: Mutex::default(),
+            links: Mutex::default(),
         }
     }
 
@@ -125,7 +128,31 @@ impl MemoryStore {
         })
     }
 
+    pub(super) fn add_links(
+        &self,
+        jti: Uuid,
+        expires: u64,
+        links: (&str, &[String]),
+    ) -> Result<(), StoreError> {
+        let revoked = self.with(jti, |entries| {
+            entries.get(&jti).is_some_and(|entry| entry.record.revoked)
+        })?;
+        let mut known = self.links.lock().map_err(|_| StoreError::Unavailable)?;
+        if !revoked {
+            known.add(jti, expires, links);
+        }
+        Ok(())
+    }
+
+    pub(super) fn link(&self, jti: Uuid, uri: &str) -> Result<Option<String>, StoreError> {
+        let links = self.links.lock().map_err(|_| StoreError::Unavailable)?;
+        Ok(links.find(jti, uri))
+    }
+
     pub(super) fn revoke(&self, jti: Uuid, expires: u64) -> Result<Ended, StoreError> {
+        if let Ok(mut links) = self.links.lock() {
+            links.forget(jti);
+        }
         self.with(jti, |entries| {
             // A revocation finds room beyond the bound: refusing it would keep a session alive that its owner ended.
             let room = self.limit_per_shard.saturating_mul(REVOCATION_FACTOR);
@@ -237,6 +264,9 @@ impl MemoryStore {
                 false
             });
             entries.shrink_to_fit();
+        }
+        if let Ok(mut links) = self.links.lock() {
+            links.sweep(now);
         }
         if let Ok(mut entries) = self.elicitations.lock() {
             entries.retain(|_, (end, _)| *end > Instant::now());

@@ -4,6 +4,7 @@
 
 mod wire;
 
+use super::links::MAX_LINKS;
 use super::recent::Recent;
 use super::store::{
     BackendSession, Change, ELICITATION, Ended, LOCK, OpeningLock, Put, Record, SessionEvent, StoreError,
@@ -19,8 +20,8 @@ use tokio::sync::broadcast;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 use wire::{
-    CHANNEL, Scripts, backend_field, elicitation_key, encoded, event_of, lock_key, read, revoked_key,
-    session_key, text_of, token_field,
+    CHANNEL, Scripts, backend_field, elicitation_key, encoded, event_of, link_order_key, links_key, lock_key,
+    read, revoked_key, session_key, text_of, token_field,
 };
 
 const CONNECT: Duration = Duration::from_secs(1);
@@ -208,6 +209,7 @@ impl SharedStore {
     pub(super) async fn revoke(&self, jti: Uuid, expires: u64) -> Result<Ended, StoreError> {
         let mut call = self.scripts.revoke.prepare_invoke();
         call.key(session_key(jti)).key(revoked_key(jti));
+        call.key(links_key(jti)).key(link_order_key(jti));
         call.arg(expires).arg(CHANNEL);
         call.arg(text_of(SessionEvent::Ended(jti)));
         let fields: Option<BTreeMap<String, String>> = self.invoke(call).await?;
@@ -256,6 +258,30 @@ impl SharedStore {
         });
         self.recent.put(jti, Arc::clone(&record), ticket);
         Ok(record)
+    }
+
+    pub(super) async fn add_links(
+        &self,
+        jti: Uuid,
+        expires: u64,
+        (server, uris): (&str, &[String]),
+    ) -> Result<(), StoreError> {
+        let last = uris.len().saturating_sub(MAX_LINKS);
+        let mut call = self.scripts.link.prepare_invoke();
+        call.key(links_key(jti))
+            .key(link_order_key(jti))
+            .key(revoked_key(jti));
+        call.arg(expires).arg(MAX_LINKS).arg(server);
+        for uri in uris.iter().skip(last) {
+            call.arg(uri);
+        }
+        self.invoke::<()>(call).await
+    }
+
+    pub(super) async fn link(&self, jti: Uuid, uri: &str) -> Result<Option<String>, StoreError> {
+        let mut connection = self.connection.clone();
+        let found = connection.hget(links_key(jti), uri).await;
+        found.map_err(|error| unavailable(&error))
     }
 
     pub(super) async fn put_elicitation(&self, id: Uuid, entry: String) -> Result<(), StoreError> {

@@ -226,6 +226,33 @@ impl SessionStore {
         self.change(jti, expires, change).await.map(drop)
     }
 
+    /// Notes links to these URIs that the session received from a server; of more than a thousand the last ones stay.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn add_links(
+        &self,
+        jti: Uuid,
+        expires: u64,
+        links: (&str, &[String]),
+    ) -> Result<(), StoreError> {
+        match &self.backing {
+            Backing::Memory(store) => store.add_links(jti, expires, links),
+            Backing::Shared(store) => self.measured("links", store.add_links(jti, expires, links)).await,
+        }
+    }
+
+    /// The server from which the session received a link to this URI last.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn link(&self, jti: Uuid, uri: &str) -> Result<Option<String>, StoreError> {
+        match &self.backing {
+            Backing::Memory(store) => store.link(jti, uri),
+            Backing::Shared(store) => self.measured("link", store.link(jti, uri)).await,
+        }
+    }
+
     /// What a session subscribed to.
     ///
     /// # Errors

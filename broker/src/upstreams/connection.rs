@@ -302,6 +302,7 @@ impl Task {
             sessions: hello.sessions,
             version_ok: true,
             completions: hello.completions,
+            resources: hello.kinds.contains(&ItemKind::Resource),
             items: Arc::new(items),
             served: true,
             stale: false,

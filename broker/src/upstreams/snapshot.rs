@@ -39,6 +39,8 @@ pub struct ServerSnapshot {
     pub version_ok: bool,
     /// The server offers completions.
     pub completions: bool,
+    /// The server offers resources.
+    pub resources: bool,
     /// Items of the last good lists. Their names stay reserved also while they are not served.
     pub items: Arc<Items>,
     /// Whether the items are served.

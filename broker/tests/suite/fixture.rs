@@ -301,7 +301,7 @@ fn notified(server: &Server, method: &str, headers: &HeaderMap) -> StatusCode {
 }
 
 /// A tool whose reply is an event stream: it sends the messages `arguments.say`, asks the client `arguments.ask`, and its
-/// result is the client's answer.
+/// result is the client's answer, or `arguments.content`.
 fn ask(server: &Arc<Server>, session: String, message: Value) -> Response {
     let arguments = message["params"]["arguments"].clone();
     let (sender, answer) = oneshot::channel();
@@ -320,7 +320,10 @@ fn ask(server: &Arc<Server>, session: String, message: Value) -> Response {
         .collect();
     let last = async move {
         let answer = answer.await.unwrap_or_default();
-        let result = json!({"content": [{"type": "text", "text": "asked"}], "answer": answer});
+        let mut result = json!({"content": [{"type": "text", "text": "asked"}], "answer": answer});
+        if let Some(content) = arguments.get("content") {
+            result["content"] = content.clone();
+        }
         let message = json!({"jsonrpc": "2.0", "id": message["id"], "result": result});
         format!("event: message\ndata: {message}\n\n")
     };

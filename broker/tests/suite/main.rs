@@ -26,6 +26,7 @@ mod flow;
 mod goldens;
 mod layers;
 mod limits;
+mod links;
 mod memory;
 mod messages;
 mod own_tools;

@@ -33,13 +33,30 @@ const FORGET: &str = r"
 if redis.call('HGET', KEYS[1], ARGV[3]) ~= ARGV[4] then return 0 end
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return redis.call('HDEL', KEYS[1], ARGV[3])";
-/// KEYS: session, revocation. ARGV: end, channel, event. Ends a session and returns what it was.
+/// KEYS: links, their order, revocation. ARGV: end, most, server, URIs. Notes links, the last ones that there is room for; the
+/// clock of the store gives the order, because it is that of all replicas.
+const LINK: &str = r"
+if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+local time = redis.call('TIME')
+for at = 4, #ARGV do
+  redis.call('HSET', KEYS[1], ARGV[at], ARGV[3])
+  redis.call('ZADD', KEYS[2], time[1] * 1000000 + time[2] + at / 10000, ARGV[at])
+end
+local past = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[2])
+if past > 0 then
+  for _, uri in ipairs(redis.call('ZRANGE', KEYS[2], 0, past - 1)) do redis.call('HDEL', KEYS[1], uri) end
+  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, past - 1)
+end
+redis.call('EXPIREAT', KEYS[1], ARGV[1])
+redis.call('EXPIREAT', KEYS[2], ARGV[1])
+return 1";
+/// KEYS: session, revocation, links, their order. ARGV: end, channel, event. Ends a session and returns what it was.
 const REVOKE: &str = r"
 if redis.call('EXISTS', KEYS[2]) == 1 then return false end
 redis.call('SET', KEYS[2], '1')
 redis.call('EXPIREAT', KEYS[2], ARGV[1])
 local fields = redis.call('HGETALL', KEYS[1])
-redis.call('DEL', KEYS[1])
+redis.call('DEL', KEYS[1], KEYS[3], KEYS[4])
 redis.call('PUBLISH', ARGV[2], ARGV[3])
 return fields";
 /// KEYS: lock. ARGV: owner.
@@ -54,6 +71,7 @@ pub(super) struct Scripts {
     pub(super) set_once: Script,
     pub(super) forget: Script,
     pub(super) revoke: Script,
+    pub(super) link: Script,
     pub(super) unlock: Script,
 }
 
@@ -65,6 +83,7 @@ impl Default for Scripts {
             set_once: Script::new(SET_ONCE),
             forget: Script::new(FORGET),
             revoke: Script::new(REVOKE),
+            link: Script::new(LINK),
             unlock: Script::new(UNLOCK),
         }
     }
@@ -76,6 +95,16 @@ pub(super) fn session_key(jti: Uuid) -> String {
 
 pub(super) fn revoked_key(jti: Uuid) -> String {
     format!("mcpgw:revoked:{jti}")
+}
+
+/// Server by URI.
+pub(super) fn links_key(jti: Uuid) -> String {
+    format!("mcpgw:links:{jti}")
+}
+
+/// URIs in the order in which they came.
+pub(super) fn link_order_key(jti: Uuid) -> String {
+    format!("mcpgw:links:{jti}:order")
 }
 
 pub(super) fn lock_key(jti: Uuid, server: &str) -> String {
