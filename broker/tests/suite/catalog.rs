@@ -1,8 +1,10 @@
 //! The catalog as clients see it (data-plane.md 16, D40–D54).
 
+use crate::client_streams::listening;
 use crate::fixture::{Server, tool};
+use crate::relays::Events;
 use crate::world::{World, config, entry, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 
 /// An entry with another creation time.
@@ -72,7 +74,7 @@ async fn d43_all_pages_are_served_and_an_endless_cursor_is_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d44_d45_d46_a_name_belongs_to_the_oldest_registration_until_that_is_gone() {
+async fn d44_d46_a_name_belongs_to_the_oldest_registration_until_that_is_gone() {
     let (old, young) = (
         Server::start("old", &["now", "a"]).await,
         Server::start("young", &["now", "b"]).await,
@@ -121,6 +123,48 @@ async fn d44_d45_d46_a_name_belongs_to_the_oldest_registration_until_that_is_gon
         client.call("w_now").await.json()["result"]["content"][0]["text"],
         "young"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d45_the_next_oldest_serves_the_name_of_a_deleted_owner_and_clients_are_told() {
+    let servers = [
+        Server::start("old", &["now"]).await,
+        Server::start("middle", &["now"]).await,
+        Server::start("young", &["now"]).await,
+    ];
+    let entries: Vec<String> = servers
+        .iter()
+        .zip([
+            "2026-01-01T00:00:00Z",
+            "2026-02-01T00:00:00Z",
+            "2026-03-01T00:00:00Z",
+        ])
+        .map(|(server, created)| {
+            server.tools.lock().unwrap()[0]["description"] = json!(server.name);
+            born(server, "w_", created)
+        })
+        .rev()
+        .collect();
+    let world = World::start_with(&config(&entries), &[&servers[0], &servers[1], &servers[2]], &[]).await;
+    let client = world.client().initialized().await;
+    let mut events = Events::of(listening(&client, None).await);
+    for (left, owner) in [(3, "old"), (2, "middle"), (1, "young")] {
+        if left < 3 {
+            world.write_config(&config(&entries[..left]));
+            assert_eq!(
+                events.message().await["method"],
+                "notifications/tools/list_changed"
+            );
+        }
+        let listed = client.rpc("tools/list", json!({})).await.json()["result"]["tools"].take();
+        assert_eq!(
+            (&listed[0]["name"], &listed[0]["description"]),
+            (&json!("w_now"), &json!(owner))
+        );
+        assert_eq!(listed.as_array().unwrap().len(), 1);
+        let called = client.call("w_now").await;
+        assert_eq!(called.json()["result"]["content"][0]["text"], owner);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,7 +233,7 @@ async fn d51_lists_are_stable_and_empty_ones_are_empty_arrays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d53_d54_a_virtual_server_restricts_lists_and_calls_alike() {
+async fn d53_a_virtual_server_restricts_lists_and_calls_alike() {
     let one = Server::start("one", &["in", "out"]).await;
     one.prompts.lock().unwrap().push(json!({"name": "greet"}));
     let servers = config(&[entry(&one, "")]).replace(
@@ -226,6 +270,65 @@ async fn d53_d54_a_virtual_server_restricts_lists_and_calls_alike() {
         assert_eq!(bad.call("in").await.error().0, -32602);
     }
     assert_eq!(one.calls("tools/call").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d54_what_is_outside_the_virtual_server_is_not_called_read_completed_or_subscribed_to() {
+    let one = Server::start("one", &["in", "out"]).await;
+    for name in ["in", "out"] {
+        one.prompts.lock().unwrap().push(json!({"name": name}));
+        let resource = json!({"uri": format!("file:///{name}"), "name": name});
+        one.resources.lock().unwrap().push(resource);
+        let template = json!({"uriTemplate": format!("{name}://{{x}}"), "name": name});
+        one.templates.lock().unwrap().push(template);
+    }
+    let few = "virtualServers:\n- {name: ns/few, tools: [in], prompts: [in], resources: ['file:///in', 'in://{x}']}\n";
+    let text = config(&[entry(&one, "")]).replace("virtualServers: []\n", few);
+    let world = World::start_with(&text, &[&one], &[]).await;
+    let client = world
+        .client()
+        .initialized()
+        .await
+        .with("x-mcp-virtualserver", "ns/few");
+    let requests = |name: &str| {
+        let argument = json!({"name": "x", "value": "y"});
+        let of = |reference: Value| json!({"ref": reference, "argument": argument});
+        [
+            ("tools/call", json!({"name": name})),
+            ("prompts/get", json!({"name": name})),
+            ("resources/read", json!({"uri": format!("file:///{name}")})),
+            ("resources/read", json!({"uri": format!("{name}://1")})),
+            ("resources/subscribe", json!({"uri": format!("file:///{name}")})),
+            ("resources/unsubscribe", json!({"uri": format!("file:///{name}")})),
+            (
+                "completion/complete",
+                of(json!({"type": "ref/prompt", "name": name})),
+            ),
+            (
+                "completion/complete",
+                of(json!({"type": "ref/resource", "uri": format!("{name}://{{x}}")})),
+            ),
+        ]
+    };
+    for (method, params) in requests("out") {
+        let reply = client.rpc(method, params.clone()).await;
+        assert_eq!(
+            (reply.status, reply.error().0),
+            (200, -32602),
+            "{method} {params}: {}",
+            reply.text
+        );
+        assert!(one.calls(method).is_empty(), "{method}");
+    }
+    for (method, params) in requests("in") {
+        let reply = client.rpc(method, params.clone()).await;
+        assert!(
+            reply.json().get("result").is_some(),
+            "{method} {params}: {}",
+            reply.text
+        );
+        assert!(!one.calls(method).is_empty(), "{method}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

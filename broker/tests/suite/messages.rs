@@ -1,6 +1,8 @@
 //! Messages through Envoy (data-plane.md 16, D25–D39).
 
+use crate::client_streams::listening;
 use crate::fixture::Server;
+use crate::relays::Events;
 use crate::world::World;
 use futures::StreamExt as _;
 use reqwest::Method;
@@ -131,7 +133,7 @@ async fn d29_d30_unknown_names_are_json_rpc_errors_with_the_id() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d36_d37_d40_a_change_is_noticed_once_and_replies_stay_json() {
+async fn d36_d37_a_change_is_noticed_once_and_replies_stay_json() {
     let one = Server::start("one", &["forecast"]).await;
     let world = World::start(&[(&one, "one_")], &[]).await;
     let client = world.client().initialized().await;
@@ -188,6 +190,38 @@ async fn d36_d37_d40_a_change_is_noticed_once_and_replies_stay_json() {
         (json_only.status, json_only.text.as_str()),
         (200, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d40_a_changed_description_schema_or_annotation_is_served_with_exactly_one_notice() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = World::start(&[(&one, "one_")], &[]).await;
+    let client = world.client().initialized().await;
+    let mut events = Events::of(listening(&client, None).await);
+    let notice =
+        |kind: &str| json!({"jsonrpc": "2.0", "method": format!("notifications/{kind}/list_changed")});
+    for (number, (member, value)) in [
+        ("description", json!("changed")),
+        ("inputSchema", json!({"type": "object", "required": ["day"]})),
+        ("annotations", json!({"readOnlyHint": false})),
+        ("outputSchema", json!({"type": "object"})),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        one.tools.lock().unwrap()[0][member] = value.clone();
+        one.notify("notifications/tools/list_changed");
+        assert_eq!(events.message().await, notice("tools"), "{member}");
+        let listed = client.rpc("tools/list", json!({})).await.json()["result"]["tools"][0].take();
+        assert_eq!(listed[member], value);
+        // What comes next is the notice of something else: there was no second one.
+        one.prompts
+            .lock()
+            .unwrap()
+            .push(json!({"name": format!("p{number}")}));
+        one.notify("notifications/prompts/list_changed");
+        assert_eq!(events.message().await, notice("prompts"), "{member}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,12 +1,13 @@
 //! Security invariants through Envoy (data-plane.md 17).
 
-use crate::fixture::Server;
+use crate::fixture::{Seen, Server};
 use crate::world::{World, eventually, is_direct};
 use mcp_gateway_broker::auth::hairpin::{Door, Purpose, mint};
 use mcp_gateway_broker::auth::{clock, keys::Keys};
 use mcp_gateway_broker::secret::Secret;
 use reqwest::Method;
 use serde_json::json;
+use std::sync::atomic::Ordering;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s1_forged_internal_headers_are_read_by_nobody() {
@@ -132,7 +133,7 @@ async fn s3_a_hairpin_token_opens_its_own_door_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s4_s6_credentials_and_tokens_stay_on_their_side() {
+async fn s4_credentials_and_tokens_stay_on_their_side() {
     if is_direct() {
         return; // It is about Envoy.
     }
@@ -182,6 +183,52 @@ async fn s4_s6_credentials_and_tokens_stay_on_their_side() {
         Some("Bearer injected"),
         "what a policy sets stays"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s6_no_client_learns_the_id_of_a_servers_session_and_no_server_the_clients_token() {
+    let one = Server::start("one", &["ask", "forecast"]).await;
+    let world = World::start(&[(&one, "one_")], &[]).await;
+    for client in [
+        world.client().initialized().await,
+        world.client().able(json!({"roots": {}, "elicitation": {}})).await,
+    ] {
+        let token = client.session.clone().unwrap();
+        let mut got = Vec::new();
+        got.push(client.call("one_forecast").await);
+        got.push(client.call("one_ask").await);
+        got.push(client.rpc("logging/setLevel", json!({"level": "debug"})).await);
+        for status in [401, 403, 404, 500] {
+            one.call_status.store(status, Ordering::Relaxed);
+            got.push(client.call("one_forecast").await);
+        }
+        one.call_status.store(0, Ordering::Relaxed);
+        one.forget_sessions();
+        got.push(client.call("one_forecast").await);
+        got.push(client.send(client.request(Method::DELETE, "/mcp")).await);
+        let seen = one.seen.lock().unwrap().clone();
+        let of_session = |seen: &Seen| seen.header("mcp-session-id").map(str::to_owned);
+        let sessions: Vec<String> = seen.iter().filter_map(of_session).collect();
+        assert!(sessions.len() > 5, "{sessions:?}");
+        for session in sessions {
+            for reply in &got {
+                // The fixture repeats in its answer what it was sent.
+                let headers = format!("{:?}", reply.headers);
+                assert!(!headers.contains(&session), "{session}: {headers}");
+                let said = reply
+                    .text
+                    .replace(&format!(r#"["mcp-session-id","{session}"]"#), "");
+                assert!(!said.contains(&format!("\"{session}\"")), "{session}: {said}");
+            }
+        }
+        for seen in &seen {
+            let (headers, body) = (format!("{:?}", seen.headers), String::from_utf8_lossy(&seen.body));
+            assert!(
+                !headers.contains(&token) && !body.contains(&token),
+                "{headers} {body}"
+            );
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -60,7 +60,7 @@ async fn d59_two_failures_keep_the_tools_the_third_withdraws_and_a_success_resto
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d60_d4_an_unreachable_server_is_tried_again_soon_and_readiness_does_not_wait() {
+async fn d60_an_unreachable_server_is_tried_again_soon_and_readiness_does_not_wait() {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d14_d15_after_delete_every_method_is_404_and_the_server_session_is_deleted() {
+async fn d14_after_delete_every_method_is_404_and_the_server_session_is_deleted() {
     let one = Server::start("one", &["forecast"]).await;
     let world = World::start(&[(&one, "one_")], &[]).await;
     let client = world.client().initialized().await;
@@ -55,6 +55,44 @@ async fn d14_d15_after_delete_every_method_is_404_and_the_server_session_is_dele
     })
     .await;
     assert_eq!(one.calls("tools/call").len(), 1, "no call after the end");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d15_each_session_with_a_server_that_the_client_session_opened_is_deleted_with_it() {
+    let (one, two, unused) = (
+        Server::start("one", &["forecast"]).await,
+        Server::start("two", &["forecast"]).await,
+        Server::start("unused", &["forecast"]).await,
+    );
+    let world = World::start(&[(&one, "one_"), (&two, "two_"), (&unused, "unused_")], &[]).await;
+    let (client, other) = (
+        world.client().initialized().await,
+        world.client().initialized().await,
+    );
+    for name in ["one_forecast", "two_forecast"] {
+        assert_eq!(client.call(name).await.status, 200);
+    }
+    assert_eq!(other.call("one_forecast").await.status, 200);
+    let opened = |server: &Server| -> Vec<String> {
+        let calls = server.calls("tools/call");
+        calls
+            .iter()
+            .map(|seen| seen.header("mcp-session-id").unwrap().to_owned())
+            .collect()
+    };
+    let (first, second) = (opened(&one), opened(&two));
+    let ended = client.send(client.request(Method::DELETE, "/mcp")).await;
+    assert_eq!(ended.status, 200);
+    let deleted = |server: &Server, session: &str| {
+        server.count(|seen| seen.verb == Method::DELETE && seen.header("mcp-session-id") == Some(session))
+    };
+    eventually("DELETE at both servers", || async {
+        ((deleted(&one, &first[0]), deleted(&two, &second[0])) == (1, 1)).then_some(())
+    })
+    .await;
+    assert_eq!(deleted(&one, &first[1]), 0, "another client's goes on");
+    assert_eq!(other.call("one_forecast").await.status, 200);
+    assert_eq!(unused.count(|seen| seen.verb == Method::DELETE), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -106,6 +106,54 @@ async fn elsewhere() -> (SocketAddr, Arc<Notify>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d4_with_every_server_down_the_process_is_ready_and_other_hosts_of_the_listener_work() {
+    if is_direct() {
+        return; // It is about Envoy.
+    }
+    let (one, two) = (
+        Server::start("one", &["forecast"]).await,
+        Server::start("two", &["forecast"]).await,
+    );
+    let (address, _begun) = elsewhere().await;
+    let text = config(&[entry(&one, "one_"), entry(&two, "two_")]);
+    let mut world = World::broker_only(&text, &["--mcp-check-interval=1"]).await;
+    let hosts = [
+        ("one.mcp.test", one.address),
+        ("two.mcp.test", two.address),
+        ("shop.test", address),
+    ];
+    let plan = Plan {
+        listen: world.port,
+        router: world.running.as_ref().unwrap().router.unwrap(),
+        broker: world.broker,
+        public_host: PUBLIC,
+        hosts: &hosts,
+        body_limit: 5_242_880,
+        tls: None,
+    };
+    world.envoy = Some(Envoy::start(&plan).await);
+    let client = world.client().initialized().await;
+    assert_eq!(client.tools().await, ["one_forecast", "two_forecast"]);
+    for server in [&one, &two] {
+        server.reset.store(true, Ordering::Relaxed);
+    }
+    eventually("every server is down", || async {
+        let status = world.status().await;
+        (status["healthyServers"] == 0 && client.tools().await.is_empty()).then_some(())
+    })
+    .await;
+    let ready = reqwest::get(format!("http://{}/readyz", world.broker))
+        .await
+        .unwrap();
+    assert_eq!(ready.status(), 200);
+    assert_eq!(client.rpc("ping", json!({})).await.status, 200);
+    let mut shop = world.client();
+    shop.host = "shop.test".to_owned();
+    let reply = shop.post("{}").await;
+    assert_eq!((reply.status, reply.text.as_str()), (200, "2 0"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d73_twenty_megabytes_to_another_host_are_streamed_untouched() {
     if is_direct() {
         return; // It is about Envoy.
