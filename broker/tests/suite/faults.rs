@@ -4,6 +4,9 @@
 use crate::client::Client;
 use crate::fixture::{Server, tool};
 use crate::world::{World, config, entry, eventually, is_direct};
+use futures::StreamExt as _;
+use reqwest::Method;
+use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -36,6 +39,20 @@ async fn works(client: &Client, times: usize) {
     }
 }
 
+/// Whether the answer to this call breaks off, for whoever reads it as it comes.
+async fn is_broken_off(client: &Client, tool: &str) -> bool {
+    let call = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": tool}});
+    let request = client
+        .request(Method::POST, "/mcp")
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream")
+        .body(call.to_string());
+    let mut answer = request.send().await.unwrap().bytes_stream();
+    let read = async { while let Some(Ok(_)) = answer.next().await {} };
+    let ended = tokio::time::timeout(Duration::from_secs(20), read).await;
+    ended.is_ok()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_failure_of_a_server_reaches_its_caller_and_the_others_go_on() {
     let (world, _good, bad) = beside(&["hung", "failing", "resetting", "garbage", "flood"]).await;
@@ -65,6 +82,10 @@ async fn each_failure_of_a_server_reaches_its_caller_and_the_others_go_on() {
             );
             assert_eq!(reply.json()["id"], 7);
         }
+        // An answer passes as the server wrote it: this is no JSON for the client either.
+        let garbage = client.call("garbage_work").await;
+        assert_eq!((garbage.status, garbage.text.as_str()), (200, "{]"));
+        assert!(is_broken_off(&client, "flood_work").await);
     };
     tokio::join!(calls, works(&client, 50));
     for name in ["garbage", "flood"] {
@@ -96,6 +117,12 @@ async fn a_server_that_flaps_and_one_that_changes_all_the_time_disturb_nobody() 
     });
     while !churn.is_finished() {
         works(&client, 5).await;
+        let reply = client.call("flapping_work").await;
+        let (body, code) = (reply.json(), reply.error().0);
+        // It answered, it failed (with the status of how), or it was down for so long that its tools are gone.
+        let known = (reply.status, code) == (200, 0) || [-32603, -32602].contains(&code);
+        assert!(known, "{} {}", reply.status, reply.text);
+        assert_eq!(body["id"], 7);
     }
     churn.await.unwrap();
     eventually("the last list", || async {

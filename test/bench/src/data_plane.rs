@@ -4,6 +4,7 @@
 mod calls;
 mod catalog;
 mod envoy;
+mod faults;
 mod hop;
 mod lists;
 mod load;
@@ -44,7 +45,7 @@ pub(crate) struct Arguments {
     /// Under two minutes: fewer rounds, shorter load, fewer sessions.
     #[arg(long)]
     quick: bool,
-    /// Only scenarios whose name contains this: calls, latency, lists, first, memory, think, catalog, tokens, hung,
+    /// Only scenarios whose name contains this: calls, latency, lists, first, memory, think, catalog, tokens, faults,
     /// start.
     #[arg(long, default_value = "")]
     only: String,
@@ -112,8 +113,8 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
     if wanted("tokens") {
         rows.extend(tokens::run(plan).await?);
     }
-    if wanted("hung") {
-        rows.extend(calls::hung_neighbour(plan).await?);
+    if wanted("faults") {
+        rows.extend(faults::run(plan).await?);
     }
     if wanted("start") {
         rows.extend(start::run(plan).await?);

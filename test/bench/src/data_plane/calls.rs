@@ -1,5 +1,4 @@
-//! tools/call: throughput, CPU and latency on every path, against every baseline (P1 to P5), and beside a server that
-//! hangs (P13).
+//! tools/call: throughput, CPU and latency on every path, against every baseline (P1 to P5).
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -193,7 +192,7 @@ fn ratio(all: &[Measured], part: &str, whole: &str) -> Quantity {
     Quantity::Ratio(median(&ratios))
 }
 
-fn judged(what: &str, target: Target) -> Row {
+pub(super) fn judged(what: &str, target: Target) -> Row {
     Row {
         what: what.to_owned(),
         values: String::new(),
@@ -264,66 +263,6 @@ pub(super) async fn latency(plan: Plan) -> anyhow::Result<Vec<Row>> {
             Target::below(
                 Quantity::Time(added),
                 Quantity::Time(Duration::from_micros(limit + 1)),
-            ),
-        ));
-    }
-    Ok(rows)
-}
-
-/// P13: ten servers, one of which never answers, while somebody calls that one too.
-pub(super) async fn hung_neighbour(plan: Plan) -> anyhow::Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for (name, to) in [("ExtProc", 0), ("standalone", 1)] {
-        let mut high = Vec::new();
-        for hung in [false, true] {
-            let mock = if hung {
-                vec!["--hung".to_owned(), "9".to_owned()]
-            } else {
-                Vec::new()
-            };
-            let stage = Stage::set(Setting {
-                servers: 10,
-                mock,
-                ..Setting::default()
-            })
-            .await?;
-            let to = if to == 0 { stage.at.gateway } else { stage.at.front };
-            let mut shots = session::requests(to, 8, None, ("tools/call", &call("s1_tool_1"))).await?;
-            let stuck = session::requests(to, 8, None, ("tools/list", &json!({}))).await?;
-            let stuck_call =
-                json!({"jsonrpc": "2.0", "id": 8, "method": "tools/call", "params": call("s9_tool_1")});
-            let waiting: Vec<_> = stuck
-                .into_iter()
-                .map(|shot| Shot {
-                    body: stuck_call.to_string().into(),
-                    ..shot
-                })
-                .map(|shot| {
-                    tokio::spawn(async move { Connection::open(shot.to).await?.send(&shot).await.map(drop) })
-                })
-                .collect();
-            shots.truncate(8);
-            let mut all = measure(
-                &stage,
-                &[Case {
-                    name: EXT_PROC,
-                    shots,
-                }],
-                plan,
-            )
-            .await?;
-            waiting.iter().for_each(tokio::task::JoinHandle::abort);
-            high.push(all.remove(0).quantile(0.99).as_secs_f64());
-        }
-        let (without, with) = (
-            high.first().copied().unwrap_or_default(),
-            high.last().copied().unwrap_or_default(),
-        );
-        rows.push(judged(
-            &format!("P13 p99 beside a hung server / without, {name}"),
-            Target::below(
-                Quantity::Ratio(with / without.max(f64::MIN_POSITIVE)),
-                Quantity::Ratio(1.2),
             ),
         ));
     }

@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -22,7 +22,7 @@ use axum::{
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::BroadcastStream;
 
 const SESSION: &str = "mcp-session-id";
@@ -43,16 +43,50 @@ pub(crate) struct Arguments {
     /// Calls are answered as an event stream.
     #[arg(long)]
     sse: bool,
-    /// The server of this number never answers a call.
-    #[arg(long)]
-    hung: Option<usize>,
+}
+
+/// How a server misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Fault {
+    /// Not at all.
+    None,
+    /// It never answers.
+    Hung,
+    /// It breaks the connection.
+    Reset,
+    /// It answers what is no JSON.
+    Garbage,
+    /// Its answers to the gateway's own requests have no end; the gateway reads 16 MiB of them.
+    Flood,
+    /// It refuses everything in every other second.
+    Flap,
+    /// Its list is another one every 10 ms, and it says so.
+    Change,
+}
+
+impl Fault {
+    /// As the path of the control has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Hung => "hung",
+            Self::Reset => "reset",
+            Self::Garbage => "garbage",
+            Self::Flood => "flood",
+            Self::Flap => "flap",
+            Self::Change => "change",
+        }
+    }
 }
 
 struct Servers {
     tools: usize,
     latency: Duration,
     sse: bool,
-    hung: Option<usize>,
+    /// Which server misbehaves, and how.
+    fault: watch::Sender<(usize, Fault)>,
+    begun: Instant,
     /// The list of `tools` tools, without the envelope.
     list: String,
     sessions: AtomicUsize,
@@ -110,7 +144,8 @@ pub(crate) async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
         tools: arguments.tools,
         latency: Duration::from_millis(arguments.latency),
         sse: arguments.sse,
-        hung: arguments.hung,
+        fault: watch::Sender::new((0, Fault::None)),
+        begun: Instant::now(),
         list: list(arguments.tools),
         sessions: AtomicUsize::new(0),
         changes: Mutex::default(),
@@ -121,6 +156,7 @@ pub(crate) async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
             post(on_post).get(on_get).delete(|| async { StatusCode::OK }),
         )
         .route("/change/{server}", post(on_change))
+        .route("/fault/{server}/{fault}", post(on_fault))
         .route(
             "/sessions",
             get(async |State(servers): State<Arc<Servers>>| {
@@ -135,12 +171,67 @@ pub(crate) async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Adds a tool to a server and says so to everybody who listens.
 async fn on_change(State(servers): State<Arc<Servers>>, Path(server): Path<usize>) -> StatusCode {
-    let mut changes = servers.changes.lock().unwrap_or_else(PoisonError::into_inner);
-    let change = changes.entry(server).or_default();
-    change.more += 1;
-    // Nobody may listen.
-    let _ = change.streams.send(());
+    servers.change(server, |more| more + 1);
     StatusCode::ACCEPTED
+}
+
+/// Makes a server misbehave from now on, and nobody else.
+async fn on_fault(
+    State(servers): State<Arc<Servers>>,
+    Path((server, fault)): Path<(usize, Fault)>,
+) -> StatusCode {
+    servers.fault.send_replace((server, fault));
+    // The gateway's own connection is to meet it, too.
+    servers.change(server, |more| more);
+    if fault == Fault::Change {
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(10));
+            while *servers.fault.borrow() == (server, fault) {
+                servers.change(server, |more| (more + 1) % 8);
+                ticks.tick().await;
+            }
+            servers.change(server, |_| 0);
+        });
+    }
+    StatusCode::ACCEPTED
+}
+
+impl Servers {
+    /// Changes how many tools a server has more, and tells everybody who listens.
+    fn change(&self, server: usize, more: impl Fn(usize) -> usize) {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let change = changes.entry(server).or_default();
+        change.more = more(change.more);
+        // Nobody may listen.
+        let _ = change.streams.send(());
+    }
+
+    /// What a server that misbehaves answers.
+    async fn failing(&self, server: usize, method: &str) -> Option<Response<Body>> {
+        let (who, fault) = *self.fault.borrow();
+        match fault {
+            _ if who != server => None,
+            Fault::None | Fault::Change => None,
+            Fault::Hung => {
+                // It ends only with the process.
+                let _ = self.fault.subscribe().wait_for(|now| *now != (who, fault)).await;
+                None
+            }
+            // The end of its task drops the connection.
+            Fault::Reset => std::panic::resume_unwind(Box::new("reset")),
+            Fault::Garbage => Some(answer("application/json", Body::from("{]"))),
+            Fault::Flood if method == "tools/call" => None,
+            Fault::Flood => {
+                let chunk = || Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b' '; 65_536]));
+                let endless = futures::stream::repeat_with(chunk);
+                Some(answer("application/json", Body::from_stream(endless)))
+            }
+            Fault::Flap => {
+                let refuses = self.begun.elapsed().as_secs().is_multiple_of(2);
+                refuses.then(|| status(StatusCode::SERVICE_UNAVAILABLE))
+            }
+        }
+    }
 }
 
 async fn on_get(State(servers): State<Arc<Servers>>, Path(server): Path<usize>) -> Response<Body> {
@@ -161,6 +252,9 @@ async fn on_post(
     let Ok(message) = serde_json::from_slice::<Message<'_>>(&body) else {
         return status(StatusCode::BAD_REQUEST);
     };
+    if let Some(failing) = servers.failing(server, &message.method).await {
+        return failing;
+    }
     let Some(id) = message.id else {
         return status(StatusCode::ACCEPTED);
     };
@@ -188,15 +282,12 @@ async fn on_post(
             };
             answer("application/json", Body::from(envelope(id, &text)))
         }
-        "tools/call" => called(&servers, server, id).await,
+        "tools/call" => called(&servers, id).await,
         _ => answer("application/json", Body::from(envelope(id, "{}"))),
     }
 }
 
-async fn called(servers: &Servers, server: usize, id: &RawValue) -> Response<Body> {
-    if servers.hung == Some(server) {
-        std::future::pending::<()>().await;
-    }
+async fn called(servers: &Servers, id: &RawValue) -> Response<Body> {
     if !servers.latency.is_zero() {
         tokio::time::sleep(servers.latency).await;
     }
