@@ -50,6 +50,18 @@ use crate::references::{CaSecretRef, CredentialRef, GatewayApiGroup, Switch};
         json_path = ".status.protocolVersion",
         priority = 1
     ),
+    printcolumn(
+        name = "Prompts",
+        type_ = "integer",
+        json_path = ".status.discoveredPrompts",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Resources",
+        type_ = "integer",
+        json_path = ".status.discoveredResources",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(
@@ -185,6 +197,15 @@ pub struct MCPServerRegistrationStatus {
     /// Tools that the brokers reported at the last successful answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovered_tools: Option<i32>,
+    /// Prompts that the brokers reported at the last successful answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovered_prompts: Option<i32>,
+    /// Resources, without templates, that the brokers reported at the last successful answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovered_resources: Option<i32>,
+    /// Resource templates that the brokers reported at the last successful answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovered_resource_templates: Option<i32>,
     /// How the server is spoken to: `legacy` with sessions (2025-03-26 to 2025-11-25), `modern` without (2026-07-28). A server that
     /// offers both is `modern`. As the brokers reported it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]

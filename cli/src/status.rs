@@ -64,7 +64,7 @@ struct Trouble {
 struct Report {
     versions: Vec<[String; 2]>,
     extensions: Vec<[String; 7]>,
-    servers: Vec<[String; 7]>,
+    servers: Vec<[String; 9]>,
     troubles: Vec<Trouble>,
 }
 
@@ -196,7 +196,7 @@ impl View<'_> {
         ]
     }
 
-    fn server(&self, object: &Value) -> [String; 7] {
+    fn server(&self, object: &Value) -> [String; 9] {
         let key = mcp_gateway_api::intake::key_of(object);
         let served_by = self.plan.resolution(&key).map(|resolution| {
             resolution
@@ -205,12 +205,23 @@ impl View<'_> {
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
         });
+        // Of a server whose brokers were not asked yet nothing is known: the cell stays empty.
+        let count = |members: &[&str]| {
+            let known = members
+                .iter()
+                .filter_map(|member| number(object, &format!("/status/{member}")));
+            known
+                .reduce(|all, more| all + more)
+                .map_or_else(String::new, |count| count.to_string())
+        };
         [
             key.to_string(),
             text(object, "/spec/prefix").to_owned(),
             served_by.unwrap_or_default().join(", "),
             ready(object).to_owned(),
-            number(object, "/status/discoveredTools").map_or_else(String::new, |tools| tools.to_string()),
+            count(&["discoveredTools"]),
+            count(&["discoveredPrompts"]),
+            count(&["discoveredResources", "discoveredResourceTemplates"]),
             text(object, "/status/era").to_owned(),
             text(object, "/status/protocolVersion").to_owned(),
         ]
@@ -311,6 +322,8 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
             "SERVED BY",
             "READY",
             "TOOLS",
+            "PROMPTS",
+            "RESOURCES",
             "ERA",
             "REVISION",
         ];
@@ -341,8 +354,9 @@ fn as_json(report: &Report) -> Value {
         .map(|[extension, gateway, listener, url, ready, replicas, version]| {
             json!({"extension": extension, "gateway": gateway, "listener": listener, "url": url, "ready": ready, "replicas": replicas, "version": version})
         });
-    let servers = report.servers.iter().map(|[server, prefix, served_by, ready, tools, era, revision]| {
-        json!({"server": server, "prefix": prefix, "servedBy": served_by, "ready": ready, "tools": tools, "era": era, "revision": revision})
+    let servers = report.servers.iter().map(|[server, prefix, served_by, ready, tools, prompts, resources, era, revision]| {
+        json!({"server": server, "prefix": prefix, "servedBy": served_by, "ready": ready, "tools": tools, "prompts": prompts,
+            "resources": resources, "era": era, "revision": revision})
     });
     let problems = report.troubles.iter().map(|trouble| {
         json!({"object": trouble.object, "message": trouble.remedy.message, "fix": trouble.remedy.fix})

@@ -1,10 +1,12 @@
 //! The apply engine: compare over the owned fields, then one conditional server-side apply (operator.md 4.3, 6).
 //! Invariant: an object that is not ours is never written or deleted, and an object that is settled costs no request.
 
+use std::sync::Arc;
+
 use json_patch::{PatchOperation, ReplaceOperation, jsonptr::PointerBuf};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{Patch, PatchParams, PostParams},
     core::DynamicObject,
     runtime::events::EventType,
 };
@@ -18,8 +20,13 @@ use crate::{
     fields::{Drift, drift, is_settled},
     kinds::Kind,
     ownership::handed_over,
+    queue::WorkItem,
     standing::{Standing, standing},
 };
+
+mod removal;
+
+pub(crate) use removal::remove;
 
 /// How often a conflicting write is tried with a fresh read.
 pub(crate) const ATTEMPTS: usize = 5;
@@ -32,6 +39,10 @@ pub(crate) struct Resource {
     pub(crate) kind: Kind,
     pub(crate) key: ObjectKey,
     make: Make,
+    /// The object as it was just read, for a kind whose contents are not watched.
+    read: Option<Arc<Value>>,
+    /// Its body takes something of the live object, which is then read right before the write.
+    merged: bool,
 }
 
 impl Resource {
@@ -41,7 +52,14 @@ impl Resource {
             kind: child.kind,
             key: child.key.clone(),
             make: Box::new(move |_| child.clone()),
+            read: None,
+            merged: false,
         }
+    }
+
+    /// The object was read as this a moment ago, so that it is not read again to be compared.
+    pub(crate) fn read_as(self, read: Option<Arc<Value>>) -> Self {
+        Self { read, ..self }
     }
 
     /// A child that keeps something of the live object.
@@ -54,6 +72,8 @@ impl Resource {
             kind,
             key,
             make: Box::new(make),
+            read: None,
+            merged: true,
         }
     }
 }
@@ -121,10 +141,14 @@ pub(crate) async fn settle(
     resource: &Resource,
 ) -> Result<Option<Value>, ApplyError> {
     let (kind, key) = (resource.kind, &resource.key);
-    let cached = context.cache.get(kind, key).filter(|_| kind != Kind::Secret);
-    if let Some(cached) = cached.as_ref()
-        && standing(cached, kind, blueprint) == Standing::Ours
-        && settled(resource, cached)
+    let known = if kind == Kind::Secret {
+        resource.read.clone()
+    } else {
+        context.cache.get(kind, key).map(Arc::new)
+    };
+    if let Some(known) = known.as_deref()
+        && standing(known, kind, blueprint) == Standing::Ours
+        && settled(resource, known)
     {
         if !context.expectations.knows(&blueprint.key, (kind, key)) {
             let wanted = (resource.make)(None).body(None);
@@ -139,13 +163,20 @@ pub(crate) async fn settle(
     let as_before = context
         .expectations
         .is_noted(&blueprint.key, (kind, key), &wanted);
+    // What the cache holds can be old; what was read for this evaluation is written over in exactly that version.
+    let mut read = resource.read.clone().filter(|_| !resource.merged);
     for _ in 0..ATTEMPTS {
-        match write(context, &api, blueprint, resource, as_before).await {
+        let attempt = Attempt {
+            as_before,
+            read: read.take(),
+        };
+        match write(context, &api, blueprint, resource, attempt).await {
             Err(kube::Error::Api(status)) if status.code == 409 => context.metrics.applied(kind, "conflict"),
             Err(error) => return Err(failed(context, kind, key, error)),
             Ok(result) => {
-                if result.is_ok() {
+                if let Ok(live) = &result {
                     context.expectations.note(&blueprint.key, (kind, key), &wanted);
+                    remember(context, blueprint, resource, live.as_ref());
                 }
                 return result;
             }
@@ -155,17 +186,41 @@ pub(crate) async fn settle(
     Err(failed(context, kind, key, kube::Error::Api(Box::new(conflict))))
 }
 
-/// One read and what it calls for. The outer error is the API server's, the inner one is a decision of ours. The same is
-/// wanted `as_before`: then a difference is somebody's edit.
+/// The watch is ahead of itself with a Secret of ours: its own write is no news to the extension that made it.
+fn remember(context: &Context, blueprint: &Blueprint, resource: &Resource, live: Option<&Value>) {
+    let Some(metadata) = live.and_then(|live| live.get("metadata")) else {
+        return;
+    };
+    if resource.kind == Kind::Secret {
+        let seen = json!({"apiVersion": "v1", "kind": resource.kind.name(), "metadata": metadata});
+        let mut items = context.cache.apply(resource.kind, &resource.key, seen);
+        items.remove(&WorkItem::Extension(blueprint.key.clone()));
+        context.queue.add(items);
+    }
+}
+
+/// How a write begins.
+struct Attempt {
+    /// The same is wanted as before: then a difference is somebody's edit.
+    as_before: bool,
+    /// The object, when it was read already.
+    read: Option<Arc<Value>>,
+}
+
+/// One read and what it calls for. The outer error is the API server's, the inner one is a decision of ours.
 async fn write(
     context: &Context,
     api: &Api<DynamicObject>,
     blueprint: &Blueprint,
     resource: &Resource,
-    as_before: bool,
+    attempt: Attempt,
 ) -> Result<Result<Option<Value>, ApplyError>, kube::Error> {
     let (kind, key) = (resource.kind, &resource.key);
-    let Some(live) = api.get_opt(&key.name).await?.map(raw) else {
+    let live = match attempt.read {
+        Some(read) => Some(Arc::unwrap_or_clone(read)),
+        None => api.get_opt(&key.name).await?.map(raw),
+    };
+    let Some(live) = live else {
         return create(context, api, resource).await.map(|made| Ok(Some(made)));
     };
     let (name, key) = (kind.name(), key.clone());
@@ -194,7 +249,7 @@ async fn write(
     tracing::info!(kind = name, name = %key, "Applied");
     context.metrics.applied(kind, "changed");
     // A child that is wanted otherwise than before differs by our own doing.
-    if let Some(drift) = drift(&body, &live, names::FIELD_MANAGER).filter(|_| as_before) {
+    if let Some(drift) = drift(&body, &live, names::FIELD_MANAGER).filter(|_| attempt.as_before) {
         report(context, blueprint, resource, &drift).await;
     }
     Ok(Ok(Some(applied)))
@@ -323,48 +378,6 @@ fn failed(context: &Context, kind: Kind, key: &ObjectKey, source: kube::Error) -
             source: Box::new(source),
         },
     }
-}
-
-/// Deletes an object if it is ours, exactly in the version that was judged. True when something was deleted.
-pub(crate) async fn remove(
-    context: &Context,
-    kind: Kind,
-    key: &ObjectKey,
-    is_ours: impl Fn(&Value) -> bool,
-) -> Result<bool, ApplyError> {
-    let request = |source: kube::Error| ApplyError::Request {
-        kind: kind.name(),
-        key: key.clone(),
-        source: Box::new(source),
-    };
-    let api = context.api(kind, &key.namespace);
-    for _ in 0..ATTEMPTS {
-        let Some(live) = api.get_opt(&key.name).await.map_err(request)?.map(raw) else {
-            return Ok(false);
-        };
-        if !is_ours(&live) || live.pointer("/metadata/deletionTimestamp").is_some() {
-            return Ok(false);
-        }
-        let text = |pointer| live.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-        let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: text("/metadata/uid"),
-                resource_version: text("/metadata/resourceVersion"),
-            }),
-            ..DeleteParams::default()
-        };
-        match api.delete(&key.name, &params).await {
-            Ok(_) => {
-                tracing::info!(kind = kind.name(), name = %key, "Deleted");
-                return Ok(true);
-            }
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(request(error)),
-        }
-    }
-    let conflict = kube::core::Status::failure("too many conflicting writes", "Conflict").with_code(409);
-    Err(request(kube::Error::Api(Box::new(conflict))))
 }
 
 /// An object as plain JSON.

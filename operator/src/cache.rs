@@ -325,7 +325,11 @@ fn differs(kind: Kind, former: &Value, object: &Value) -> bool {
         Kind::Secret | Kind::ConfigMap | Kind::ValidatingWebhooks | Kind::MutatingWebhooks
     );
     let version = |object: &Value| object.pointer("/metadata/resourceVersion").cloned();
-    (opaque && version(former) != version(object)) || strip(former) != strip(object)
+    if opaque {
+        version(former) != version(object)
+    } else {
+        strip(former) != strip(object)
+    }
 }
 
 /// True for the kinds that the rules read.

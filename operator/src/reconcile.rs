@@ -114,3 +114,6 @@ pub(crate) async fn run(context: Arc<Context>, item: &WorkItem) -> Outcome {
     context.metrics.reconciled(item.kind(), label, start.elapsed());
     outcome
 }
+
+#[cfg(test)]
+mod tests;

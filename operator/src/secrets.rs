@@ -1,7 +1,7 @@
 //! Secrets that a spec names: read on demand, judged by the rules of operator.md 5.5. Contents have no `Debug`,
 //! `Display` or `Serialize`; messages name Secret and key only.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -9,8 +9,9 @@ use kube::{Api, Resource, core::NamespaceResourceScope};
 use mcp_gateway_api::{conditions::ExtensionReason, names, object_key::ObjectKey};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use crate::context::Context;
+use crate::{context::Context, kinds::Kind};
 
 /// Most requests for Secrets at once, per reconcile.
 const PARALLEL: usize = 8;
@@ -26,19 +27,23 @@ pub(crate) struct SecretContent {
     labelled: bool,
     /// UID of the controlling object.
     pub(crate) controller: Option<String>,
-    /// True when one of our extensions controls it.
-    operator_owned: bool,
+    /// The whole object, when one of our extensions controls it.
+    kept: Option<Arc<Value>>,
 }
 
 impl SecretContent {
     pub(crate) fn of(secret: Secret) -> Self {
-        let metadata = secret.metadata;
-        let labels = metadata.labels.unwrap_or_default();
-        let controller = metadata
-            .owner_references
-            .unwrap_or_default()
-            .into_iter()
-            .find(|owner| owner.controller == Some(true));
+        let owners = secret.metadata.owner_references.as_deref().unwrap_or_default();
+        let controller = owners
+            .iter()
+            .find(|owner| owner.controller == Some(true))
+            .cloned();
+        let kept = controller
+            .as_ref()
+            .filter(|owner| owner.kind == Kind::Extension.name())
+            .and_then(|_| serde_json::to_value(&secret).ok())
+            .map(Arc::new);
+        let labels = secret.metadata.labels.unwrap_or_default();
         Self {
             data: secret
                 .data
@@ -49,9 +54,7 @@ impl SecretContent {
             labelled: labels
                 .get(names::SECRET_LABEL)
                 .is_some_and(|value| value == "true"),
-            operator_owned: controller
-                .as_ref()
-                .is_some_and(|owner| owner.kind == "MCPGatewayExtension"),
+            kept,
             controller: controller.map(|owner| owner.uid),
         }
     }
@@ -86,7 +89,7 @@ impl SecretContent {
             data,
             labelled,
             controller: None,
-            operator_owned: false,
+            kept: None,
         }
     }
 }
@@ -104,6 +107,14 @@ pub(crate) enum Reading {
 
 /// Secrets by key.
 pub(crate) type Readings = BTreeMap<ObjectKey, Reading>;
+
+/// The Secret `key` as it was read, when one of our extensions controls it.
+pub(crate) fn kept(readings: &Readings, key: &ObjectKey) -> Option<Arc<Value>> {
+    match readings.get(key)? {
+        Reading::Present(content) => content.kept.clone(),
+        Reading::Absent | Reading::Unknown => None,
+    }
+}
 
 /// Reads Secrets, a few at a time.
 pub(crate) async fn read_all(context: &Context, keys: impl IntoIterator<Item = ObjectKey>) -> Readings {
@@ -200,7 +211,7 @@ pub(crate) fn value_for<'r>(readings: &'r Readings, demand: &Demand<'_>) -> Resu
             });
         }
     };
-    if content.operator_owned {
+    if content.kept.is_some() {
         return Err(invalid("is invalid: the operator owns it; name another one"));
     }
     if demand.label && !content.labelled {

@@ -23,7 +23,7 @@ apiVersion: mcp.kuadrant.io/v1alpha1
 kind: MCPServerRegistration
 metadata: {name: weather, namespace: apps}
 spec: {prefix: weather_, targetRef: {name: weather}}
-status: {era: legacy, protocolVersion: '2025-11-25', conditions: [{type: Ready, status: 'False', reason: NotReady, message: HTTPRoute apps/weather not found, lastTransitionTime: '2026-01-01T00:00:00Z'}]}
+status: {discoveredTools: 4, discoveredPrompts: 3, discoveredResources: 2, discoveredResourceTemplates: 1, era: legacy, protocolVersion: '2025-11-25', conditions: [{type: Ready, status: 'False', reason: NotReady, message: HTTPRoute apps/weather not found, lastTransitionTime: '2026-01-01T00:00:00Z'}]}
 ---
 apiVersion: mcp.kuadrant.io/v1alpha1
 kind: MCPServerRegistration
@@ -76,7 +76,16 @@ fn gateways_servers_and_what_is_wrong_are_on_one_screen() {
         ]
     );
     assert!(
-        words.contains(&vec!["apps/weather", "weather_", "False", "legacy", "2025-11-25"]),
+        words.contains(&vec![
+            "apps/weather",
+            "weather_",
+            "False",
+            "4",
+            "3",
+            "3",
+            "legacy",
+            "2025-11-25"
+        ]),
         "{text}"
     );
     assert!(

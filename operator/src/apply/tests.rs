@@ -8,7 +8,7 @@ use axum::{
 
 use super::*;
 use crate::{
-    children::{network_policy, tests::blueprint},
+    children::{config_secret, network_policy, tests::blueprint},
     fixtures::{Objects, context},
 };
 
@@ -18,6 +18,7 @@ struct Store {
     object: Arc<Mutex<Option<Value>>>,
     refusals: Arc<Mutex<Vec<u16>>>,
     events: Arc<Mutex<usize>>,
+    reads: Arc<Mutex<usize>>,
 }
 
 impl Store {
@@ -37,6 +38,7 @@ impl Store {
         }
         let mut stored = self.object.lock().expect("free");
         if *method == Method::GET {
+            *self.reads.lock().expect("free") += 1;
             return stored
                 .clone()
                 .map_or_else(|| failure(404), |live| (StatusCode::OK, Json(live)));
@@ -70,6 +72,15 @@ impl Store {
 
     fn events(&self) -> usize {
         *self.events.lock().expect("free")
+    }
+
+    /// Reads since the last question.
+    fn reads(&self) -> usize {
+        std::mem::take(&mut *self.reads.lock().expect("free"))
+    }
+
+    fn object(&self) -> Option<Arc<Value>> {
+        self.object.lock().expect("free").clone().map(Arc::new)
     }
 }
 
@@ -128,4 +139,32 @@ async fn t27_a_change_of_ours_is_nobodys_edit_however_often_its_write_is_refused
     store.edit();
     settle(&context, &blueprint, &third).await.expect("set back");
     assert_eq!(store.events(), 1, "this is an edit");
+}
+
+#[tokio::test]
+async fn a_secret_that_was_just_read_is_not_read_again_unless_somebody_was_faster() {
+    let store = Store::default();
+    let context = context(store.client(), Objects::default());
+    let mut blueprint = blueprint(&json!({}));
+    let document = |blueprint: &Blueprint| Resource::fixed(config_secret::build(blueprint));
+    settle(&context, &blueprint, &document(&blueprint))
+        .await
+        .expect("created");
+    assert_eq!(store.reads(), 1, "there might have been one");
+
+    let read = store.object();
+    let made = settle(&context, &blueprint, &document(&blueprint).read_as(read.clone())).await;
+    assert!(made.expect("settled").is_none());
+    assert_eq!(store.reads(), 0, "it is as it should be");
+
+    blueprint.config_yaml = "servers: []\nhash: next\n".into();
+    let made = settle(&context, &blueprint, &document(&blueprint).read_as(read.clone())).await;
+    assert!(made.expect("applied").is_some());
+    assert_eq!(store.reads(), 0, "written over what was read");
+
+    blueprint.config_yaml = "servers: []\nhash: last\n".into();
+    store.refuse(&[409]);
+    let made = settle(&context, &blueprint, &document(&blueprint).read_as(read)).await;
+    assert!(made.expect("applied at last").is_some());
+    assert_eq!(store.reads(), 1, "somebody was faster");
 }

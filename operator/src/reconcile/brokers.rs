@@ -58,29 +58,40 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str) -> Result<Outc
             )
         }
     });
-    let replicas: BTreeMap<String, Replica> = join_all(asked).await.into_iter().collect();
+    let replicas = join_all(asked).await.into_iter().collect();
+    Ok(learn(context, namespace, replicas))
+}
+
+/// Takes in what the replicas said, by address, and has everybody evaluated whom it concerns.
+pub(super) fn learn(context: &Context, namespace: &str, replicas: BTreeMap<String, Replica>) -> Outcome {
     let snapshot = context.snapshot();
-    let (changed, outcome) = {
+    let ((changed, counts), outcome) = {
         let mut brokers = context.brokers();
         let Some(observed) = brokers.get_mut(namespace) else {
-            return Ok(Outcome::Done);
+            return Outcome::Done;
         };
         let first = !std::mem::replace(&mut observed.asked, true);
         let answered = observed.replicas != replicas;
+        let shown = (observed.current(), observed.replicas.len());
         observed.replicas = replicas;
         let overdue = observed.is_overdue();
         let late = std::mem::replace(&mut observed.overdue, overdue) != overdue;
         let changed = first || answered || late;
+        // Its status counts brokers; what becomes of single servers is not in it.
+        let counts = first || late || shown != (observed.current(), observed.replicas.len());
         if let Some(took) = observed.propagated() {
             context.metrics.propagated(took);
         }
         let missing = observed.something_missing(|server| is_wanted(&snapshot.world, server));
-        (changed, again(observed, missing, context.status_interval))
+        (
+            (changed, counts),
+            again(observed, missing, context.status_interval),
+        )
     };
     if changed {
-        announce(context, namespace);
+        announce(context, namespace, counts);
     }
-    Ok(outcome)
+    outcome
 }
 
 /// False for a server that is switched off: it is never ready, and nobody waits for it.
@@ -106,15 +117,17 @@ fn again(observed: &Namespace, missing: bool, interval: Duration) -> Outcome {
     }
 }
 
-/// Whoever shows what brokers say is evaluated again.
-fn announce(context: &Context, namespace: &str) {
+/// Whoever shows what brokers say is evaluated again; the extension when it `counts` otherwise than before.
+fn announce(context: &Context, namespace: &str, counts: bool) {
     let written = context
         .brokers()
         .get(namespace)
         .and_then(|observed| observed.written.clone());
     if let Some(written) = written {
         context.queue.add(written.contents.concerned());
-        context.queue.add([WorkItem::Extension(written.extension)]);
+        context
+            .queue
+            .add(counts.then_some(WorkItem::Extension(written.extension)));
     }
     let world = context.cache.world();
     let servers = world

@@ -85,8 +85,11 @@ async fn accepted(context: &Context, validated: validate::Validated) -> Result<O
     } else {
         applied.retry()
     };
-    status::write_accepted(context, &validated, &applied).await?;
-    Ok(again)
+    let held = status::write_accepted(context, &validated, &applied).await?;
+    Ok(match held {
+        Some(wait) if again == Outcome::Done => Outcome::After(wait),
+        _ => again,
+    })
 }
 
 #[cfg(test)]

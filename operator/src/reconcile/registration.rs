@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use mcp_gateway_api::{
-    broker_status::ServerStatus,
-    conditions::{ConditionType, ConflictedReason, RegistrationReason, Wanted, name_list},
+    conditions::{ConditionType, ConflictedReason, RegistrationReason, Wanted},
     extension::DataPath,
     object_key::{ObjectKey, is_live},
     registration::MCPServerRegistration,
@@ -14,7 +13,7 @@ use mcp_gateway_api::{
 use serde_json::json;
 
 use crate::{
-    brokers::{Answer, Namespace},
+    brokers::Namespace,
     context::Context,
     document::may_forward,
     kinds::Kind,
@@ -25,6 +24,10 @@ use crate::{
     },
     uninstall::{holds_finalizer, release},
 };
+
+mod tally;
+
+use tally::{Counts, Protocol, tally};
 
 pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outcome, ReconcileError> {
     let snapshot = context.snapshot();
@@ -53,9 +56,6 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
                 let found = snapshot.world.extension(extension);
                 found.is_some_and(|found| may_forward(found, registration))
             };
-            let was_ready = condition(&former, ConditionType::Ready).is_some_and(|former| {
-                former.status == "True" && former.observed_generation == Some(generation)
-            });
             snapshot.resolution(key).and_then(|resolution| {
                 judge(&Facts {
                     registration,
@@ -63,7 +63,7 @@ pub(crate) async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Outc
                     brokers: &brokers,
                     through_envoy: &through_envoy,
                     forwards: &forwards,
-                    was_ready,
+                    former: Former::of(&former, generation),
                 })
             })
         }
@@ -115,24 +115,36 @@ struct Facts<'a> {
     through_envoy: &'a dyn Fn(&ObjectKey) -> bool,
     /// Extensions that pass on what `forwardHeaders` names.
     forwards: &'a dyn Fn(&ObjectKey) -> bool,
-    /// `Ready` is True for the current generation.
-    was_ready: bool,
+    former: Former,
 }
 
-/// Era and revision of a server, as the brokers say them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Protocol {
-    era: String,
-    version: String,
+/// What `Ready` says now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Former {
+    /// True for the current generation.
+    Ready,
+    /// True for an earlier one.
+    ReadyBefore,
+    NotReady,
 }
 
-/// What the status shall say; `tools`, `protocol` and `conflict` keep their former value when they are not known.
+impl Former {
+    fn of(conditions: &[Condition], generation: i64) -> Self {
+        match condition(conditions, ConditionType::Ready).filter(|ready| ready.status == "True") {
+            Some(ready) if ready.observed_generation == Some(generation) => Self::Ready,
+            Some(_) => Self::ReadyBefore,
+            None => Self::NotReady,
+        }
+    }
+}
+
+/// What the status shall say; `counts`, `protocol` and `conflict` keep their former value when they are not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Verdict {
     ready: bool,
     reason: RegistrationReason,
     message: String,
-    tools: Option<u64>,
+    counts: Option<Counts>,
     protocol: Option<Protocol>,
     conflict: Option<String>,
 }
@@ -143,7 +155,7 @@ impl Verdict {
             ready: false,
             reason,
             message,
-            tools: None,
+            counts: None,
             protocol: None,
             conflict: None,
         }
@@ -176,10 +188,7 @@ impl Verdict {
             });
         }
         let mut members = BTreeMap::new();
-        if let Some(tools) = self.tools {
-            let tools = i32::try_from(tools).unwrap_or(i32::MAX);
-            members.insert("discoveredTools", json!(tools));
-        }
+        members.extend(self.counts.into_iter().flat_map(Counts::members));
         if let Some(protocol) = self.protocol {
             members.insert("era", json!(protocol.era));
             members.insert("protocolVersion", json!(protocol.version));
@@ -197,13 +206,13 @@ fn judge(facts: &Facts<'_>) -> Option<Verdict> {
     } = facts;
     if !registration.spec.state.is_enabled() {
         let mut verdict = Verdict::failed(RegistrationReason::Disabled, "server is disabled".to_owned());
-        verdict.tools = Some(0);
+        verdict.counts = Some(Counts::default());
         return Some(verdict);
     }
     if let Some(problem) = &resolution.problem {
         let mut verdict = Verdict::failed(problem.reason, problem.message.clone());
         if resolution.served_by.is_empty() {
-            verdict.tools = Some(0);
+            verdict.counts = Some(Counts::default());
         }
         return Some(verdict);
     }
@@ -260,11 +269,11 @@ fn at_extension(facts: &Facts<'_>, extension: &ObjectKey) -> Option<Verdict> {
     if observed.replicas.is_empty() {
         return not_ready(format!("0 replicas ready of {extension}"));
     }
-    let tally = tally(facts, observed, &key.to_string());
+    let tally = tally(facts, observed, &key.to_string())?;
     let total = observed.replicas.len();
     if let Some(message) = tally.failure {
         return Some(Verdict {
-            tools: Some(tally.tools),
+            counts: Some(tally.counts),
             protocol: tally.protocol,
             ..not_ready(message)?
         });
@@ -277,7 +286,7 @@ fn at_extension(facts: &Facts<'_>, extension: &ObjectKey) -> Option<Verdict> {
     }
     let mut message = format!(
         "{} tools, served by {}/{total} replicas of {extension}",
-        tally.tools, tally.serving
+        tally.counts.tools, tally.serving
     );
     if let Some(conflict) = &tally.conflict {
         message = format!("{message}; {conflict}");
@@ -293,78 +302,10 @@ fn at_extension(facts: &Facts<'_>, extension: &ObjectKey) -> Option<Verdict> {
         ready: true,
         reason: RegistrationReason::Ready,
         message,
-        tools: Some(tally.tools),
+        counts: Some(tally.counts),
         protocol: tally.protocol,
         conflict: tally.conflict,
     })
-}
-
-#[derive(Default)]
-struct Tally {
-    serving: usize,
-    tools: u64,
-    protocol: Option<Protocol>,
-    missing_at: Option<String>,
-    failure: Option<String>,
-    conflict: Option<String>,
-}
-
-/// Counts replicas. One that joins a running instance, or that has the former document for a moment, does not take
-/// away a Ready that was there (T47).
-fn tally(facts: &Facts<'_>, observed: &Namespace, name: &str) -> Tally {
-    let mut tally = Tally::default();
-    for (replica, answer) in observed.replicas.values().zip(observed.servers(name)) {
-        let lenient = facts.was_ready;
-        let missing = |tally: &mut Tally| {
-            tally.missing_at.get_or_insert_with(|| replica.pod.clone());
-        };
-        match answer {
-            Answer::Current(Some(server)) => tally.take(server),
-            Answer::Stale(Some(server)) if lenient && server.ready => tally.take(server),
-            Answer::Pending if lenient => {}
-            Answer::Current(None) | Answer::Stale(_) | Answer::Pending | Answer::Silent(_) => {
-                missing(&mut tally);
-            }
-        }
-    }
-    if tally.serving == 0 && tally.failure.is_none() && tally.missing_at.is_none() {
-        tally.missing_at = observed
-            .replicas
-            .values()
-            .next()
-            .map(|replica| replica.pod.clone());
-    }
-    tally
-}
-
-impl Tally {
-    fn take(&mut self, server: &ServerStatus) {
-        self.tools = self.tools.max(server.total_tools);
-        let version = &server.protocol_validation.supported_version;
-        if !server.era.is_empty() && !version.is_empty() {
-            self.protocol = Some(Protocol {
-                era: server.era.clone(),
-                version: version.clone(),
-            });
-        }
-        if !server.ready {
-            self.failure.get_or_insert_with(|| server.message.clone());
-            return;
-        }
-        self.serving += 1;
-        if !server.conflicts.is_empty() {
-            let names = name_list(server.conflicts.iter().map(|conflict| conflict.name.as_str()));
-            let mut owners: Vec<&str> = server
-                .conflicts
-                .iter()
-                .map(|conflict| conflict.owner.as_str())
-                .collect();
-            owners.sort_unstable();
-            owners.dedup();
-            let owners = name_list(owners);
-            self.conflict = Some(format!("conflict: {names} are published by {owners}"));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -42,9 +42,10 @@ pub(crate) struct ResourceSet {
 pub(crate) fn build(validated: &Validated, context: &Context) -> ResourceSet {
     let blueprint = &validated.blueprint;
     let pair = validated.trusted_pair.iter();
+    let [stored_config, stored_key] = validated.stored.clone();
     ResourceSet {
-        config_secret: Resource::fixed(config_secret::build(blueprint)),
-        signing_key: signing_key(blueprint),
+        config_secret: Resource::fixed(config_secret::build(blueprint)).read_as(stored_config),
+        signing_key: signing_key(blueprint).read_as(stored_key),
         trusted_pair: pair
             .map(|half| trusted_headers::build(blueprint, &half.name, &half.pem))
             .collect(),

@@ -18,6 +18,9 @@ use crate::{
     snapshot::Snapshot,
 };
 
+/// Secrets that every accepted extension has: the config and the signing key.
+pub(super) const OWN_SECRETS: [&str; 2] = [names::CONFIG_SECRET, names::SIGNING_KEY_SECRET];
+
 /// What was read. Only [`fetch`] makes it.
 pub(crate) struct Fetched {
     pub(super) key: ObjectKey,
@@ -115,10 +118,7 @@ fn wanted_secrets(
         return BTreeSet::new();
     }
     let spec = &extension.spec;
-    let mut names = vec![
-        names::CONFIG_SECRET.to_owned(),
-        names::SIGNING_KEY_SECRET.to_owned(),
-    ];
+    let mut names: Vec<String> = OWN_SECRETS.map(str::to_owned).into();
     if let Some(trusted) = &spec.trusted_headers_key {
         names.push(trusted.secret_name.clone());
         names.push(trusted_headers::private_name(&trusted.secret_name));

@@ -1,7 +1,7 @@
 //! Fifth call: `Ready` and `Progressing` of an extension (operator.md 2.1). The verdict is a pure function of facts
 //! that only the calls before could produce.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::EventType;
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     apply::ApplyError,
+    brokers::Namespace,
     context::Context,
     kinds::Kind,
     queue::WorkItem,
@@ -38,12 +39,16 @@ use pods::first_pod_problem;
 /// Row and message of what is wrong.
 type Failure = (ExtensionReason, String);
 
-/// Writes the verdict on an accepted extension.
+/// How long brokers that run may take to serve a new document before that counts as a rollout: it takes them a fraction
+/// of it, and each turn of the condition is two writes and two Events.
+const TAKE_UP: Duration = Duration::from_secs(5);
+
+/// Writes the verdict on an accepted extension; says when to look again, should nothing change before.
 pub(crate) async fn write_accepted(
     context: &Context,
     validated: &Validated,
     applied: &Applied,
-) -> Result<(), ReconcileError> {
+) -> Result<Option<Duration>, ReconcileError> {
     let key = &validated.blueprint.key;
     let generation = validated
         .blueprint
@@ -55,7 +60,7 @@ pub(crate) async fn write_accepted(
     let failure = failure(context, validated, applied);
     if failure.is_none() && applied.rollout.ready > 0 && !observed.asked {
         // Nobody asked the brokers yet, as after a start: their answers queue this extension again.
-        return Ok(());
+        return Ok(None);
     }
     let pod_problem = if applied.rollout.ready == 0 {
         first_pod_problem(context, key).await
@@ -80,14 +85,29 @@ pub(crate) async fn write_accepted(
         .unwrap_or_default();
     let verdict = ready(&facts, &former);
     let repetition = warnings::new_repetition(&verdict, &former).map(str::to_owned);
-    write_conditions(context, key, vec![verdict, progressing(&facts)]).await?;
+    let wait = takes_up(&facts, &observed, &former);
+    let progressing = wait.is_none().then(|| progressing(&facts));
+    write_conditions(context, key, [verdict].into_iter().chain(progressing).collect()).await?;
     if let (Some(note), Some(object)) = (repetition, context.cache.get(Kind::Extension, key)) {
         let (subject, events) = ((Kind::Extension, &object), &context.events);
         events
             .publish(subject, EventType::Warning, "OwnedFlagInArgs", &note)
             .await;
     }
-    Ok(())
+    Ok(wait)
+}
+
+/// How long `Progressing` still says what it said, because brokers that all run are about to take up a new document.
+fn takes_up(facts: &Facts<'_>, observed: &Namespace, former: &[Condition]) -> Option<Duration> {
+    let was_complete = condition(former, ConditionType::Progressing)
+        .is_some_and(|former| former.reason == ProgressingReason::RolloutComplete.as_str());
+    if facts.complete() || !facts.rollout.complete || !was_complete {
+        return None;
+    }
+    let since = observed.written.as_ref()?.since;
+    TAKE_UP
+        .checked_sub(since.elapsed())
+        .filter(|left| !left.is_zero())
 }
 
 /// Writes row 10 or 11.
@@ -251,11 +271,15 @@ fn progressing(facts: &Facts<'_>) -> Wanted {
             format!("{updated}/{wanted} replicas updated; the Deployment's progress deadline has passed");
         (false, ProgressingReason::RolloutFailed, message)
     } else {
-        (
-            true,
-            ProgressingReason::RolloutInProgress,
-            format!("{updated}/{wanted} replicas updated"),
-        )
+        let message = if facts.rollout.complete {
+            format!(
+                "{}/{} replicas serve config {}",
+                facts.current, facts.asked, facts.hash
+            )
+        } else {
+            format!("{updated}/{wanted} replicas updated")
+        };
+        (true, ProgressingReason::RolloutInProgress, message)
     };
     Wanted {
         kind: ConditionType::Progressing,

@@ -12,10 +12,11 @@ use mcp_gateway_api::{
     hosts, names,
     object_key::ObjectKey,
 };
+use serde_json::Value;
 use sha2::Sha256;
 
 use super::{
-    fetch::{Fetched, beside},
+    fetch::{Fetched, OWN_SECRETS, beside},
     news::Change,
 };
 use crate::{
@@ -31,7 +32,7 @@ use crate::{
     policies::PolicyInputs,
     preserve::value_of,
     reconcile::ReconcileError,
-    secrets::{Demand, MAX_BUNDLE, Reading, Readings, SecretProblem, certificates_for, value_for},
+    secrets::{Demand, MAX_BUNDLE, Reading, Readings, SecretProblem, certificates_for, kept, value_for},
 };
 
 /// What is to be done with an extension.
@@ -53,6 +54,8 @@ pub(crate) struct Validated {
     /// The former document stays, because the one that is wanted would be too large: what makes it so.
     pub(super) oversize: Option<String>,
     pub(super) trusted_pair: Vec<NewHalf>,
+    /// [`OWN_SECRETS`] as they were read.
+    pub(super) stored: [Option<Arc<Value>>; 2],
     /// How the document differs from the one that is stored.
     pub(super) change: Change,
     inconclusive: bool,
@@ -144,6 +147,7 @@ pub(crate) fn validate(fetched: Fetched, settings: &Arc<Settings>) -> Result<Ver
         contents,
         oversize,
         trusted_pair: inputs.trusted.new_halves,
+        stored: OWN_SECRETS.map(|name| kept(&fetched.secrets, &beside(&fetched.key, name))),
         change,
         inconclusive,
     })))

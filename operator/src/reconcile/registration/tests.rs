@@ -33,7 +33,8 @@ fn served() -> Resolution {
 fn replica(pod: &str, hash: &str, ready: bool) -> Replica {
     let status: BrokerStatus = serde_json::from_value(json!({
         "config": {"hash": hash},
-        "servers": [{"name": "team/weather", "ready": ready, "totalTools": 4, "message": "failed to connect",
+        "servers": [{"name": "team/weather", "ready": ready, "totalTools": 4, "totalPrompts": 3,
+            "totalResources": 2, "totalResourceTemplates": 1, "message": "failed to connect",
             "era": if ready { "legacy" } else { "" }, "protocolValidation": {"supportedVersion": if ready { "2025-06-18" } else { "" }}}],
     }))
     .expect("a status");
@@ -71,7 +72,7 @@ fn observed(replicas: Vec<Replica>) -> BTreeMap<String, Namespace> {
     )])
 }
 
-fn verdict(replicas: Vec<Replica>, was_ready: bool) -> Option<Verdict> {
+fn verdict(replicas: Vec<Replica>, former: Former) -> Option<Verdict> {
     let brokers = observed(replicas);
     let (registration, resolution) = (registration("Enabled"), served());
     judge(&Facts {
@@ -80,33 +81,44 @@ fn verdict(replicas: Vec<Replica>, was_ready: bool) -> Option<Verdict> {
         brokers: &brokers,
         through_envoy: &|_| true,
         forwards: &|_| false,
-        was_ready,
+        former,
     })
 }
 
 #[test]
 fn t48_ready_needs_every_ready_replica_with_the_current_hash() {
-    let all = verdict(vec![replica("a", "new", true), replica("b", "new", true)], false).expect("known");
+    let all = verdict(
+        vec![replica("a", "new", true), replica("b", "new", true)],
+        Former::NotReady,
+    )
+    .expect("known");
     assert!(all.ready);
     assert_eq!(all.message, "4 tools, served by 2/2 replicas of gw/ext");
-    let behind = verdict(vec![replica("a", "new", true), replica("b", "old", true)], false).expect("known");
+    let behind = verdict(
+        vec![replica("a", "new", true), replica("b", "old", true)],
+        Former::NotReady,
+    )
+    .expect("known");
     assert!(!behind.ready);
     assert_eq!(behind.message, "not served yet by 1/2 replicas of gw/ext (pod b)");
 }
 
 #[test]
-fn era_and_revision_are_written_when_a_replica_knows_them() {
+fn counts_era_and_revision_are_written_when_a_replica_knows_them() {
     let members = |ready| {
-        let verdict = verdict(vec![replica("a", "new", ready)], false).expect("known");
+        let verdict = verdict(vec![replica("a", "new", ready)], Former::NotReady).expect("known");
         verdict.wish(1, &[]).members
     };
-    let known = BTreeMap::from([
+    let counts = BTreeMap::from([
         ("discoveredTools", json!(4)),
-        ("era", json!("legacy")),
-        ("protocolVersion", json!("2025-06-18")),
+        ("discoveredPrompts", json!(3)),
+        ("discoveredResources", json!(2)),
+        ("discoveredResourceTemplates", json!(1)),
     ]);
+    assert_eq!(members(false), counts);
+    let mut known = counts;
+    known.extend([("era", json!("legacy")), ("protocolVersion", json!("2025-06-18"))]);
     assert_eq!(members(true), known);
-    assert_eq!(members(false), BTreeMap::from([("discoveredTools", json!(4))]));
 }
 
 #[test]
@@ -115,13 +127,43 @@ fn t47_a_joining_or_catching_up_replica_does_not_take_ready_away() {
         pod: "b".to_owned(),
         ..Replica::default()
     };
-    assert!(verdict(vec![replica("a", "new", true), joining], true).is_some_and(|verdict| verdict.ready));
-    assert!(verdict(vec![replica("a", "old", true)], true).is_some_and(|verdict| verdict.ready));
+    assert!(
+        verdict(vec![replica("a", "new", true), joining], Former::Ready).is_some_and(|verdict| verdict.ready)
+    );
+    assert!(verdict(vec![replica("a", "old", true)], Former::Ready).is_some_and(|verdict| verdict.ready));
+}
+
+#[test]
+fn t47_a_changed_server_stays_ready_until_its_brokers_have_taken_the_change_up() {
+    let joining = Replica {
+        pod: "b".to_owned(),
+        ..Replica::default()
+    };
+    let before = Former::ReadyBefore;
+    assert_eq!(verdict(vec![replica("a", "old", true)], before), None);
+    assert_eq!(verdict(vec![replica("a", "new", true), joining], before), None);
+    let both = [("a", "new"), ("b", "old")].map(|(pod, hash)| replica(pod, hash, true));
+    assert_eq!(verdict(both.into(), before), None, "one has it");
+    assert!(verdict(vec![replica("a", "new", true)], before).is_some_and(|verdict| verdict.ready));
+    let failed = verdict(
+        vec![replica("a", "new", false), replica("b", "old", true)],
+        before,
+    );
+    assert!(
+        failed.is_some_and(|verdict| !verdict.ready),
+        "what is wrong is said at once"
+    );
+    let silent = Replica {
+        failures: crate::brokers::MAX_FAILURES,
+        ..replica("a", "old", true)
+    };
+    let silent = verdict(vec![silent], before).expect("known");
+    assert_eq!(silent.message, "not served yet by 1/1 replicas of gw/ext (pod a)");
 }
 
 #[test]
 fn the_brokers_message_is_shown_when_a_server_is_not_ready() {
-    let failed = verdict(vec![replica("a", "new", false)], true).expect("known");
+    let failed = verdict(vec![replica("a", "new", false)], Former::Ready).expect("known");
     assert_eq!(
         (failed.ready, failed.message.as_str()),
         (false, "failed to connect")
@@ -138,7 +180,7 @@ fn nothing_is_said_before_the_document_is_known() {
         brokers: &brokers,
         through_envoy: &|_| true,
         forwards: &|_| false,
-        was_ready: true,
+        former: Former::Ready,
     };
     assert_eq!(judge(&facts), None);
 }
@@ -153,12 +195,12 @@ fn t52_a_disabled_server_has_no_tools() {
         brokers: &brokers,
         through_envoy: &|_| true,
         forwards: &|_| false,
-        was_ready: true,
+        former: Former::Ready,
     };
     let verdict = judge(&facts).expect("known");
     assert_eq!(
-        (verdict.reason, verdict.tools),
-        (RegistrationReason::Disabled, Some(0))
+        (verdict.reason, verdict.counts),
+        (RegistrationReason::Disabled, Some(Counts::default()))
     );
 }
 
@@ -177,7 +219,7 @@ fn an_https_server_behind_envoy_is_ready_with_a_hint() {
             brokers: &brokers,
             through_envoy: &|_| through_envoy,
             forwards: &|_| false,
-            was_ready: false,
+            former: Former::NotReady,
         };
         judge(&facts).expect("known").message
     };
@@ -203,7 +245,7 @@ fn t46_a_generation_that_no_document_holds_yet_gets_no_verdict() {
             brokers: &brokers,
             through_envoy: &|_| true,
             forwards: &|_| true,
-            was_ready: false,
+            former: Former::NotReady,
         })
     };
     assert!(judged(2).is_some_and(|verdict| verdict.ready));
@@ -223,7 +265,7 @@ fn headers_that_are_not_passed_on_are_said() {
             brokers: &brokers,
             through_envoy: &|_| true,
             forwards: &|_| forwards,
-            was_ready: false,
+            former: Former::NotReady,
         };
         judge(&facts).expect("known").message
     };

@@ -77,6 +77,10 @@ async fn tools_are_listed_described_and_called_with_nothing_but_the_kubeconfig()
         spoken.trim() == "modern/2026-07-28" && servers.contains("2026-07-28"),
         "{spoken}: {servers}"
     );
+    let path =
+        "{.status.discoveredPrompts}/{.status.discoveredResources}/{.status.discoveredResourceTemplates}";
+    let counted = kubectl(&format!("get mcpsr one -n cli-servers -o jsonpath={path}"))?;
+    ensure!(counted.trim() == "1/1/0", "{counted}");
     let exported = printed(&["export", "--to", "standalone", "--extension", "cli/ext"])?;
     ensure!(
         exported.contains("name: cli-servers/one") && exported.contains("prefix: one_"),

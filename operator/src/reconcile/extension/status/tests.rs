@@ -102,3 +102,41 @@ fn flags_of_ours_in_args_are_told_once() {
     assert_eq!(warnings::new_repetition(&verdict, &told), None);
     assert_eq!(warnings::new_repetition(&warned(&[]), &told), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn brokers_that_take_up_a_document_at_once_make_no_rollout_of_it() {
+    let observed = Namespace {
+        written: Some(crate::brokers::Written {
+            extension: ObjectKey::new("team", "ext"),
+            hash: "abc".to_owned(),
+            contents: crate::brokers::Contents::default(),
+            since: tokio::time::Instant::now(),
+            under_way: true,
+        }),
+        ..Namespace::default()
+    };
+    let (still, rolling) = (rolled(1, true), rolled(1, false));
+    let was_complete = upsert(&[], &progressing(&facts(&still, 1)), Timestamp::UNIX_EPOCH);
+    assert_eq!(
+        takes_up(&facts(&still, 0), &observed, &was_complete),
+        Some(TAKE_UP)
+    );
+    assert_eq!(
+        takes_up(&facts(&still, 1), &observed, &was_complete),
+        None,
+        "they have it"
+    );
+    assert_eq!(
+        takes_up(&facts(&rolling, 0), &observed, &was_complete),
+        None,
+        "pods are replaced"
+    );
+    assert_eq!(takes_up(&facts(&still, 0), &observed, &[]), None, "the first one");
+    tokio::time::advance(TAKE_UP).await;
+    assert_eq!(takes_up(&facts(&still, 0), &observed, &was_complete), None);
+    let late = progressing(&facts(&still, 0));
+    assert_eq!(
+        (late.status, late.message.as_str()),
+        (true, "0/1 replicas serve config abc")
+    );
+}
