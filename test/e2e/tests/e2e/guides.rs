@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::tls::Authority;
+use crate::{monitors, tls::Authority};
 
 /// Held by the test that uses the namespaces of guides and samples.
 static NAMES: Mutex<()> = Mutex::const_new(());
@@ -135,6 +135,7 @@ async fn guides_hold_as_they_stand_one_after_the_other() -> anyhow::Result<()> {
         reader.follow(&format!("docs/guides/{page}.md")).await?;
     }
     sessions_are_shared().await?;
+    monitors::lead_to_metrics("team-a").await?;
     let authority = Authority::new()?.pem();
     reader.shell(&format!("cat > ~/ca.pem <<'END'\n{authority}END"))?;
     reader.follow("docs/guides/tls.md").await?;

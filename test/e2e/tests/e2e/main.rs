@@ -23,6 +23,7 @@ mod guides;
 mod healing;
 mod isolation;
 mod least_privilege;
+mod monitors;
 mod operator_children;
 mod operator_config;
 mod operator_ownership;
