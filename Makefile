@@ -81,8 +81,10 @@ IN_KIT = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath $(KIT)) run -- 
 .PHONY: e2e-cluster e2e-direct e2e-faults e2e-install
 e2e-cluster: # one installation, many tests, then which permissions they needed
 	$(call IN_KIT,$(CURDIR)/test/e2e/suite.sh) --test e2e -- --nocapture $(TEST)
-e2e-direct: # a cluster that has no EnvoyFilter
-	MCPGW_KIT_ISTIO_CRDS=0 $(call IN_KIT) --test e2e -- --nocapture --ignored without_istios_kinds
+# Tests of what callers see, which have to hold on either data path.
+ON_EITHER_PATH := t8_two_teams t69_ tools_of_two_servers sdk_calls_asks_and_cancels
+e2e-direct: # a cluster that has no EnvoyFilter, where extensions take the other data path unless a test says which
+	MCPGW_KIT_ISTIO_CRDS=0 MCPGW_DATA_PATH=direct $(call IN_KIT) --test e2e -- --nocapture --include-ignored without_istios_kinds $(ON_EITHER_PATH)
 e2e-faults: # the operator behind a faulty API server
 	$(call IN_KIT) --test faults -- --nocapture --test-threads=1 $(TEST)
 e2e-install: # what Helm and OLM make of the packages

@@ -104,14 +104,16 @@ impl Site {
         Ok(())
     }
 
-    /// Manifest of an extension `<namespace>/<extension>` on the Gateway's `listener`; `more` is added to its spec.
+    /// Manifest of an extension `<namespace>/<extension>` on the Gateway's `listener`; `more` is added to its spec. Without it
+    /// the data path is that of `MCPGW_DATA_PATH`, as in the suites in process.
     #[must_use]
     pub fn extension(&self, namespace: &str, extension: &str, listener: &str, more: &str) -> String {
         let name = &self.name;
-        let more = if more.is_empty() {
-            String::new()
-        } else {
-            format!(", {more}")
+        let path = std::env::var("MCPGW_DATA_PATH").unwrap_or_default();
+        let more = match (more, path.as_str()) {
+            ("", "direct") => ", dataPath: Direct".to_owned(),
+            ("", _) => String::new(),
+            (more, _) => format!(", {more}"),
         };
         format!(
             "{{apiVersion: mcp.kuadrant.io/v1alpha1, kind: MCPGatewayExtension, metadata: {{name: {extension}, namespace: {namespace}}}, \
