@@ -71,7 +71,8 @@ impl Publisher {
     }
 
     fn log_failure(&self, failures: u32, what: &str) {
-        if matches!(failures, 1 | TOLERATED) || failures.is_multiple_of(60) {
+        let started_here = self.config.command.is_some() && !self.config.bridged;
+        if is_logged(failures, started_here) {
             tracing::warn!(
                 component = "manager",
                 server = self.config.name,
@@ -80,5 +81,26 @@ impl Publisher {
                 "MCP server failed"
             );
         }
+    }
+}
+
+/// Whether this failure in a row is one to speak of. What the gateway itself starts need not listen at the first attempt.
+const fn is_logged(failures: u32, started_here: bool) -> bool {
+    match failures {
+        1 => !started_here,
+        TOLERATED => true,
+        _ => failures.is_multiple_of(60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_logged;
+
+    #[test]
+    fn the_first_failure_the_last_tolerated_one_and_every_sixtieth_are_logged() {
+        let logged = |started_here| (1..=120).filter(move |failures| is_logged(*failures, started_here));
+        assert_eq!(logged(false).collect::<Vec<_>>(), [1, 3, 60, 120]);
+        assert_eq!(logged(true).collect::<Vec<_>>(), [3, 60, 120]);
     }
 }
