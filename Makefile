@@ -186,7 +186,7 @@ run: build ## Run the gateway without a cluster (CONFIG=config/samples/standalon
 	./bin/mcp-broker-router --mcp-gateway-config $(CONFIG)
 
 .PHONY: run-controller
-run-controller: build ## Run the operator against the cluster of KUBECONFIG
+run-controller: build ## Run the operator against the cluster of KUBECONFIG, whose own is scaled to 0 (from outside it cannot ask brokers what they serve)
 	./bin/mcp-gateway-operator --leader-elect=false --webhook-certs=external
 
 # Ports: KIND_HOST_PORT_HTTP (or GATEWAY_LOCAL_PORT_HTTP_MCP, which wins) for HTTP, KIND_HOST_PORT_HTTPS for HTTPS listeners.

@@ -154,24 +154,26 @@ fn unserved(world: &World, registration: &MCPServerRegistration, message: &str) 
     )
 }
 
+/// What mends a Secret that an object names.
+fn of_secret(reason: &str, message: &str) -> Option<String> {
+    let says = |part: &str| message.contains(part);
+    let label = names::SECRET_LABEL;
+    if says("missing required label") {
+        Some(format!("kubectl label secret NAME -n NAMESPACE {label}=true"))
+    } else if reason == "SecretNotFound" || (says("secret ") && says("not found")) {
+        Some(format!("create the Secret with label {label}=true"))
+    } else if reason == "SecretInvalid" || says("secret ") {
+        Some("correct the Secret as the message says".to_owned())
+    } else {
+        None
+    }
+}
+
 /// For what the operator says in a condition, when nothing better is known.
 pub(crate) fn of_condition(reason: &str, message: &str) -> Remedy {
     let says = |part: &str| message.contains(part);
-    let (check, fix) = if says("missing required label") {
-        (
-            "secret",
-            format!(
-                "kubectl label secret NAME -n NAMESPACE {}=true",
-                names::SECRET_LABEL
-            ),
-        )
-    } else if reason == "SecretNotFound" || (says("secret ") && says("not found")) {
-        (
-            "secret",
-            format!("create the Secret with label {}=true", names::SECRET_LABEL),
-        )
-    } else if reason == "SecretInvalid" || says("secret ") {
-        ("secret", "correct the Secret as the message says".to_owned())
+    let (check, fix) = if let Some(fix) = of_secret(reason, message) {
+        ("secret", fix)
     } else if reason == "EnvoyFilterUnavailable" {
         (
             "filter",
@@ -187,6 +189,15 @@ pub(crate) fn of_condition(reason: &str, message: &str) -> Remedy {
         (
             "backend",
             "see that the server's pods run, that the Service's port is theirs, and that spec.path is its MCP path".to_owned(),
+        )
+    } else if says("not served yet by") {
+        (
+            "broker",
+            format!(
+                "wait some seconds; if it stays: kubectl describe pods -l {}. An operator outside of the cluster's network \
+                 (make run-controller) cannot ask brokers",
+                broker_label()
+            ),
         )
     } else if reason == "DeploymentNotReady" {
         (
