@@ -129,6 +129,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_that_idles_is_given_up_before_a_server_does() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+            let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(reply).await.unwrap();
+            stream.read(&mut [0; 1024]).await.unwrap()
+        });
+        let carrier = Carrier::new(&[], AddressPolicy::Unchecked).unwrap();
+        carrier.send(&url, Request::new(Bytes::new())).await.unwrap();
+        // The pool looks once in IDLE.
+        let closed = tokio::time::timeout(IDLE * 5, server).await;
+        assert_eq!(closed.expect("still open").unwrap(), 0);
+    }
+
+    #[tokio::test]
     async fn a_server_of_http2_that_answers_no_ping_ends_the_call() {
         install_crypto();
         let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();

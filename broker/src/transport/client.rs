@@ -10,7 +10,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
-pub(super) const IDLE: Duration = Duration::from_secs(90);
+/// Node.js and uvicorn close a connection that was idle for 5 s. A call that meets one which is being closed fails, because
+/// it must not be sent twice; so ours are given up before.
+pub(super) const IDLE: Duration = Duration::from_secs(4);
 pub(super) const MAX_IDLE: usize = 256;
 /// Header fields accepted in a reply.
 pub(super) const MAX_HEADERS: usize = 200;

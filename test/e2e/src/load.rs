@@ -58,6 +58,7 @@ impl Load {
     }
 
     async fn of(site: &Site, tool: &str, keep_session: &[bool]) -> anyhow::Result<Self> {
+        site.give_up_idle_connections()?;
         let counts = Arc::<Counts>::default();
         let mut clients = JoinSet::new();
         for &keeps_session in keep_session {

@@ -154,6 +154,17 @@ impl Site {
         Ok(())
     }
 
+    /// What docs/guides/troubleshooting.md has for servers that close idle connections after 5 seconds, as ours do: Envoy
+    /// gives them up before, so that no call meets a connection that is being closed.
+    pub(crate) fn give_up_idle_connections(&self) -> anyhow::Result<()> {
+        let namespace = format!("{}-servers", self.name);
+        apply(&format!(
+            "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: idle, namespace: {namespace}}}, \
+            spec: {{host: '*.{namespace}.svc.cluster.local', trafficPolicy: {{connectionPool: {{http: {{idleTimeout: 4s}}}}}}}}}}"
+        ))
+        .map(drop)
+    }
+
     /// Registers the route of `server` with `prefix`.
     ///
     /// # Errors
