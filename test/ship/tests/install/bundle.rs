@@ -362,12 +362,29 @@ fn decides(edit: &str, rival: &str) -> anyhow::Result<bool> {
     kubectl(&format!("patch {edit} --type=merge --dry-run=server -p {patch}")).map(|_| true)
 }
 
-/// The CSV is deleted with objects present, and installed again.
+/// The CSV alone is deleted, with objects present, and installed again. Nothing is refused meanwhile; what is deleted waits
+/// for the command of the guide.
 async fn leave_and_return(site: &Site, bundle: &Bundle, pair: &Pair) -> anyhow::Result<()> {
     let before = brokers("olm")?;
-    uninstall(bundle, pair)?;
+    bundle.delete(pair)?;
+    let unguarded = async || {
+        let outside = write_dry("create", &site.extension("olm", "another", "other", ""));
+        match outside.map_err(|error| format!("{error:#}"))? {
+            written if written.accepted => Ok(()),
+            written => Err(written.error),
+        }
+    };
+    eventually(SOON, "the supplementary configurations to go", unguarded).await?;
     kubectl("annotate mcpge/ext -n olm edited=yes")?;
-    kubectl(&format!("delete mcpge one -n {NAMESPACE} --timeout=60s"))?;
+    kubectl(&format!("delete mcpge one -n {NAMESPACE} --wait=false"))?;
+    ensure!(
+        get(&format!("mcpge one -n {NAMESPACE}"))?["metadata"]["finalizers"].is_array(),
+        "the operator had the rights to let go: this test proves less than it says"
+    );
+    release()?;
+    kubectl(&format!(
+        "wait --for=delete mcpge/one -n {NAMESPACE} --timeout=60s"
+    ))?;
     call(site).await?;
     assert_eq!(
         brokers("olm")?,
@@ -388,6 +405,11 @@ async fn leave_and_return(site: &Site, bundle: &Bundle, pair: &Pair) -> anyhow::
 
 /// What the guide says about an uninstall: our command first, then the CSV.
 fn uninstall(bundle: &Bundle, pair: &Pair) -> anyhow::Result<()> {
+    release()?;
+    bundle.delete(pair)
+}
+
+fn release() -> anyhow::Result<()> {
     let released = Command::new(program())
         .args(["uninstall", "--namespace", NAMESPACE])
         .output()?;
@@ -396,7 +418,7 @@ fn uninstall(bundle: &Bundle, pair: &Pair) -> anyhow::Result<()> {
         "{}",
         String::from_utf8_lossy(&released.stderr)
     );
-    bundle.delete(pair)
+    Ok(())
 }
 
 /// The examples and the resource that the console offers first are accepted, webhooks included.

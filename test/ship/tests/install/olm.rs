@@ -150,13 +150,14 @@ impl Bundle {
         kubectl(&format!("delete operatorcondition {} -n {NAMESPACE}", old.name())).map(drop)
     }
 
-    /// What is left after the deletion of the CSV: CRDs and objects.
+    /// The deletion of the CSV; CRDs and objects are left. Rights go before the pods that have them: the operator can do
+    /// nothing more when it is told to stop.
     pub(crate) fn delete(&self, pair: &Pair) -> anyhow::Result<()> {
-        for object in deployments(&self.csv).iter().chain([&service(), &pair.secret]) {
-            remove(object)?;
-        }
         for object in self.own_objects(&pair.authority) {
             remove(&object)?;
+        }
+        for object in deployments(&self.csv).iter().chain([&service(), &pair.secret]) {
+            remove(object)?;
         }
         kubectl(&format!(
             "delete operatorcondition {} -n {NAMESPACE}",
