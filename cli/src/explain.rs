@@ -15,7 +15,7 @@ use mcp_gateway_api::{
     object_key::{ObjectKey, is_live},
     world::{World, gateway_of},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     cluster::{self, JUDGED, Listing, NoClusterError, Snapshot},
@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod advice;
+mod print;
 
 /// What decides: our kinds and Gateways.
 const KINDS: [Listing; 5] = {
@@ -158,8 +159,8 @@ impl Explain {
         };
         let explanation = self.explain(&world, &given)?;
         match self.output {
-            Format::Text => self.text(out, &explanation)?,
-            Format::Json => writeln!(out, "{:#}", as_json(&explanation))?,
+            Format::Text => print::text(out, self.name(), &explanation)?,
+            Format::Json => writeln!(out, "{:#}", print::json(&explanation))?,
         }
         Ok(u8::from(!explanation.outcome.permits()))
     }
@@ -202,6 +203,12 @@ impl Explain {
             }),
             _ => Err(bad()),
         }
+    }
+
+    /// The name of the item that is asked about.
+    fn name(&self) -> &str {
+        let named = [&self.tool, &self.prompt, &self.resource];
+        named.into_iter().flatten().next().map_or("", String::as_str)
     }
 
     /// Explains over a world. Pure.
@@ -299,42 +306,6 @@ impl Explain {
             }
         }
     }
-
-    fn text(&self, out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
-        let verdict = if explanation.outcome.permits() {
-            "allowed"
-        } else {
-            "denied"
-        };
-        let named = [&self.tool, &self.prompt, &self.resource]
-            .into_iter()
-            .flatten()
-            .next();
-        writeln!(
-            out,
-            "{verdict}: {}",
-            named.map(String::as_str).unwrap_or_default()
-        )?;
-        let by = match &explanation.outcome {
-            Outcome::Open => "no policy concerns it".to_owned(),
-            decided => decided.to_string(),
-        };
-        writeln!(out, "  decided by: {by}")?;
-        writeln!(out, "  extension:  {}", explanation.extension)?;
-        let policies = explanation.policies.join(", ");
-        writeln!(
-            out,
-            "  policies:   {}",
-            if policies.is_empty() { "none" } else { &policies }
-        )?;
-        for note in &explanation.notes {
-            writeln!(out, "  note:       {note}")?;
-        }
-        for change in &explanation.changes {
-            writeln!(out, "  to change:  {change}")?;
-        }
-        Ok(())
-    }
 }
 
 /// The one JSON object of the file that an option names.
@@ -402,17 +373,6 @@ fn entry(world: &World, policy: &MCPAuthPolicy, entrance: &Entrance<'_>) -> Auth
         _ => attachment::is_on(entrance, policy, target),
     });
     attachment::entry(policy, targets, entrance.port, accepted)
-}
-
-fn as_json(explanation: &Explanation) -> Value {
-    json!({
-        "allowed": explanation.outcome.permits(),
-        "decidedBy": explanation.outcome.to_string(),
-        "extension": explanation.extension.to_string(),
-        "policies": explanation.policies,
-        "notes": explanation.notes,
-        "changes": explanation.changes,
-    })
 }
 
 #[cfg(test)]

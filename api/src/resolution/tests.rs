@@ -1,7 +1,9 @@
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fixtures::WorldBuilder;
+use crate::{fixtures::WorldBuilder, route::HttpRoute};
 
 fn base() -> WorldBuilder {
     WorldBuilder::default()

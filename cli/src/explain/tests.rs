@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 use crate::lint::parse;
 
@@ -56,7 +58,7 @@ fn explained(manifests: &str, explain: &Explain, claims: Option<&Value>) -> Expl
 
 fn text(explain: &Explain, explanation: &Explanation) -> String {
     let mut out = Vec::new();
-    explain.text(&mut out, explanation).expect("written");
+    print::text(&mut out, explain.name(), explanation).expect("written");
     String::from_utf8(out).expect("text")
 }
 
