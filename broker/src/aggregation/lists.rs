@@ -5,10 +5,15 @@ use crate::auth::keys::Keys;
 use crate::auth::seal;
 use crate::protocol::json::quoted;
 use crate::upstreams::items::ItemKind;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::Mutex;
 
 /// A page ends after this many bytes.
 const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Whole lists that a catalog keeps for those who ask next, bytes.
+const MAX_KEPT: usize = 32 * 1024 * 1024;
 const CURSOR_LIFE: u64 = 24 * 3600;
 const PURPOSE: &str = "list-cursor";
 
@@ -35,6 +40,38 @@ pub struct Paging<'a> {
     pub now: u64,
 }
 
+/// Whole lists that are the same for all callers of a virtual server, for as long as the catalog is.
+#[derive(Default)]
+pub struct WholeLists(Mutex<Lists>);
+
+#[derive(Default)]
+struct Lists {
+    texts: HashMap<Shared, Bytes>,
+    bytes: usize,
+}
+
+/// What tells such lists apart.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Shared {
+    kind: ItemKind,
+    virtual_server: Option<String>,
+    stateless: bool,
+}
+
+impl WholeLists {
+    fn get(&self, shared: &Shared) -> Option<Bytes> {
+        self.0.lock().ok()?.texts.get(shared).cloned()
+    }
+
+    /// Keeps a list where there is room.
+    fn keep(&self, shared: Shared, text: &Bytes) {
+        let Ok(mut lists) = self.0.lock() else { return };
+        if lists.bytes + text.len() <= MAX_KEPT && lists.texts.insert(shared, text.clone()).is_none() {
+            lists.bytes += text.len();
+        }
+    }
+}
+
 /// The `result` of one list request as JSON text.
 ///
 /// # Errors
@@ -45,10 +82,46 @@ pub fn page(
     kind: ItemKind,
     cursor: Option<&str>,
     paging: &Paging<'_>,
-) -> Result<String, BadCursor> {
-    let filter = fingerprint(selection);
-    let last = cursor.map(|text| open(text, kind, &filter, paging)).transpose()?;
-    let mut entries = view.list(kind, last.as_deref()).peekable();
+) -> Result<Bytes, BadCursor> {
+    let shared = view.is_shared().then(|| Shared {
+        kind,
+        virtual_server: selection.virtual_server.first().cloned(),
+        stateless: selection.stateless,
+    });
+    let shared = shared.filter(|_| cursor.is_none());
+    let kept = &view.catalog().whole_lists;
+    if let Some(text) = shared.as_ref().and_then(|shared| kept.get(shared)) {
+        return Ok(text);
+    }
+    let last = cursor
+        .map(|text| open(text, kind, selection, paging))
+        .transpose()?;
+    let (text, next) = gathered(view, kind, last.as_deref(), paging);
+    let Some(next) = next else {
+        let text = Bytes::from(text + "}");
+        if let Some(shared) = shared {
+            kept.keep(shared, &text);
+        }
+        return Ok(text);
+    };
+    let cursor = Cursor {
+        kind: kind.word().to_owned(),
+        filter: fingerprint(selection),
+        last: next.to_owned(),
+        exp: paging.now + CURSOR_LIFE,
+    };
+    let cursor = quoted(&seal::seal(paging.keys, PURPOSE, &cursor));
+    Ok(format!(r#"{text},"nextCursor":{cursor}}}"#).into())
+}
+
+/// The page without its end, and its last name when there are more.
+fn gathered<'a>(
+    view: &View<'a>,
+    kind: ItemKind,
+    last: Option<&str>,
+    paging: &Paging<'_>,
+) -> (String, Option<&'a str>) {
+    let mut entries = view.list(kind, last).peekable();
     let mut text = format!(r#"{{"{}":["#, kind.member());
     let (mut count, mut previous) = (0, None);
     while let Some(entry) = entries.peek() {
@@ -66,25 +139,13 @@ pub fn page(
         entries.next();
     }
     text.push(']');
-    if let (Some(_), Some(last)) = (entries.peek(), previous) {
-        let cursor = Cursor {
-            kind: kind.word().to_owned(),
-            filter,
-            last: last.to_owned(),
-            exp: paging.now + CURSOR_LIFE,
-        };
-        text.push_str(&format!(
-            r#","nextCursor":{}"#,
-            quoted(&seal::seal(paging.keys, PURPOSE, &cursor))
-        ));
-    }
-    text.push('}');
-    Ok(text)
+    (text, previous.filter(|_| entries.peek().is_some()))
 }
 
-fn open(text: &str, kind: ItemKind, filter: &str, paging: &Paging<'_>) -> Result<String, BadCursor> {
+fn open(text: &str, kind: ItemKind, selection: &Selection, paging: &Paging<'_>) -> Result<String, BadCursor> {
     let cursor: Cursor = seal::open(paging.keys, PURPOSE, text).ok_or(BadCursor)?;
-    let ours = cursor.kind == kind.word() && cursor.filter == filter && cursor.exp > paging.now;
+    let ours =
+        cursor.kind == kind.word() && cursor.filter == fingerprint(selection) && cursor.exp > paging.now;
     ours.then_some(cursor.last).ok_or(BadCursor)
 }
 

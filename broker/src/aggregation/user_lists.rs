@@ -275,7 +275,11 @@ impl UserLists {
 
 impl PerCaller {
     /// Names of the caller's own lists that no shared item has; of two servers the one that the catalog names first.
-    pub fn merge(catalog: &Catalog, own: &Own) -> Self {
+    /// Nothing when nothing is listed for the caller alone.
+    pub fn merge(catalog: &Catalog, own: &Own) -> Option<Self> {
+        if own.is_empty() {
+            return None;
+        }
         let tables = ItemKind::ALL.map(|kind| {
             let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
             for (at, server) in catalog.servers.iter().enumerate() {
@@ -289,7 +293,7 @@ impl PerCaller {
             }
             Table::of(entries)
         });
-        Self { tables }
+        Some(Self { tables })
     }
 
     /// The table of one kind.

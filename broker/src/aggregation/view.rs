@@ -156,6 +156,16 @@ impl<'a> View<'a> {
         }
     }
 
+    /// True when every caller who asks for the same virtual server, with or without a session as this one, sees the same.
+    pub fn is_shared(&self) -> bool {
+        let selection = self.selection;
+        self.own.is_none()
+            && selection.caller.is_none()
+            && selection.scope.is_none()
+            && selection.capabilities == Capabilities::Unfiltered
+            && !matches!(self.scope, Scope::Nothing)
+    }
+
     /// The catalog behind it.
     pub fn catalog(&self) -> &'a Catalog {
         self.catalog

@@ -223,7 +223,7 @@ fn unshared(
     target: &target::Target<'_>,
     (catalog, facts): (&Catalog, &Facts),
 ) -> (Option<PerCaller>, Option<Entry>) {
-    let own = facts.own.as_ref().map(|own| PerCaller::merge(catalog, own));
+    let own = facts.own.as_ref().and_then(|own| PerCaller::merge(catalog, own));
     let server = facts.link.as_ref().and_then(Option::as_ref);
     let link = server.and_then(|server| catalog.linked(server, &target.name.value));
     (own, link)

@@ -225,7 +225,7 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
         }
     };
     let pool = pool_of(request.head, request.keys, (facts.now, facts.nonce));
-    let own = facts.own.as_ref().map(|own| PerCaller::merge(catalog, own));
+    let own = facts.own.as_ref().and_then(|own| PerCaller::merge(catalog, own));
     let view = target.view(message, (catalog, facts), own.as_ref());
     if message.method == "tools/call" && view.meta_tool(&target.name.value).is_some() {
         return Decision::Broker(to_broker(request, message, catalog));

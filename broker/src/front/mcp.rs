@@ -22,11 +22,15 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
 const CLOSE_ALL: Duration = Duration::from_secs(10);
+/// Replies up to this length go out in one piece, bytes.
+const COPIED: usize = 16 * 1024;
 
 /// One request on `/mcp`.
 pub async fn handle(State(state): State<Arc<FrontState>>, request: Request<Body>) -> Response {
@@ -103,6 +107,22 @@ pub(super) fn event_stream(body: Body) -> Response {
 pub fn json(status: StatusCode, mut text: String) -> Response {
     text.push('\n');
     respond(status, "application/json", text.into())
+}
+
+/// A reply with this result; a long one is not copied.
+pub(super) fn with_result(id: &str, result: Bytes) -> Response {
+    let start = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#);
+    let pieces = [start.into(), result, Bytes::from_static(b"}\n")];
+    let length: usize = pieces.iter().map(Bytes::len).sum();
+    if length <= COPIED {
+        return respond(StatusCode::OK, "application/json", pieces.concat().into());
+    }
+    let body = Body::from_stream(futures::stream::iter(pieces.map(Ok::<_, Infallible>)));
+    let mut response = respond(StatusCode::OK, "application/json", body);
+    response
+        .headers_mut()
+        .insert("content-length", HeaderValue::from(length));
+    response
 }
 
 /// A refusal with the id of the request.

@@ -53,7 +53,7 @@ pub(super) async fn answered(
     let arguments = &params.arguments;
     let catalog = state.published.load();
     let own = PerCaller::merge(&catalog, &caller.own);
-    let view = View::new(&catalog, &caller.selection).with(Some(&own));
+    let view = View::new(&catalog, &caller.selection).with(own.as_ref());
     let text = match tool {
         MetaTool::Discover => Ok(meta::discover(
             &view,

@@ -2,7 +2,7 @@
 //! an answer here: it came by the wrong way.
 
 use super::FrontState;
-use super::mcp::{Caller, json, refuse};
+use super::mcp::{Caller, json, refuse, with_result};
 use crate::aggregation::lists::{Paging, page};
 use crate::aggregation::meta::INSTRUCTIONS;
 use crate::aggregation::user_lists::PerCaller;
@@ -17,6 +17,7 @@ use crate::protocol::{header, version};
 use crate::upstreams::items::ItemKind;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
 use serde::Deserialize;
 
 const CAPABILITIES: &str = r#"{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"tools":{"listChanged":true}}"#;
@@ -119,7 +120,7 @@ pub(super) fn invalid_params(what: &str) -> Refusal {
 
 fn list(state: &FrontState, caller: &Caller, kind: ItemKind, message: &Message<'_>) -> Response {
     match listed(state, caller, kind, message) {
-        Ok(body) => ok(message, &body),
+        Ok(body) => with_result(message.id.unwrap_or("null"), body),
         Err(refusal) => refuse(&refusal, message.id),
     }
 }
@@ -130,7 +131,7 @@ pub(super) fn listed(
     caller: &Caller,
     kind: ItemKind,
     message: &Message<'_>,
-) -> Result<String, Refusal> {
+) -> Result<Bytes, Refusal> {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct ListParams {
@@ -140,7 +141,7 @@ pub(super) fn listed(
         .map_err(|_| invalid_params("cursor"))?;
     let catalog = state.published.load();
     let own = PerCaller::merge(&catalog, &caller.own);
-    let view = View::new(&catalog, &caller.selection).with(Some(&own));
+    let view = View::new(&catalog, &caller.selection).with(own.as_ref());
     let paging = Paging {
         keys: &state.keys,
         size: state.page_size,
@@ -171,7 +172,7 @@ pub(super) fn completed(
     let target = target::target(message)?;
     let catalog = state.published.load();
     let own = PerCaller::merge(&catalog, &caller.own);
-    let permit = target.permit(&View::new(&catalog, &caller.selection).with(Some(&own)));
+    let permit = target.permit(&View::new(&catalog, &caller.selection).with(own.as_ref()));
     let found = permit.map(|_| r#"{"completion":{"values":[]}}"#);
     found.ok_or_else(|| target.unknown())
 }

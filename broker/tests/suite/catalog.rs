@@ -332,6 +332,49 @@ async fn d54_what_is_outside_the_virtual_server_is_not_called_read_completed_or_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_is_kept_is_shown_to_nobody_else_and_not_after_a_change() {
+    let one = Server::start("one", &["in", "out"]).await;
+    // Longer than what is sent in one piece.
+    let mut long = tool("long");
+    long["description"] = "x".repeat(40_000).into();
+    one.tools.lock().unwrap().push(long);
+    let servers = config(&[entry(&one, "")]).replace(
+        "virtualServers: []\n",
+        "virtualServers:\n- {name: ns/few, tools: [in]}\n- {name: ns/long, tools: [long]}\n",
+    );
+    let world = World::broker_only(&servers, &["--discovery-tools-enabled=true"]).await;
+    let client = world.direct().initialized().await;
+    let of = |name: &str| client.clone().with("x-mcp-virtualserver", name);
+    let scoped = world.direct().initialized().await;
+    let own = ["discover_tools", "select_tools"].map(str::to_owned);
+    let with = |names: &[&str]| {
+        let mut all: Vec<String> = names
+            .iter()
+            .map(|&name| name.to_owned())
+            .chain(own.clone())
+            .collect();
+        all.sort();
+        all
+    };
+    for _ in 0..2 {
+        assert_eq!(client.tools().await, with(&["in", "long", "out"]));
+        assert_eq!(of("ns/few").tools().await, ["in"]);
+        assert_eq!(of("ns/long").tools().await, ["long"]);
+        assert_eq!(of("ns/none").tools().await, Vec::<String>::new());
+        let chosen = json!({"name": "select_tools", "arguments": {"tools": ["out"]}});
+        assert_eq!(scoped.rpc("tools/call", chosen).await.status, 200);
+        assert_eq!(scoped.tools().await, with(&["out"]));
+    }
+    one.tools.lock().unwrap().push(tool("new"));
+    one.notify("notifications/tools/list_changed");
+    eventually("the new tool in the list", || async {
+        (client.tools().await == with(&["in", "long", "new", "out"])).then_some(())
+    })
+    .await;
+    assert_eq!(of("ns/few").tools().await, ["in"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d52_only_sessions_that_see_a_change_are_told() {
     use futures::StreamExt as _;
     let one = Server::start("one", &["in", "out"]).await;
