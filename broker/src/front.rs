@@ -13,6 +13,7 @@ pub mod mcp;
 pub mod meta_tools;
 pub mod metadata;
 pub mod methods;
+mod noting;
 pub mod older;
 mod outgoing;
 pub mod passing;

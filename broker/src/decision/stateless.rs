@@ -232,7 +232,7 @@ fn routed(request: &Request<'_>, message: &Message<'_>, (catalog, facts): (&Cata
     }
     let Some(permit) = target.permit(&view) else {
         return match &pool {
-            Pool::Caller(claims) if own.is_none() && user_lists::wanted(catalog) => {
+            Pool::Caller(claims) if facts.own.is_none() && user_lists::wanted(catalog) => {
                 let behalf = user_token::behalf(request.head, request.keys, claims, facts.now);
                 Decision::Need(Need::UserLists(Box::new(behalf)))
             }

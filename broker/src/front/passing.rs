@@ -1,26 +1,24 @@
 //! The reply of a server on its way to a client (data-plane.md 8.8, 13): streamed as it comes, never gathered; only what
 //! a decision planned for it is rewritten.
 
-use crate::config::model::ServerConfig;
+use super::noting::{Noted, Noting, watch};
 use crate::decision::rewrite::{Changed, ReplyPlan, Rewriter};
 use crate::decision::{Forward, Head};
 use crate::pipeline::facts::{Pipeline, ServerLeg};
 use crate::protocol::header;
-use crate::protocol::links::Watch;
 use crate::sessions::hairpin::forwarded;
 use crate::sessions::lease::Lease;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, response};
 use axum::response::Response;
 use futures::stream;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
-use uuid::Uuid;
 
 /// Between two pieces of a reply. Envoy's default for an idle stream is the same.
 pub(super) const IDLE: Duration = Duration::from_secs(300);
@@ -58,19 +56,6 @@ pub(super) struct Passing {
     lease: Option<Lease>,
     deadline: Option<Instant>,
     links: Option<Noting>,
-}
-
-/// Whose links in a reply are noted, and whose reply it is.
-#[derive(Clone)]
-struct Noting {
-    session: (Uuid, u64),
-    server: Arc<ServerConfig>,
-}
-
-impl Noting {
-    async fn note(&self, pipeline: &Pipeline, uris: &[String]) {
-        pipeline.note_links(self.session, &self.server.name, uris).await;
-    }
 }
 
 impl Passing {
@@ -141,7 +126,10 @@ impl Passing {
                 rewritten(parts, (timed, rewriter), (self.pipeline, leg, self.links))
             }
             _ => match (watch(&parts), self.links) {
-                (Some(watch), Some(links)) => noted(parts, (timed, watch), (self.pipeline, links)),
+                (Some(watch), Some(links)) => {
+                    let noted = Noted::new(timed, watch, (self.pipeline, links));
+                    Response::from_parts(parts, Body::new(noted))
+                }
                 _ => Response::from_parts(parts, Body::new(timed)),
             },
         }
@@ -192,41 +180,6 @@ fn rewritten(
         }
     });
     Response::from_parts(parts, Body::from_stream(chunks))
-}
-
-/// What looks for links in this reply; `None` when it can hold none, or is compressed.
-fn watch(parts: &response::Parts) -> Option<Watch> {
-    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let is_plain = text("content-encoding").is_none_or(|coding| coding == "identity");
-    let kind = text("content-type").filter(|_| parts.status.is_success() && is_plain)?;
-    if header::is_json(kind) {
-        return Some(Watch::json());
-    }
-    header::is_sse(kind).then(Watch::events)
-}
-
-/// The reply as it comes; its links are noted on the way.
-fn noted(
-    parts: response::Parts,
-    (body, watch): (Timed, Watch),
-    (pipeline, links): (Arc<Pipeline>, Noting),
-) -> Response {
-    let start = Some((body, watch));
-    let frames = stream::unfold(start, move |running| {
-        let (pipeline, links) = (Arc::clone(&pipeline), links.clone());
-        async move {
-            let (mut body, mut watch) = running?;
-            match body.frame().await? {
-                Ok(frame) => {
-                    let uris = frame.data_ref().map(|data| watch.push(data));
-                    links.note(&pipeline, &uris.unwrap_or_default()).await;
-                    Some((Ok(frame), Some((body, watch))))
-                }
-                Err(error) => Some((Err(error), None)),
-            }
-        }
-    });
-    Response::from_parts(parts, Body::new(StreamBody::new(frames)))
 }
 
 /// A body that ends with an error when the server is silent for too long, or the call takes too long.
