@@ -79,6 +79,7 @@ pub struct Server {
     /// GET answers with this status instead of a stream; 0 is off.
     pub get_status: AtomicU16,
     pub init_delay_ms: AtomicUsize,
+    pub call_delay_ms: AtomicUsize,
     pub version: Mutex<String>,
     pub events: broadcast::Sender<String>,
     pub seen: Mutex<Vec<Seen>>,
@@ -124,6 +125,7 @@ impl Server {
             pings_fail: AtomicUsize::default(),
             get_status: AtomicU16::default(),
             init_delay_ms: AtomicUsize::default(),
+            call_delay_ms: AtomicUsize::default(),
             version: Mutex::new("2025-11-25".to_owned()),
             events: broadcast::channel(16).0,
             seen: Mutex::default(),
@@ -281,13 +283,22 @@ async fn handle(
     if message.get("id").is_none() {
         return notified(&server, &method, &headers).into_response();
     }
-    if method == "tools/call" && server.hang_calls.load(Ordering::Relaxed) {
-        std::future::pending::<()>().await;
+    if method == "tools/call" {
+        waits(&server).await;
     }
     if method == "tools/call" && message["params"]["name"] == "ask" {
         return ask(&server, session.unwrap_or_default(), message);
     }
     answer(&server, &method, &message, &headers, &body)
+}
+
+/// How long a call takes.
+async fn waits(server: &Server) {
+    if server.hang_calls.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+    let delay = server.call_delay_ms.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(delay as u64)).await;
 }
 
 fn notified(server: &Server, method: &str, headers: &HeaderMap) -> StatusCode {

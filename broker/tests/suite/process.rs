@@ -1,9 +1,10 @@
 //! The binary as a process (data-plane.md 2; D2, D3).
 
 use crate::fixture::Server;
-use crate::standalone::{lives, signal};
+use crate::standalone::{Gateway, lives, signal};
 use crate::world::{KEY, config, entry, eventually, free_port};
 use std::process::Stdio;
+use std::sync::atomic::Ordering;
 use tokio::process::{Child, Command};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_mcp-gateway-broker");
@@ -104,6 +105,33 @@ async fn d3_a_signal_turns_readiness_off_serves_on_and_ends_in_time() {
         .expect("not within 25 s")
         .unwrap();
     assert!(code.success() && started.elapsed().as_secs() < 25);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d3_a_call_in_flight_finishes_after_the_listener_is_gone() {
+    let one = Server::start("one", &["slow"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    std::fs::write(&file, config(&[entry(&one, "")])).unwrap();
+    let mut gateway = Gateway::start(&file).await;
+    let client = gateway.client(&["slow"]).await;
+    // Longer than it serves on (5 s), shorter than what is in flight may take after that (12 s).
+    one.call_delay_ms.store(8000, Ordering::Relaxed);
+    let call = tokio::spawn(async move { client.call("slow").await });
+    eventually("the call at its server", || async {
+        (!one.calls("tools/call").is_empty()).then_some(())
+    })
+    .await;
+    signal("TERM", gateway.child.id().unwrap());
+    eventually("no listener", || async {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", gateway.port)).await;
+        (stream.is_err() || call.is_finished()).then_some(())
+    })
+    .await;
+    let reply = call.await.unwrap();
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_eq!(reply.json()["result"]["content"][0]["text"], "one");
+    assert!(gateway.child.wait().await.unwrap().success());
 }
 
 /// A window: what runs in it has a terminal of its own, which is closed when this program ends. It says the number of the

@@ -185,6 +185,27 @@ async fn d14_d19_any_replica_serves_a_session_with_one_backend_session_until_any
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d51_lists_are_the_same_on_every_replica() {
+    let (one, two) = (
+        Server::start("one", &["b", "a"]).await,
+        Server::start("two", &["b", "c"]).await,
+    );
+    let pair = Pair::start(&[(&one, "w_"), (&two, "w_")], &[]).await;
+    let first = pair.worlds[0].client().initialized().await;
+    let second = pair.on(1, &first);
+    assert_eq!(first.tools().await, ["w_a", "w_b", "w_c"]);
+    for method in [
+        "tools/list",
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+    ] {
+        let there = second.rpc(method, json!({})).await.text;
+        assert_eq!(first.rpc(method, json!({})).await.text, there, "{method}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d14_a_replica_that_starts_later_knows_which_sessions_ended() {
     let one = Server::start("one", &["forecast"]).await;
     let mut pair = Pair::start(&[(&one, "one_")], &[]).await;
