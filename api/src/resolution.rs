@@ -3,6 +3,7 @@
 
 mod backend;
 mod routed;
+mod spec;
 mod taken;
 
 pub use routed::{Routed, attached, attached_by, routed};
@@ -140,11 +141,14 @@ impl Plan {
         taken: &mut Taken<'a>,
         cluster_domain: &str,
     ) -> Resolution {
-        let located = routed(world, registration).and_then(|routed| {
-            let extensions = self.extensions_for(world, &routed)?;
-            let backend = backend::locate(world, registration, &routed, cluster_domain)?;
-            Ok((routed, extensions, backend))
-        });
+        let spec = spec::check(&registration.spec);
+        let located = spec
+            .and_then(|()| routed(world, registration))
+            .and_then(|routed| {
+                let extensions = self.extensions_for(world, &routed)?;
+                let backend = backend::locate(world, registration, &routed, cluster_domain)?;
+                Ok((routed, extensions, backend))
+            });
         match located {
             Ok((routed, extensions, backend)) => {
                 let (served_by, problem) = taken.admit(registration, &routed, extensions);

@@ -81,6 +81,9 @@ fn shape(route: &HttpRoute) -> Result<&str, &'static str> {
         Some(hostname) if hostname.starts_with("*.") => {
             Err("wildcard hostname, which is unsupported; put an exact one first")
         }
+        Some(hostname) if !hosts::is_dns1123_subdomain(hostname) => {
+            Err("a hostname that is not a DNS-1123 subdomain; put a valid one first")
+        }
         Some(hostname) => Ok(hostname),
     }
 }

@@ -26,6 +26,8 @@ use crate::{
     kinds::Kind,
 };
 
+mod bad_input;
+
 /// One request: method, plural, namespace, name, subresource.
 type Call = (Method, String, String);
 
@@ -135,24 +137,29 @@ fn objects() -> Objects {
         json!({"metadata": {"finalizers": [names::FINALIZER]},
             "spec": {"targetRef": {"name": "gw", "namespace": namespace, "sectionName": "mcp"}}})
     };
-    let all = Objects::default()
+    Objects::default()
         .gateway_and_extension()
         .put(Kind::Gateway, "infra/gw", &gateway)
         .put(Kind::Extension, "team/ext", &held("infra"))
         .put(Kind::Gateway, "other/gw", &gateway)
         .put(Kind::Extension, "other/ext", &held("other"))
         .server("apps/one", 1, &json!({}))
-        .server("apps/two", 2, &json!({}));
-    Kind::ALL.into_iter().fold(all, Objects::listed)
+        .server("apps/two", 2, &json!({}))
 }
 
-/// A broker of `namespace` that serves what it is to serve.
+/// A broker of `namespace` that serves what it is to serve; nobody while there is nothing.
 fn broker(context: &Context, namespace: &str) -> BTreeMap<String, Replica> {
-    let written = context.brokers()[namespace].written.clone().expect("a document");
+    let written = context
+        .brokers()
+        .get(namespace)
+        .and_then(|known| known.written.clone());
+    let Some(written) = written else {
+        return BTreeMap::new();
+    };
     let servers = written.contents.served.keys().map(|server| ServerStatus {
         name: server.to_string(),
         ready: true,
-        total_tools: 3,
+        total_tools: if server.name == "many" { 10_000 } else { 3 },
         ..ServerStatus::default()
     });
     let mut status = BrokerStatus {
@@ -168,9 +175,10 @@ fn broker(context: &Context, namespace: &str) -> BTreeMap<String, Replica> {
     BTreeMap::from([("192.0.2.1".to_owned(), replica)])
 }
 
-/// Evaluates until nothing is due within a second, the watch and the brokers being prompt. Claims have tests of their own.
+/// Evaluates until nothing is due soon, the watch and the brokers being prompt. Claims have tests of their own.
 async fn settle(context: &Arc<Context>, server: &ApiServer) {
-    while let Ok((item, _)) = tokio::time::timeout(Duration::from_secs(1), context.queue.take()).await {
+    let mut evaluated = Vec::new();
+    while let Ok((item, _)) = tokio::time::timeout(Duration::from_millis(500), context.queue.take()).await {
         // Over every change, because this queue does not follow the cache.
         context.snapshot_since(u64::MAX);
         let outcome = match &item {
@@ -182,6 +190,12 @@ async fn settle(context: &Arc<Context>, server: &ApiServer) {
             _ => run(Arc::clone(context), &item).await,
         };
         assert_ne!(outcome, Outcome::Failed, "{item:?}");
+        evaluated.push(format!("{item:?}"));
+        assert!(
+            evaluated.len() < 1000,
+            "it does not come to rest: {:?}",
+            evaluated.last_chunk::<20>()
+        );
         context.queue.finish(&item, outcome);
         server.tell(context);
     }
@@ -201,15 +215,25 @@ fn ready(context: &Context, kind: Kind, key: &str) -> Value {
     json!([ready["status"], ready["observedGeneration"], ready["message"]])
 }
 
-/// An operator at rest over [`objects`].
-async fn at_rest() -> (Arc<Context>, Arc<ApiServer>) {
+/// An operator at rest over these objects, and Secrets with contents.
+async fn at_rest(objects: Objects, secrets: &[Value]) -> (Arc<Context>, Arc<ApiServer>) {
+    let objects = secrets.iter().fold(objects, |objects, secret| {
+        let (namespace, name) = (&secret["metadata"]["namespace"], &secret["metadata"]["name"]);
+        let key = format!(
+            "{}/{}",
+            namespace.as_str().unwrap_or_default(),
+            name.as_str().unwrap_or_default()
+        );
+        objects.put(Kind::Secret, &key, secret)
+    });
+    let objects = Kind::ALL.into_iter().fold(objects, Objects::listed);
     let server = Arc::new(ApiServer::default());
     let scripted = Arc::clone(&server);
     let answer = move |method: Method, uri: Uri, body: Bytes| {
         std::future::ready(scripted.answer(&method, uri.path(), &body))
     };
     let client = kube::Client::new(Router::new().fallback(answer), "default");
-    let context = Arc::new(context(client, objects()));
+    let context = Arc::new(context(client, objects));
     for kind in Kind::ALL {
         let seen = context.cache.list(kind, |_| true).into_iter();
         free(&server.objects).extend(seen.map(|(key, object)| ((kind, key), object)));
@@ -238,7 +262,7 @@ fn counted(server: &ApiServer) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn t26_hours_of_resyncs_write_nothing_and_read_two_secrets_of_an_extension_each() {
-    let (context, server) = at_rest().await;
+    let (context, server) = at_rest(objects(), &[]).await;
     counted(&server);
     let resyncs = 12;
     for _ in 0..resyncs {
@@ -257,7 +281,7 @@ async fn t26_hours_of_resyncs_write_nothing_and_read_two_secrets_of_an_extension
 
 #[tokio::test(start_paused = true)]
 async fn one_changed_registration_costs_its_own_extension_eight_requests_and_nobody_else_any() {
-    let (context, server) = at_rest().await;
+    let (context, server) = at_rest(objects(), &[]).await;
     let text = "3 tools, served by 1/1 replicas of team/ext";
     let says = |generation: i64| json!(["True", generation, text]);
     assert_eq!(ready(&context, Kind::Registration, "apps/one"), says(1));
@@ -287,4 +311,99 @@ async fn one_changed_registration_costs_its_own_extension_eight_requests_and_nob
             "1 PATCH secrets team/mcp-gateway-config",
         ]
     );
+}
+
+fn message(context: &Context, kind: Kind, key: &str) -> String {
+    ready(context, kind, key)[2]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// Extensions that are Ready, have a Deployment and have an EnvoyFilter.
+fn winners(context: &Context, extensions: &[&str]) -> [Vec<String>; 3] {
+    let with = |has: &dyn Fn(&ObjectKey) -> bool| {
+        let keys = extensions.iter().filter_map(|key| ObjectKey::parse(key));
+        keys.filter(has).map(|key| key.to_string()).collect::<Vec<_>>()
+    };
+    let filters = context.cache.list(Kind::EnvoyFilter, |_| true);
+    [
+        with(&|key| ready(context, Kind::Extension, &key.to_string())[0] == "True"),
+        with(&|key| {
+            let broker = ObjectKey::new(key.namespace.as_str(), names::BROKER);
+            context.cache.contains(Kind::Deployment, &broker)
+        }),
+        with(&|key| {
+            filters
+                .iter()
+                .any(|(_, filter)| crate::standing::is_filter_of(filter, key))
+        }),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn t2_of_two_extensions_of_one_second_exactly_one_has_everything() {
+    let on = |gateway: &str| {
+        json!({"metadata": {"finalizers": [names::FINALIZER]},
+            "spec": {"targetRef": {"name": "gw", "namespace": gateway, "sectionName": "mcp"}}})
+    };
+    let grant = json!({"spec": {
+        "from": [{"group": "mcp.kuadrant.io", "kind": "MCPGatewayExtension", "namespace": "rival"}],
+        "to": [{"group": "gateway.networking.k8s.io", "kind": "Gateway"}],
+    }});
+    // On one Gateway, and in one namespace; each pair was created in the same second.
+    let objects = objects()
+        .put(Kind::ReferenceGrant, "infra/allow-rival", &grant)
+        .put(Kind::Extension, "rival/ext", &on("infra"))
+        .put(Kind::Extension, "other/twin", &on("other"));
+    let (context, _server) = at_rest(objects, &[]).await;
+    let one = |winner: &str| vec![winner.to_owned()];
+    let both = winners(&context, &["team/ext", "rival/ext"]);
+    assert_eq!(both, [(); 3].map(|()| one("rival/ext")), "the smaller UID");
+    let said = message(&context, Kind::Extension, "team/ext");
+    assert!(
+        said.contains("already has MCPGatewayExtension rival/ext"),
+        "{said}"
+    );
+    let [ready, ..] = winners(&context, &["other/ext", "other/twin"]);
+    assert_eq!(ready, one("other/ext"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn t6_a_newcomer_touches_no_child_until_those_of_its_predecessor_are_gone() {
+    let old = json!({"metadata": {"finalizers": ["example.com/slow"], "deletionTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"targetRef": {"name": "gw", "namespace": "infra", "sectionName": "mcp"}}});
+    let owner = json!({"apiVersion": Kind::Extension.api_version(), "kind": Kind::Extension.name(), "name": "old",
+        "uid": "uid-team/old", "controller": true});
+    let child = |name: &str| json!({"metadata": {"namespace": "team", "name": name, "ownerReferences": [owner]}, "data": {}});
+    let objects = objects().put(Kind::Extension, "team/old", &old).put(
+        Kind::Service,
+        "team/mcp-gateway",
+        &child(names::BROKER),
+    );
+    let (context, server) = at_rest(objects, &[child(names::CONFIG_SECRET)]).await;
+    let touched = |namespace: &str| {
+        let objects = free(&server.objects);
+        let news = objects.iter().filter(|((_, key), object)| {
+            key.namespace == namespace && object["metadata"]["managedFields"].is_array()
+        });
+        news.map(|((kind, key), _)| format!("{kind:?} {key}"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(touched("team"), Vec::<String>::new());
+    let waits = "waiting for Secret team/mcp-gateway-config of the terminating MCPGatewayExtension";
+    let said = message(&context, Kind::Extension, "team/ext");
+    assert!(said.starts_with(waits), "{said}");
+
+    for (kind, name) in [
+        (Kind::Service, names::BROKER),
+        (Kind::Secret, names::CONFIG_SECRET),
+    ] {
+        let key = ObjectKey::new("team", name);
+        free(&server.objects).remove(&(kind, key.clone()));
+        context.queue.add(context.cache.delete(kind, &key));
+    }
+    settle(&context, &server).await;
+    assert_eq!(ready(&context, Kind::Extension, "team/ext")[0], "True");
+    assert!(touched("team").len() > 6, "{:?}", touched("team"));
 }

@@ -272,3 +272,50 @@ fn headers_that_are_not_passed_on_are_said() {
     assert!(message(false).ends_with("gw/ext does not list namespace team in spec.forwardHeadersFrom"));
     assert!(!message(true).contains("warning"));
 }
+
+#[test]
+fn t48_with_two_extensions_ready_needs_both() {
+    let second = |hash: &str| {
+        let mut brokers = observed(vec![replica("a", "new", true)]);
+        let mut other = observed(vec![replica("b", hash, true)]).remove("gw").expect("gw");
+        if let Some(written) = &mut other.written {
+            written.extension = ObjectKey::new("gw2", "ext");
+        }
+        brokers.insert("gw2".to_owned(), other);
+        let (registration, mut resolution) = (registration("Enabled"), served());
+        resolution.served_by.push(ObjectKey::new("gw2", "ext"));
+        let facts = Facts {
+            registration: &registration,
+            resolution: &resolution,
+            brokers: &brokers,
+            through_envoy: &|_| true,
+            forwards: &|_| false,
+            former: Former::NotReady,
+        };
+        judge(&facts).expect("known")
+    };
+    let behind = second("old");
+    assert_eq!(
+        (behind.ready, behind.message.as_str()),
+        (false, "not served yet by 1/1 replicas of gw2/ext (pod b)")
+    );
+    let both = second("new");
+    let message = "4 tools, served by 1/1 replicas of gw/ext; 4 tools, served by 1/1 replicas of gw2/ext";
+    assert_eq!((both.ready, both.message.as_str()), (true, message));
+}
+
+#[test]
+fn t52_counts_are_kept_while_no_broker_answers() {
+    let silent = Replica {
+        failures: crate::brokers::MAX_FAILURES,
+        ..replica("a", "new", true)
+    };
+    for replicas in [vec![silent], vec![]] {
+        let verdict = verdict(replicas, Former::Ready).expect("known");
+        assert!(!verdict.ready, "{}", verdict.message);
+        assert_eq!(
+            verdict.counts, None,
+            "the write leaves what it is silent about as it is"
+        );
+    }
+}

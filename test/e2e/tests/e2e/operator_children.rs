@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use mcp_gateway_e2e::{Cluster, Site, apply, delete, get, kubectl, kubectl_with};
+use mcp_gateway_e2e::{Cluster, Site, apply, delete, get, kubectl, kubectl_with, next_second};
 use mcp_gateway_kit::{Kit, eventually};
 use serde_json::{Value, json};
 
@@ -251,37 +251,45 @@ async fn t47_a_rolling_update_flips_no_condition() -> anyhow::Result<()> {
     site.server("one")?;
     site.register("one", "one_")?;
     site.wait_ready("mcpsr/one -n rolling-servers")?;
-    let flips = json!({"spec": {"backendPingIntervalSeconds": 31}});
-    patch("mcpge ext -n rolling", "merge", &flips)?;
-    let ready = |what: &str| -> anyhow::Result<Value> {
-        let conditions = get(what)?["status"]["conditions"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        Ok(conditions
-            .into_iter()
-            .find(|condition| condition["type"] == "Ready")
-            .unwrap_or_default())
-    };
-    let rolled = eventually(
-        Duration::from_secs(90),
-        "the rollout to be complete",
-        async || {
-            let registration = ready("mcpsr one -n rolling-servers").map_err(|error| format!("{error:#}"))?;
-            let extension = ready("mcpge ext -n rolling").map_err(|error| format!("{error:#}"))?;
-            if registration["status"] != "True" || extension["status"] != "True" {
-                return Ok(Err(format!("{registration} {extension}")));
-            }
-            if extension["observedGeneration"] == 2 {
-                Ok(Ok(()))
+    // Times of transitions have whole seconds.
+    next_second().await?;
+    let since =
+        |what: &str| -> anyhow::Result<Value> { Ok(ready_of(&get(what)?)["lastTransitionTime"].clone()) };
+    let (extension, registration) = ("mcpge ext -n rolling", "mcpsr one -n rolling-servers");
+    let before = [since(extension)?, since(registration)?];
+    let rolled_out = async |what: &str, edit: Value| -> anyhow::Result<()> {
+        patch(what, "merge", &json!({"spec": edit}))?;
+        let look = async || {
+            let found = get(what).map_err(|error| format!("{error:#}"))?;
+            let ready = ready_of(&found);
+            if ready["observedGeneration"] == found["metadata"]["generation"] {
+                Ok(())
             } else {
-                Err(extension.to_string())
+                Err(ready.to_string())
             }
-        },
+        };
+        Ok(eventually(Duration::from_secs(90), "the new generation to be Ready", look).await?)
+    };
+    rolled_out(registration, json!({"hint": "another config"})).await?;
+    rolled_out(extension, json!({"backendPingIntervalSeconds": 31})).await?;
+    assert_eq!(
+        [since(extension)?, since(registration)?],
+        before,
+        "a condition turned"
     );
-    rolled
-        .await?
-        .map_err(|flipped| anyhow::anyhow!("flipped: {flipped}"))
+    Ok(())
+}
+
+/// The condition `Ready` of an object.
+fn ready_of(object: &Value) -> Value {
+    let conditions = object["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let mut conditions = conditions.into_iter();
+    conditions
+        .find(|condition| condition["type"] == "Ready")
+        .unwrap_or_default()
 }
 
 #[tokio::test]

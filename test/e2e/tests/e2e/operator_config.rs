@@ -139,7 +139,8 @@ async fn t16_a_service_that_comes_later_makes_the_registration_ready() -> anyhow
 }
 
 #[tokio::test]
-async fn a_credential_is_taken_from_a_labelled_secret_only() -> anyhow::Result<()> {
+async fn t53_a_credential_is_taken_from_a_labelled_secret_only_and_is_seen_nowhere_else() -> anyhow::Result<()>
+{
     let _cluster = Cluster::ready().await?;
     let site = site_with("cred", &["one"]).await?;
     apply(
@@ -158,8 +159,44 @@ async fn a_credential_is_taken_from_a_labelled_secret_only() -> anyhow::Result<(
     kubectl("label secret token -n cred-servers mcp.kuadrant.io/secret=true")?;
     site.wait_ready("mcpsr/one -n cred-servers")?;
     assert!(document("cred")?.contains("credential: Bearer abc"));
-    let status = get("mcpsr one -n cred-servers")?.to_string();
-    assert!(!status.contains("Bearer abc"), "t53");
+    nowhere_else("Bearer abc", "cred").await
+}
+
+/// Fails when `credential` is in a status, an Event, a log or a metric (T53).
+async fn nowhere_else(credential: &str, site: &str) -> anyhow::Result<()> {
+    let operator = "-n mcp-system -l app.kubernetes.io/name=mcp-gateway-operator";
+    let pods = get(&format!("pods {operator} --field-selector=status.phase=Running"))?;
+    let address = pods["items"][0]["status"]["podIP"].as_str().unwrap_or_default();
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let metrics = http
+        .get(format!("http://{address}:8082/metrics"))
+        .timeout(Duration::from_secs(5));
+    let places = [
+        (
+            "log of the operator",
+            kubectl(&format!("logs {operator} --tail=-1"))?,
+        ),
+        (
+            "log of the broker",
+            kubectl(&format!(
+                "logs -n {site} -l app.kubernetes.io/name=mcp-gateway --tail=-1"
+            ))?,
+        ),
+        ("metrics", metrics.send().await?.text().await?),
+        ("Events", get("events -A")?.to_string()),
+        (
+            "status of registrations",
+            get(&format!("mcpsr -n {site}-servers"))?.to_string(),
+        ),
+        (
+            "status of extensions",
+            get(&format!("mcpge -n {site}"))?.to_string(),
+        ),
+    ];
+    for (place, text) in places {
+        anyhow::ensure!(!text.is_empty(), "{place} is empty");
+        anyhow::ensure!(!text.contains(credential), "the credential is in the {place}");
+    }
     Ok(())
 }
 
@@ -255,30 +292,37 @@ async fn t43_every_edit_reaches_the_running_broker() -> anyhow::Result<()> {
     let site = site_with("edits", &["one"]).await?;
     site.register("one", "one_")?;
     site.wait_ready("mcpsr/one -n edits-servers")?;
-    for (secret, data) in [("first", "token: a"), ("second", "token: b")] {
-        apply(&format!(
-            "{{apiVersion: v1, kind: Secret, metadata: {{name: {secret}, namespace: edits-servers, labels: {{mcp.kuadrant.io/secret: 'true'}}}}, \
-            stringData: {{{data}}}}}"
-        ))?;
+    let authority = rcgen::generate_simple_self_signed(vec!["one.edits.example".to_owned()])?;
+    for (secret, key, value) in [
+        ("first", "token", "a"),
+        ("second", "token", "b"),
+        ("authority", "ca.crt", authority.cert.pem().as_str()),
+    ] {
+        let labels = json!({"mcp.kuadrant.io/secret": "true"});
+        let object = json!({"apiVersion": "v1", "kind": "Secret", "stringData": {key: value},
+            "metadata": {"name": secret, "namespace": "edits-servers", "labels": labels}});
+        apply(&object.to_string())?;
     }
     let processes = brokers_report("edits", &hash_of("edits")?).await?;
+    let spec = |edit: Value| ("mcpsr/one", json!({"spec": edit}));
     let edits = [
-        json!({"category": ["weather"]}),
-        json!({"hint": "rain"}),
-        json!({"tags": ["wet"]}),
-        json!({"credentialRef": {"name": "first"}}),
-        json!({"credentialRef": {"name": "second"}}),
-        json!({"state": "Disabled"}),
-        json!({"state": "Enabled"}),
+        spec(json!({"category": ["weather"]})),
+        spec(json!({"hint": "rain"})),
+        spec(json!({"tags": ["wet"]})),
+        spec(json!({"credentialRef": {"name": "first"}})),
+        spec(json!({"credentialRef": {"name": "second"}})),
+        ("secret/second", json!({"stringData": {"token": "c"}})),
+        spec(json!({"caCertSecretRef": {"name": "authority"}})),
+        spec(json!({"state": "Disabled"})),
+        spec(json!({"state": "Enabled"})),
     ];
-    for edit in edits {
+    for (what, edit) in edits {
         let before = hash_of("edits")?;
-        let patch = json!({"spec": edit}).to_string();
+        let patch = edit.to_string();
         kubectl_with(
             &[
                 "patch",
-                "mcpsr",
-                "one",
+                what,
                 "-n",
                 "edits-servers",
                 "--type",

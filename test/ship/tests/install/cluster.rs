@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeSet, env, path::PathBuf, sync::OnceLock};
 
+use anyhow::ensure;
 use mcp_gateway_e2e::{delete, get, kubectl, kubectl_with};
-use mcp_gateway_kit::{Image, Kit};
+use mcp_gateway_kit::{AuditMark, Image, Kit, Request};
 
 /// Namespaces of the cluster before the first test.
 static EMPTY: OnceLock<BTreeSet<String>> = OnceLock::new();
@@ -19,6 +20,35 @@ pub(crate) fn prepare() -> anyhow::Result<()> {
         ..Image::default()
     };
     Ok(Kit::from_env()?.add_image("ghcr.io/mcp-gateway-operator/cli", &image)?)
+}
+
+/// Fails when a role did not allow what a pod of ours asked for since `mark`. For a time in which nothing is taken away: of
+/// an uninstall, roles go before the pods have ended.
+pub(crate) fn nothing_forbidden(mark: AuditMark) -> anyhow::Result<()> {
+    let ours = ["controller", "webhook"].map(|account| format!(":mcp-gateway-{account}"));
+    let ours =
+        |user: &str| ours.iter().any(|account| user.ends_with(account)) || user.ends_with(":mcp-gateway");
+    let requests = Kit::from_env()?.requests_since(mark)?;
+    let requests: Vec<&Request> = requests.iter().filter(|request| ours(&request.user)).collect();
+    ensure!(requests.len() > 20, "only {} requests of ours", requests.len());
+    let forbidden: BTreeSet<String> = requests
+        .iter()
+        .filter(|request| request.forbidden)
+        .map(|request| {
+            let Request {
+                user,
+                verb,
+                resource,
+                subresource,
+                namespace,
+                name,
+                ..
+            } = request;
+            format!("{user}: {verb} {resource}/{subresource} {namespace}/{name}")
+        })
+        .collect();
+    ensure!(forbidden.is_empty(), "forbidden: {forbidden:#?}");
+    Ok(())
 }
 
 /// Names of all objects of `kinds`, as `<kind>/<name>`.

@@ -4,7 +4,7 @@ use std::{process::Command, time::Duration};
 
 use anyhow::{Context, ensure};
 use mcp_gateway_e2e::{Site, apply, get, kubectl, kubectl_with};
-use mcp_gateway_kit::eventually;
+use mcp_gateway_kit::{Kit, eventually};
 use mcp_gateway_ship::{
     chart::Rendered,
     helm::{Helm, root},
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::{
     CLUSTER,
-    cluster::{brokers, clear, prepare, program},
+    cluster::{brokers, clear, nothing_forbidden, prepare, program},
 };
 
 #[tokio::test]
@@ -55,6 +55,7 @@ async fn life(helm: Helm, name: &str) -> anyhow::Result<()> {
         "mcpGatewayExtension.gatewayRef.name=gw",
         &gateway,
     ];
+    let mark = Kit::from_env()?.audit_mark()?;
     install(helm, &values)?;
     // The next one comes while the operator is about to switch admission on.
     let notes = install(helm, &values)?;
@@ -81,6 +82,7 @@ async fn life(helm: Helm, name: &str) -> anyhow::Result<()> {
     team.wait_ready(&format!("mcpge/ext -n {other}"))?;
     call(&team, "weather").await?;
     let before = brokers(&other)?;
+    nothing_forbidden(mark)?;
 
     let released = helm.output(&["uninstall", "mcp-gateway", "-n", "mcp-system", "--wait"])?;
     ensure!(released.contains("uninstalled"), "{released}");
