@@ -10,6 +10,9 @@ const SIGN: &[u8] = b"resource_link";
 const MAX_URI: usize = 2048;
 /// A larger answer is not searched.
 const MAX_READ: usize = 1024 * 1024;
+/// Chunks after which an answer could be whole and is not, until it is searched no more: a server that sends it in the
+/// smallest pieces would have it read as often.
+const MAX_READINGS: usize = 64;
 
 /// The URIs of the links in an answer.
 pub fn links(text: &[u8]) -> Vec<String> {
@@ -47,8 +50,8 @@ fn link(block: &Value) -> Option<&str> {
 
 /// Looks for links in a reply that passes as it comes.
 pub enum Watch {
-    /// One JSON answer, as much of it as there is.
-    Json(Vec<u8>),
+    /// One JSON answer, as much of it as there is, and how often it looked whole.
+    Json(Vec<u8>, usize),
     /// An event stream.
     Events(Blocks),
     /// Too large.
@@ -58,7 +61,7 @@ pub enum Watch {
 impl Watch {
     /// Of one JSON answer.
     pub fn json() -> Self {
-        Self::Json(Vec::new())
+        Self::Json(Vec::new(), 0)
     }
 
     /// Of an event stream.
@@ -71,15 +74,16 @@ impl Watch {
         match self {
             Self::Over => Vec::new(),
             Self::Events(blocks) => blocks.push(chunk, false).iter().flat_map(of_event).collect(),
-            Self::Json(held) => {
+            Self::Json(held, readings) => {
                 held.extend_from_slice(chunk);
-                if held.len() > MAX_READ {
+                // An answer ends with its object; one that does not parse goes on.
+                let may_end = held.trim_ascii_end().ends_with(b"}");
+                *readings += usize::from(may_end);
+                if held.len() > MAX_READ || *readings > MAX_READINGS {
                     *self = Self::Over;
                     return Vec::new();
                 }
-                // An answer ends with its object; one that does not parse goes on.
-                let is_end = held.trim_ascii_end().ends_with(b"}");
-                if is_end { links(held) } else { Vec::new() }
+                if may_end { links(held) } else { Vec::new() }
             }
         }
     }
@@ -136,6 +140,20 @@ mod tests {
             ),
             (1, 0)
         );
+    }
+
+    #[test]
+    fn s23_an_answer_in_many_pieces_that_look_like_its_end_is_searched_no_more() {
+        let searched = |pieces: usize| {
+            let mut watch = Watch::json();
+            let text = format!(r#"{{"x":["{}"#, "}".repeat(pieces));
+            for byte in text.as_bytes() {
+                assert!(watch.push(std::slice::from_ref(byte)).is_empty());
+            }
+            let link = br#""],"result":{"content":[{"type":"resource_link","uri":"a:1"}]}}"#;
+            watch.push(link).len()
+        };
+        assert_eq!((searched(MAX_READINGS - 1), searched(MAX_READINGS)), (1, 0));
     }
 
     #[test]
