@@ -72,7 +72,15 @@ impl WholeLists {
     }
 }
 
-/// The `result` of one list request as JSON text.
+/// The `result` of one list request.
+pub struct Page {
+    /// JSON.
+    pub text: Bytes,
+    /// It had been made for somebody else.
+    pub kept: bool,
+}
+
+/// One page of a list.
 ///
 /// # Errors
 /// [`BadCursor`].
@@ -82,7 +90,7 @@ pub fn page(
     kind: ItemKind,
     cursor: Option<&str>,
     paging: &Paging<'_>,
-) -> Result<Bytes, BadCursor> {
+) -> Result<Page, BadCursor> {
     let shared = view.is_shared().then(|| Shared {
         kind,
         virtual_server: selection.virtual_server.first().cloned(),
@@ -91,7 +99,7 @@ pub fn page(
     let shared = shared.filter(|_| cursor.is_none());
     let kept = &view.catalog().whole_lists;
     if let Some(text) = shared.as_ref().and_then(|shared| kept.get(shared)) {
-        return Ok(text);
+        return Ok(Page { text, kept: true });
     }
     let last = cursor
         .map(|text| open(text, kind, selection, paging))
@@ -102,7 +110,7 @@ pub fn page(
         if let Some(shared) = shared {
             kept.keep(shared, &text);
         }
-        return Ok(text);
+        return Ok(Page { text, kept: false });
     };
     let cursor = Cursor {
         kind: kind.word().to_owned(),
@@ -111,7 +119,8 @@ pub fn page(
         exp: paging.now + CURSOR_LIFE,
     };
     let cursor = quoted(&seal::seal(paging.keys, PURPOSE, &cursor));
-    Ok(format!(r#"{text},"nextCursor":{cursor}}}"#).into())
+    let text = format!(r#"{text},"nextCursor":{cursor}}}"#).into();
+    Ok(Page { text, kept: false })
 }
 
 /// The page without its end, and its last name when there are more.

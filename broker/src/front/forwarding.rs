@@ -73,8 +73,12 @@ impl Forwarding {
             Settled::Broker(_) => here(state, head, (incoming.read, incoming.body)).await,
             Settled::Forward(forward) => match self.slot(incoming, &facts, &forward) {
                 Ok(running) => {
-                    let call = (incoming, &mut facts);
+                    let (call, server) = ((incoming, &mut facts), Arc::clone(&forward.server));
                     let reply = self.carried_out(state, call, (*forward, headers)).await;
+                    let method = incoming.read.as_ref().map_or("", |message| &*message.method);
+                    let (called, status) = ((&*server.name, method), reply.status().as_u16());
+                    let calls = &self.pipeline.metrics.calls;
+                    calls.replied(called, status, started.elapsed());
                     match running {
                         Some(running) => running.until_over(reply),
                         None => reply,

@@ -19,6 +19,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Deserialize;
+use std::time::Instant;
 
 const CAPABILITIES: &str = r#"{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"tools":{"listChanged":true}}"#;
 
@@ -139,6 +140,7 @@ pub(super) fn listed(
     }
     let params = serde_json::from_str::<ListParams>(message.params.unwrap_or("{}"))
         .map_err(|_| invalid_params("cursor"))?;
+    let started = Instant::now();
     let catalog = state.published.load();
     let own = PerCaller::merge(&catalog, &caller.own);
     let view = View::new(&catalog, &caller.selection).with(own.as_ref());
@@ -147,12 +149,13 @@ pub(super) fn listed(
         size: state.page_size,
         now: clock::now(),
     };
-    let body = page(&view, &caller.selection, kind, params.cursor.as_deref(), &paging)
+    let page = page(&view, &caller.selection, kind, params.cursor.as_deref(), &paging)
         .map_err(|_| invalid_params("cursor"))?;
+    state.metrics.listed(kind.word(), page.kept, started.elapsed());
     if kind == ItemKind::Tool {
-        state.metrics.tools_list_bytes.observe(body.len() as f64);
+        state.metrics.tools_list_bytes.observe(page.text.len() as f64);
     }
-    Ok(body)
+    Ok(page.text)
 }
 
 /// The router sends completions to servers that offer them: what comes here has no values, or an unknown reference.

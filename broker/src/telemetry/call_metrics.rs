@@ -1,11 +1,13 @@
 //! Metrics of calls by tool and of decisions about callers (data-plane.md 18.2). A tool is named only when it was found in
 //! the catalog, and past [`MAX_SERIES`] all others share one series, so that no caller and no server can fill the memory.
 
+use super::metrics::{Histograms, histograms, known};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Most series of calls by tool.
 pub const MAX_SERIES: usize = 2000;
@@ -26,12 +28,30 @@ struct AuthLabels {
     reason: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReplyLabels {
+    server: String,
+    method: String,
+    outcome: &'static str,
+}
+
 /// Counters of calls and of decisions about callers.
-#[derive(Default)]
 pub struct CallMetrics {
     tools: Family<ToolLabels, Counter>,
     series: AtomicUsize,
     decisions: Family<AuthLabels, Counter>,
+    replies: Histograms<ReplyLabels>,
+}
+
+impl Default for CallMetrics {
+    fn default() -> Self {
+        Self {
+            tools: Family::default(),
+            series: AtomicUsize::default(),
+            decisions: Family::default(),
+            replies: histograms(),
+        }
+    }
 }
 
 impl CallMetrics {
@@ -47,6 +67,22 @@ impl CallMetrics {
             "Decisions about callers by who decided",
             self.decisions.clone(),
         );
+        to.register(
+            "mcp_router_call_duration_seconds",
+            "Time to the head of the reply of a server, where the gateway carries calls itself",
+            self.replies.clone(),
+        );
+    }
+
+    /// Observes the reply to a request that the gateway carried to a server: its status for the client, and the time from
+    /// the headers of the request.
+    pub fn replied(&self, (server, method): (&str, &str), status: u16, elapsed: Duration) {
+        let labels = ReplyLabels {
+            server: server.to_owned(),
+            method: known(method).to_owned(),
+            outcome: outcome(status),
+        };
+        self.replies.get_or_create(&labels).observe(elapsed.as_secs_f64());
     }
 
     /// Counts a call of a tool of the catalog; `tool` is the server's own name. `outcome` is `forwarded`, or why not.
@@ -102,6 +138,19 @@ impl CallMetrics {
     }
 }
 
+/// The word for a status.
+fn outcome(status: u16) -> &'static str {
+    match status {
+        0..=399 => "ok",
+        401 | 403 => "denied",
+        404 => "not_found",
+        408 | 504 => "timeout",
+        400..=499 => "client_error",
+        502 | 503 => "unavailable",
+        _ => "server_error",
+    }
+}
+
 /// Who refuses for this reason; nobody when it is not about the caller.
 fn source(reason: &str) -> Option<&'static str> {
     match reason {
@@ -142,6 +191,27 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("{server=\"ns/one\",tool=\"tool0\",outcome=\"forwarded\"} 2"));
+    }
+
+    #[test]
+    fn replies_are_timed_by_server_method_and_outcome() {
+        let metrics = CallMetrics::default();
+        let replies = [
+            ("tools/call", 200, "tools/call", "ok"),
+            ("prompts/get", 504, "prompts/get", "timeout"),
+            ("evil", 503, "other", "unavailable"),
+            ("tools/call", 500, "tools/call", "server_error"),
+        ];
+        for (method, status, ..) in replies {
+            metrics.replied(("ns/one", method), status, Duration::from_millis(30));
+        }
+        let text = text(&metrics);
+        for (.., method, outcome) in replies {
+            let labels = format!(r#"server="ns/one",method="{method}",outcome="{outcome}""#);
+            let of = |end: &str| text.contains(&format!("mcp_router_call_duration_seconds_{end}"));
+            assert!(of(&format!(r#"bucket{{le="0.025",{labels}}} 0"#)), "{text}");
+            assert!(of(&format!(r#"bucket{{le="0.05",{labels}}} 1"#)), "{text}");
+        }
     }
 
     #[test]

@@ -61,6 +61,7 @@ labels!(BuildLabels { version });
 labels!(HashLabel { hash });
 labels!(ResultLabel { result });
 labels!(OperationLabel { op });
+labels!(ListLabels { kind, cached });
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -70,6 +71,15 @@ fn seconds() -> Histogram {
 
 pub(super) fn histograms<L: Clone + std::hash::Hash + Eq>() -> Histograms<L> {
     Family::new_with_constructor(seconds as fn() -> Histogram)
+}
+
+/// The label of a method: strangers share one.
+pub(super) fn known(method: &str) -> &str {
+    if METHODS.contains(&method) {
+        method
+    } else {
+        "other"
+    }
 }
 
 /// All metrics of the process.
@@ -108,6 +118,7 @@ pub struct Metrics {
     keys_missing: Gauge,
     /// Bytes of `tools/list` answers.
     pub tools_list_bytes: Histogram,
+    list_seconds: Histograms<ListLabels>,
 }
 
 impl Default for Metrics {
@@ -137,6 +148,7 @@ impl Default for Metrics {
             children: Family::default(),
             keys_missing: Gauge::default(),
             tools_list_bytes: Histogram::new(BYTES),
+            list_seconds: histograms(),
         };
         metrics.registry = Mutex::new(metrics.registered());
         metrics
@@ -244,6 +256,11 @@ impl Metrics {
             "Size of tools/list answers",
             self.tools_list_bytes.clone(),
         );
+        to.register(
+            "mcp_broker_list_duration_seconds",
+            "Time to make a page of a list, or to find it kept",
+            self.list_seconds.clone(),
+        );
     }
 
     fn register_keys(&self, to: &mut Registry) {
@@ -261,13 +278,8 @@ impl Metrics {
 
     /// Counts a decided request.
     pub fn request(&self, (method, era): (&str, Era), route: &str, outcome: &str) {
-        let method = if METHODS.contains(&method) {
-            method
-        } else {
-            "other"
-        };
         let labels = RequestLabels {
-            method: method.to_owned(),
+            method: known(method).to_owned(),
             era: era.as_str().to_owned(),
             route: route.to_owned(),
             outcome: outcome.to_owned(),
@@ -307,6 +319,16 @@ impl Metrics {
         self.init_seconds
             .get_or_create(&ServerLabel {
                 server: server.to_owned(),
+            })
+            .observe(elapsed.as_secs_f64());
+    }
+
+    /// Observes the making of a page of items of this kind.
+    pub fn listed(&self, kind: &str, cached: bool, elapsed: Duration) {
+        self.list_seconds
+            .get_or_create(&ListLabels {
+                kind: kind.to_owned(),
+                cached: cached.to_string(),
             })
             .observe(elapsed.as_secs_f64());
     }

@@ -59,6 +59,7 @@ pub struct ServerMetrics {
     shown: Mutex<Shown>,
     up: Family<ServerNameLabel, Gauge>,
     failures: Family<ServerNameLabel, Gauge>,
+    last_success: Family<ServerNameLabel, Gauge>,
     published: Family<ItemLabels, Gauge>,
     conflicting: Family<ServerNameLabel, Gauge>,
     invalid: Family<ItemLabels, Gauge>,
@@ -74,6 +75,7 @@ impl Default for ServerMetrics {
             shown: Mutex::default(),
             up: Family::default(),
             failures: Family::default(),
+            last_success: Family::default(),
             published: Family::default(),
             conflicting: Family::default(),
             invalid: Family::default(),
@@ -97,6 +99,11 @@ impl ServerMetrics {
             "mcp_broker_server_consecutive_failures",
             "Failures in a row",
             self.failures.clone(),
+        );
+        to.register(
+            "mcp_broker_server_last_success_timestamp_seconds",
+            "When a check last succeeded, Unix seconds",
+            self.last_success.clone(),
         );
         to.register(
             "mcp_broker_items_published",
@@ -161,7 +168,13 @@ impl ServerMetrics {
         }
         let Ok(mut shown) = self.shown.lock() else { return };
         for name in shown.servers.difference(&now.servers) {
-            for family in [&self.up, &self.failures, &self.conflicting, &self.tools] {
+            for family in [
+                &self.up,
+                &self.failures,
+                &self.last_success,
+                &self.conflicting,
+                &self.tools,
+            ] {
                 family.remove(name);
             }
         }
@@ -187,6 +200,10 @@ impl ServerMetrics {
         self.discovery_seconds
             .get_or_create(&name)
             .observe(elapsed.as_secs_f64());
+        if good {
+            let now = jiff::Timestamp::now().as_second();
+            self.last_success.get_or_create(&name).set(now);
+        }
         if !connected {
             self.connection_failures.get_or_create(&name).inc();
         }

@@ -234,6 +234,8 @@ async fn the_metrics_have_their_fixed_names() {
         r#"mcp_broker_tools_discovered{server_name="ns/one"} 1"#,
         r#"mcp_broker_upstream_connection_failures_total{server_name="ns/dead"}"#,
         r#"mcp_broker_tools_list_response_bytes_count 1"#,
+        r#"mcp_broker_list_duration_seconds_count{kind="tool",cached="false"} 1"#,
+        r#"mcp_broker_server_last_success_timestamp_seconds{server_name="ns/one"} 1"#,
         r#"mcp_gateway_config_reloads_total{result="success"} 1"#,
         r#"mcp_gateway_build_info{version="#,
     ] {
