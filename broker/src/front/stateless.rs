@@ -55,9 +55,8 @@ async fn answered(state: &FrontState, caller: &Caller, message: &Message<'_>) ->
     if let Some(kind) = kind {
         let body = methods::listed(state, caller, kind, message)?;
         let hints = hints(state, caller, kind);
-        let body =
-            std::str::from_utf8(&body).map_err(|_| Refusal::new(500, INTERNAL, "internal error", "list"))?;
-        return Ok(bridge::complete(body, Some((hints.ttl_ms, hints.private))));
+        let body = String::from_utf8_lossy(&body);
+        return Ok(bridge::complete(&body, Some((hints.ttl_ms, hints.private))));
     }
     if let Some(tool) = meta_tools::called(state, caller, message) {
         let body = meta_tools::answered(state, caller, tool, message).await?;
