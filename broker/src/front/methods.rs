@@ -151,7 +151,8 @@ pub(super) fn listed(
     };
     let page = page(&view, &caller.selection, kind, params.cursor.as_deref(), &paging)
         .map_err(|_| invalid_params("cursor"))?;
-    state.metrics.listed(kind.word(), page.kept, started.elapsed());
+    let calls = &state.metrics.calls;
+    calls.listed(kind.word(), page.kept, started.elapsed());
     if kind == ItemKind::Tool {
         state.metrics.tools_list_bytes.observe(page.text.len() as f64);
     }

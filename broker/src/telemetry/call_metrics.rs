@@ -1,4 +1,4 @@
-//! Metrics of calls by tool and of decisions about callers (data-plane.md 18.2). A tool is named only when it was found in
+//! Metrics of calls, of lists, and of decisions about callers (data-plane.md 18.2). A tool is named only when it was found in
 //! the catalog, and past [`MAX_SERIES`] all others share one series, so that no caller and no server can fill the memory.
 
 use super::metrics::{Histograms, histograms, known};
@@ -35,12 +35,19 @@ struct ReplyLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ListLabels {
+    kind: &'static str,
+    cached: &'static str,
+}
+
 /// Counters of calls and of decisions about callers.
 pub struct CallMetrics {
     tools: Family<ToolLabels, Counter>,
     series: AtomicUsize,
     decisions: Family<AuthLabels, Counter>,
     replies: Histograms<ReplyLabels>,
+    lists: Histograms<ListLabels>,
 }
 
 impl Default for CallMetrics {
@@ -50,6 +57,7 @@ impl Default for CallMetrics {
             series: AtomicUsize::default(),
             decisions: Family::default(),
             replies: histograms(),
+            lists: histograms(),
         }
     }
 }
@@ -71,6 +79,11 @@ impl CallMetrics {
             "mcp_router_call_duration_seconds",
             "Time to the head of the reply of a server, where the gateway carries calls itself",
             self.replies.clone(),
+        );
+        to.register(
+            "mcp_broker_list_duration_seconds",
+            "Time to make a page of a list, or to find it kept",
+            self.lists.clone(),
         );
     }
 
@@ -113,6 +126,13 @@ impl CallMetrics {
             outcome,
         };
         self.tools.get_or_create(&labels).inc();
+    }
+
+    /// Observes the making of a page of items of this kind.
+    pub fn listed(&self, kind: &'static str, cached: bool, elapsed: Duration) {
+        let cached = if cached { "true" } else { "false" };
+        let labels = ListLabels { kind, cached };
+        self.lists.get_or_create(&labels).observe(elapsed.as_secs_f64());
     }
 
     /// Counts an item that a policy's rule allowed or denied.

@@ -61,7 +61,6 @@ labels!(BuildLabels { version });
 labels!(HashLabel { hash });
 labels!(ResultLabel { result });
 labels!(OperationLabel { op });
-labels!(ListLabels { kind, cached });
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -118,7 +117,6 @@ pub struct Metrics {
     keys_missing: Gauge,
     /// Bytes of `tools/list` answers.
     pub tools_list_bytes: Histogram,
-    list_seconds: Histograms<ListLabels>,
 }
 
 impl Default for Metrics {
@@ -148,7 +146,6 @@ impl Default for Metrics {
             children: Family::default(),
             keys_missing: Gauge::default(),
             tools_list_bytes: Histogram::new(BYTES),
-            list_seconds: histograms(),
         };
         metrics.registry = Mutex::new(metrics.registered());
         metrics
@@ -256,11 +253,6 @@ impl Metrics {
             "Size of tools/list answers",
             self.tools_list_bytes.clone(),
         );
-        to.register(
-            "mcp_broker_list_duration_seconds",
-            "Time to make a page of a list, or to find it kept",
-            self.list_seconds.clone(),
-        );
     }
 
     fn register_keys(&self, to: &mut Registry) {
@@ -319,16 +311,6 @@ impl Metrics {
         self.init_seconds
             .get_or_create(&ServerLabel {
                 server: server.to_owned(),
-            })
-            .observe(elapsed.as_secs_f64());
-    }
-
-    /// Observes the making of a page of items of this kind.
-    pub fn listed(&self, kind: &str, cached: bool, elapsed: Duration) {
-        self.list_seconds
-            .get_or_create(&ListLabels {
-                kind: kind.to_owned(),
-                cached: cached.to_string(),
             })
             .observe(elapsed.as_secs_f64());
     }
