@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 
 /// The node of the sandbox, where this process runs.
 const NODE: &str = "192.0.2.1";
+/// The server is not there at first, so that nobody else may get its port meanwhile: one below those that the kernel gives out,
+/// in the sandbox' own network.
+const PORT: u16 = 18443;
 /// Key and token of the user's guide: issuer `me`, audience `me.com`.
 const JWK: &str = r#"{"use":"sig","kty":"EC","kid":"XhO06x8JjWH1wwkWkyeEUxsooGEWoEdidEpwyd_hmuI","crv":"P-256","alg":"ES256","x":"XZHF8Em5LbpqfgewAalpSEH4Ka2I2xjcxxUt2j6-lCo","y":"g3DFz45A7EOUMgmsNXatrXw1t-PG5xsbkxUs851RxSE"}"#;
 const TOKEN: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6IlhoTzA2eDhKaldIMXd3a1dreWVFVXhzb29HRVdvRWRpZEVwd3lkX2htdUkiLCJ0eXAiOiJKV1QifQ.eyJhdWQiOiJtZS5jb20iLCJleHAiOjE5MDA2NTAyOTQsImlhdCI6MTc0MzYyNDc4NywiaXNzIjoibWUiLCJqdGkiOiJlM2MzNjhkYzBmNGUyODdiYzhkYmM2OTIyOTU5ZTA3M2YzMThkNTliYTlhZjdhY2Q0N2ViMWUzZGIyOTZlYTQwIiwibmJmIjoxNzQzNjI0Nzg3LCJzdWIiOiJtZSJ9.IshAKo62yWHwfnt62vR1nfa4SQmpSB-4ceAMXWs1P_rREl2gYj6nJ7HwLM5avv_eyOFbI-3rRZzCMCuNVLAF5w";
@@ -26,15 +29,14 @@ struct KeyServer {
 }
 
 impl KeyServer {
-    async fn new() -> anyhow::Result<Self> {
+    fn new() -> anyhow::Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
         let own = CertificateParams::new(vec![NODE.to_owned()])?.signed_by(&key, &authority)?;
-        let free = tokio::net::TcpListener::bind((NODE, 0)).await?;
         Ok(Self {
-            address: free.local_addr()?,
+            address: format!("{NODE}:{PORT}").parse()?,
             ca: authority.pem(),
             pair: (own.pem(), key.serialize_pem()),
         })
@@ -89,7 +91,7 @@ async fn answered(client: &McpClient) -> anyhow::Result<(u16, Option<String>)> {
 async fn remote_keys_are_never_open_and_the_policy_says_when_they_are_missing_or_old() -> anyhow::Result<()> {
     let _cluster = Cluster::ready().await?;
     let site = Site::create("keys")?;
-    let server = KeyServer::new().await?;
+    let server = KeyServer::new()?;
     apply(&site.extension("keys", "ext", "mcp", "httpRouteManagement: Enabled"))?;
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "issuer-ca", "namespace": "keys",
         "labels": {"mcp.kuadrant.io/secret": "true"}}, "stringData": {"ca.crt": server.ca}});
