@@ -1,7 +1,7 @@
 //! The links that sessions of this process received (data-plane.md 5.5): which server each came from. Bounded for a session, and
 //! for all together.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// Links of one session; the oldest make room.
@@ -9,7 +9,7 @@ pub(super) const MAX_LINKS: usize = 1000;
 /// All of them together, bytes; past it the sessions that got theirs first lose them.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// What a link takes beside its texts, about.
-const OVERHEAD: usize = 64;
+const OVERHEAD: usize = 96;
 
 #[derive(Default)]
 struct OfSession {
@@ -17,8 +17,30 @@ struct OfSession {
     /// When it got the last one, in the order of all.
     touched: u64,
     bytes: usize,
-    /// URI and server, the newest last.
-    links: VecDeque<(String, String)>,
+    /// By URI: when it came, in the order of all, and from which server.
+    links: HashMap<String, (u64, String)>,
+}
+
+impl OfSession {
+    fn note(&mut self, uri: &str, touch: u64, server: &str) {
+        self.bytes += size(uri, server);
+        if let Some((_, former)) = self.links.insert(uri.to_owned(), (touch, server.to_owned())) {
+            self.bytes -= size(uri, &former);
+        }
+    }
+
+    /// Drops the oldest past [`MAX_LINKS`].
+    fn shorten(&mut self) {
+        let past = self.links.len().saturating_sub(MAX_LINKS);
+        let mut touches: Vec<u64> = self.links.values().map(|(touch, _)| *touch).collect();
+        touches.sort_unstable();
+        let Some(&first) = touches.get(past).filter(|_| past > 0) else {
+            return;
+        };
+        self.links.retain(|_, (touch, _)| *touch >= first);
+        let sizes = self.links.iter().map(|(uri, (_, server))| size(uri, server));
+        self.bytes = sizes.sum();
+    }
 }
 
 /// The links, by session.
@@ -29,24 +51,23 @@ pub(super) struct Links {
     touches: u64,
 }
 
-fn size((uri, server): &(String, String)) -> usize {
+fn size(uri: &str, server: &str) -> usize {
     uri.len() + server.len() + OVERHEAD
 }
 
 impl Links {
     /// Notes links of a server to these URIs.
     pub(super) fn add(&mut self, jti: Uuid, expires: u64, (server, uris): (&str, &[String])) {
-        self.touches += 1;
         let session = self.sessions.entry(jti).or_default();
-        (session.expires, session.touched) = (expires, self.touches);
         let before = session.bytes;
-        for uri in uris {
-            session.links.retain(|(known, _)| known != uri);
-            session.links.push_back((uri.clone(), server.to_owned()));
+        for uri in uris.iter().skip(uris.len().saturating_sub(MAX_LINKS)) {
+            self.touches += 1;
+            session.note(uri, self.touches, server);
         }
-        let past = session.links.len().saturating_sub(MAX_LINKS);
-        session.links.drain(..past);
-        session.bytes = session.links.iter().map(size).sum();
+        (session.expires, session.touched) = (expires, self.touches);
+        if session.links.len() > MAX_LINKS {
+            session.shorten();
+        }
         self.bytes = self.bytes - before + session.bytes;
         if self.bytes > MAX_BYTES {
             self.shed();
@@ -67,11 +88,8 @@ impl Links {
 
     /// The server that gave the session a link to this URI last.
     pub(super) fn find(&self, jti: Uuid, uri: &str) -> Option<String> {
-        let links = &self.sessions.get(&jti)?.links;
-        links
-            .iter()
-            .find(|(known, _)| known == uri)
-            .map(|(_, server)| server.clone())
+        let (_, server) = self.sessions.get(&jti)?.links.get(uri)?;
+        Some(server.clone())
     }
 
     /// Drops those of a session.
@@ -112,6 +130,22 @@ mod tests {
         assert_eq!(links.find(jti, "a:1"), None, "the oldest makes room");
         assert_eq!(links.find(jti, "a:1000").as_deref(), Some("a"));
         assert_eq!(links.find(Uuid::new_v4(), "a:1000"), None);
+    }
+
+    #[test]
+    fn s23_of_one_reply_the_last_thousand_links_stay() {
+        let (mut links, jti) = (Links::default(), Uuid::new_v4());
+        let uris: Vec<String> = (0..3 * MAX_LINKS).map(|number| format!("a:{number}")).collect();
+        links.add(jti, 100, ("a", &uris));
+        links.add(jti, 100, ("a", &uris));
+        let session = &links.sessions[&jti];
+        let of_links: usize = session.links.iter().map(|(uri, (_, from))| size(uri, from)).sum();
+        assert_eq!(
+            (session.links.len(), session.bytes, links.bytes),
+            (MAX_LINKS, of_links, of_links)
+        );
+        assert_eq!(links.find(jti, &uris[2 * MAX_LINKS - 1]), None);
+        assert!(links.find(jti, &uris[2 * MAX_LINKS]).is_some());
     }
 
     #[test]

@@ -40,7 +40,7 @@ if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
 local time = redis.call('TIME')
 for at = 4, #ARGV do
   redis.call('HSET', KEYS[1], ARGV[at], ARGV[3])
-  redis.call('ZADD', KEYS[2], time[1] * 1000000 + time[2] + at / 10000, ARGV[at])
+  redis.call('ZADD', KEYS[2], time[1] * 1000000 + time[2] + at, ARGV[at])
 end
 local past = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[2])
 if past > 0 then
