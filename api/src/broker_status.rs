@@ -138,6 +138,17 @@ pub struct ItemConflict {
     pub owner: String,
 }
 
+impl ItemConflict {
+    /// Who owns what these are about, each once, by name.
+    #[must_use]
+    pub fn owners(conflicts: &[Self]) -> Vec<&str> {
+        let mut owners: Vec<&str> = conflicts.iter().map(|conflict| conflict.owner.as_str()).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        owners
+    }
+}
+
 /// `protocolValidation`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -188,15 +188,7 @@ impl Catalog {
             .config;
         let uris = config.uris.as_ref();
         let original = uris.map_or(Some(published.into()), |uris| uris.original(published))?;
-        Some(Entry {
-            published: published.to_owned(),
-            original: original.into_owned(),
-            server: at,
-            definition: "".into(),
-            hints: Hints::default(),
-            mirrors: Ok(Arc::default()),
-            annotations: None,
-        })
+        Some(Entry::unlisted(published, original.into_owned(), at))
     }
 
     /// The server of an entry of this catalog.

@@ -5,7 +5,7 @@ use crate::protocol::version::{self, Era};
 use crate::upstreams::items::ItemKind;
 use crate::upstreams::snapshot::State;
 use mcp_gateway_api::broker_status::{
-    BrokerStatus, ConfigStatus, ItemName, ProtocolValidation, ServerItems, ServerStatus,
+    BrokerStatus, ConfigStatus, ItemConflict, ItemName, ProtocolValidation, ServerItems, ServerStatus,
 };
 
 /// The whole status; `scoped_sessions` of this process have chosen tools.
@@ -124,17 +124,10 @@ fn message(server: &Server) -> String {
     if server.snapshot.state != State::Ready || server.conflicts.is_empty() || !server.snapshot.ready {
         return server.snapshot.message.clone();
     }
-    let mut owners: Vec<&str> = server
-        .conflicts
-        .iter()
-        .map(|conflict| conflict.owner.as_str())
-        .collect();
-    owners.sort_unstable();
-    owners.dedup();
     format!(
         "{} items not published: names taken by {}",
         server.conflicts.len(),
-        owners.join(", ")
+        ItemConflict::owners(&server.conflicts).join(", ")
     )
 }
 

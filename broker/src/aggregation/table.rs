@@ -28,6 +28,21 @@ pub struct Entry {
     pub annotations: Option<Arc<Map<String, Value>>>,
 }
 
+impl Entry {
+    /// An item of a server (its position) that no list shows: nothing but its names is known.
+    pub(super) fn unlisted(published: &str, original: String, server: usize) -> Self {
+        Self {
+            published: published.to_owned(),
+            original,
+            server,
+            definition: "".into(),
+            hints: Hints::default(),
+            mirrors: Ok(Arc::default()),
+            annotations: None,
+        }
+    }
+}
+
 /// One kind of items, ordered by published name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {

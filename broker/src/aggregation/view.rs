@@ -9,7 +9,7 @@ use crate::auth::capabilities::Capabilities;
 use crate::auth::jwt::Verified;
 use crate::config::model::VirtualServer;
 use crate::protocol::uri_template;
-use crate::upstreams::items::{Hints, ItemKind};
+use crate::upstreams::items::ItemKind;
 use mcp_gateway_api::authorization::{self, Outcome, Purpose};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -331,15 +331,8 @@ impl<'a> View<'a> {
             let config = &server.config;
             let lists = config.enabled && config.user_specific_list && config.token_url_elicitation.is_some();
             let original = published.strip_prefix(config.prefix.as_str());
-            let entry = Entry {
-                published: published.to_owned(),
-                original: original.filter(|_| lists && kind.is_named())?.to_owned(),
-                server: at,
-                definition: "".into(),
-                hints: Hints::default(),
-                mirrors: Ok(Arc::default()),
-                annotations: None,
-            };
+            let original = original.filter(|_| lists && kind.is_named())?;
+            let entry = Entry::unlisted(published, original.to_owned(), at);
             self.allows(kind, &entry).then_some(server)
         };
         self.catalog.servers.iter().enumerate().find_map(could_hold)

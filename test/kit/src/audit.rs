@@ -2,6 +2,7 @@
 //! service accounts of workloads only: what the kit and the control plane read concerns no test.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
@@ -39,6 +40,25 @@ pub struct Request {
     pub at: Timestamp,
     /// Was it a dry run, which stores nothing?
     pub dry_run: bool,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            user,
+            verb,
+            group,
+            resource,
+            subresource,
+            namespace,
+            name,
+            ..
+        } = self;
+        write!(
+            f,
+            "{user}: {verb} {group} {resource} {subresource} {namespace}/{name}"
+        )
+    }
 }
 
 #[derive(Deserialize)]

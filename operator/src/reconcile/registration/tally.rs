@@ -1,6 +1,9 @@
 //! What the replicas of one extension say about a server, counted.
 
-use mcp_gateway_api::{broker_status::ServerStatus, conditions::name_list};
+use mcp_gateway_api::{
+    broker_status::{ItemConflict, ServerStatus},
+    conditions::name_list,
+};
 use serde_json::json;
 
 use super::{Facts, Former};
@@ -104,14 +107,7 @@ impl Tally {
         self.serving += 1;
         if !server.conflicts.is_empty() {
             let names = name_list(server.conflicts.iter().map(|conflict| conflict.name.as_str()));
-            let mut owners: Vec<&str> = server
-                .conflicts
-                .iter()
-                .map(|conflict| conflict.owner.as_str())
-                .collect();
-            owners.sort_unstable();
-            owners.dedup();
-            let owners = name_list(owners);
+            let owners = name_list(ItemConflict::owners(&server.conflicts));
             self.conflict = Some(format!("conflict: {names} are published by {owners}"));
         }
     }

@@ -168,19 +168,7 @@ fn nothing_was_forbidden() -> anyhow::Result<()> {
     let forbidden: BTreeSet<String> = requests()?
         .iter()
         .filter(|request| request.forbidden)
-        .map(|request| {
-            let Request {
-                user,
-                verb,
-                group,
-                resource,
-                subresource,
-                namespace,
-                name,
-                ..
-            } = request;
-            format!("{user}: {verb} {group} {resource} {subresource} {namespace}/{name}")
-        })
+        .map(ToString::to_string)
         .collect();
     assert!(forbidden.is_empty(), "{forbidden:#?}");
     Ok(())

@@ -34,18 +34,7 @@ pub(crate) fn nothing_forbidden(mark: AuditMark) -> anyhow::Result<()> {
     let forbidden: BTreeSet<String> = requests
         .iter()
         .filter(|request| request.forbidden)
-        .map(|request| {
-            let Request {
-                user,
-                verb,
-                resource,
-                subresource,
-                namespace,
-                name,
-                ..
-            } = request;
-            format!("{user}: {verb} {resource}/{subresource} {namespace}/{name}")
-        })
+        .map(ToString::to_string)
         .collect();
     ensure!(forbidden.is_empty(), "forbidden: {forbidden:#?}");
     Ok(())
