@@ -171,7 +171,12 @@ pub(super) async fn keep_running(server: Named, command: Arc<ChildCommand>, end:
                 watch(
                     (name.clone(), nobody),
                     child,
-                    (CancellationToken::new(), end.clone(), Place::new(permit, &server)),
+                    // The end of one child is not the end of keeping it running.
+                    (
+                        CancellationToken::new(),
+                        end.child_token(),
+                        Place::new(permit, &server),
+                    ),
                     Starts::default(),
                 )
                 .await;

@@ -247,6 +247,35 @@ async fn s25_a_gateway_that_is_killed_leaves_no_process_behind() {
     eventually("the end of the child", || async { (!lives(child)).then_some(()) }).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s25_a_program_behind_a_url_is_started_again_when_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    let (notes, address) = (folder.path().display(), format!("127.0.0.1:{}", free_port()));
+    let text = format!(
+        "servers:\n- {{name: u, url: 'http://{address}/mcp', command: sh, args: [-c, 'echo $$ >> {notes}/children; \
+        exec \"$P\" example-server --http {address}'], env: {{P: '${{GATEWAY_PROGRAM}}'}}}}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let gateway = Gateway::start(&file).await;
+    let client = gateway.client(&["add", "greet"]).await;
+    for ended in 1..=2 {
+        let child = *children(folder.path()).last().unwrap();
+        signal("KILL", child);
+        eventually("another child", || async {
+            (children(folder.path()).len() > ended).then_some(())
+        })
+        .await;
+        eventually("its answer", || async {
+            let sum = json!({"name": "add", "arguments": {"a": 40, "b": 2}});
+            let reply = client.rpc("tools/call", sum).await;
+            (reply.status == 200 && reply.text.contains("42")).then_some(())
+        })
+        .await;
+    }
+    gateway.interrupt().await;
+}
+
 /// A server whose one process notes that it was started.
 fn shared(folder: &Path) -> String {
     format!(
