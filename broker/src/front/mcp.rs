@@ -110,9 +110,9 @@ pub fn json(status: StatusCode, mut text: String) -> Response {
 }
 
 /// A reply with this result; a long one is not copied.
-pub(super) fn with_result(id: &str, result: Bytes) -> Response {
-    let start = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#);
-    let pieces = [start.into(), result, Bytes::from_static(b"}\n")];
+pub(super) fn with_result(id: &str, [start, result, end]: [Bytes; 3]) -> Response {
+    let opening = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#);
+    let pieces = [opening.into(), start, result, end, Bytes::from_static(b"}\n")];
     let length: usize = pieces.iter().map(Bytes::len).sum();
     if length <= COPIED {
         return respond(StatusCode::OK, "application/json", pieces.concat().into());

@@ -188,7 +188,7 @@ async fn gone(site: &Site) -> anyhow::Result<()> {
 }
 
 /// Edits the hint of the registration of the storm.
-fn hint(text: serde_json::Value) -> anyhow::Result<()> {
+fn hint(text: &serde_json::Value) -> anyhow::Result<()> {
     let patch = json!({"spec": {"hint": text}}).to_string();
     let server = "patch mcpsr one -n storm-servers --type merge -p";
     kubectl_with(&server.split(' ').chain([patch.as_str()]).collect::<Vec<_>>(), "")?;
@@ -207,7 +207,7 @@ async fn t42_the_same_objects_come_out_while_calls_fail_and_watches_are_cut() ->
         if turn >= 5 && stage.proxy.failed() > ENOUGH {
             break;
         }
-        hint(json!(format!("turn {turn}")))?;
+        hint(&json!(format!("turn {turn}")))?;
         eventually(
             LONG,
             "the edit in the document, which never loses the server",
@@ -223,7 +223,7 @@ async fn t42_the_same_objects_come_out_while_calls_fail_and_watches_are_cut() ->
         )
         .await?;
     }
-    hint(json!(null))?;
+    hint(&json!(null))?;
     ready(&site).await?;
     same(&site, &wanted).await?;
     ensure!(
