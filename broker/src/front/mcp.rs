@@ -372,7 +372,7 @@ pub(super) async fn end(state: &Arc<FrontState>, claims: &SessionClaims) -> Resu
         }
     };
     state.streams.close(claims.jti);
-    state.metrics.sessions_ended.inc();
+    state.metrics.sessions.deleted();
     tracing::info!(component = "broker", session = %format_args!("jti:{}", claims.jti), backends = backends.len(), "Session ended by its client");
     if let Some(opener) = state.opener.clone() {
         let catalog = state.published.load();

@@ -53,7 +53,8 @@ pub fn initialize(state: &FrontState, head: &Head, message: &Message<'_>) -> Res
         length: state.session_length,
     };
     let (token, claims) = mint(&state.keys, new, clock::now());
-    state.metrics.sessions_created.inc();
+    state.metrics.sessions.created.inc();
+    state.store.begun(claims.jti, claims.exp);
     tracing::debug!(component = "broker", session = %format_args!("jti:{}", claims.jti), version, "Session made");
     let instructions = if state.published.load().meta.enabled {
         format!(r#","instructions":{}"#, quoted(INSTRUCTIONS))

@@ -236,6 +236,9 @@ async fn the_metrics_have_their_fixed_names() {
         r#"mcp_broker_server_last_success_timestamp_seconds{server_name="ns/one"} 1"#,
         r#"mcp_gateway_config_reloads_total{result="success"} 1"#,
         r#"mcp_gateway_build_info{version="#,
+        r#"mcp_broker_items_conflicting{server_name="ns/one",kind="tool"} 0"#,
+        r#"mcp_broker_client_streams_active{kind="get"} 0"#,
+        r#"mcp_sessions_active 1"#,
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
