@@ -209,11 +209,17 @@ oauth-example-setup: build ## Put that environment behind config/example-access-
 ## -- shipping ------------------------------------------------------------------------------------------------------
 
 # Images hold static programs: glibc linked in, so that they need no file of a distribution (docs/guides/upgrade.md).
-# Paths are taken out, so that the bytes do not depend on where the tree lies. ARCH is Go's name of TRIPLE's processor.
-TRIPLE ?= x86_64-unknown-linux-gnu
-ARCH ?= amd64
+# Paths and times (C's __DATE__) are taken out, so that the bytes depend neither on where the tree lies nor on the day.
+# ARCHITECTURES are Go's names of processors; one that is not this machine's needs its Rust target and a cross compiler.
+ARCHITECTURES ?= amd64
+TRIPLE_amd64 := x86_64-unknown-linux-gnu
+TRIPLE_arm64 := aarch64-unknown-linux-gnu
+TRIPLE_ppc64le := powerpc64le-unknown-linux-gnu
+TRIPLE_s390x := s390x-unknown-linux-gnu
 PROGRAMS := mcp-gateway-operator mcp-gateway-webhook mcp-gateway-broker mcpgw
-STATIC := -C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=/src --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
+STATIC := -C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=/src --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo \
+	--remap-path-prefix=$(abspath $(TARGET_DIR))=/target
+EPOCH = $(shell awk '/^epoch:/{print $$2}' config/manifests/release.yaml)
 
 .PHONY: bundle
 bundle: build ## OLM bundle and catalog of this tree (VERSION says which it must be), linted
@@ -222,8 +228,8 @@ bundle: build ## OLM bundle and catalog of this tree (VERSION says which it must
 
 .PHONY: images
 images: build ## Images of programs, bundle, catalog and chart as OCI layouts in dist/images; digests go into the bundle
-	CARGO_INCREMENTAL=0 RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --profile image --target $(TRIPLE) $(addprefix -p ,$(PROGRAMS)) --bins
-	$(IMAGES) programs --binaries $(ARCH)=$(TARGET_DIR)/$(TRIPLE)/image
+	SOURCE_DATE_EPOCH=$(EPOCH) CARGO_INCREMENTAL=0 RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --profile image $(foreach arch,$(ARCHITECTURES),--target $(TRIPLE_$(arch))) $(addprefix -p ,$(PROGRAMS)) --bins
+	$(IMAGES) programs $(foreach arch,$(ARCHITECTURES),--binaries $(arch)=$(TARGET_DIR)/$(TRIPLE_$(arch))/image)
 	$(GENERATE)
 	$(IMAGES) files
 	$(LINT)

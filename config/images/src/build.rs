@@ -15,11 +15,15 @@ use mcp_gateway_images::{
     contents::{self, Texts},
     image::Image,
     layout::Published,
+    platform::Platform,
     recipe::{PROGRAMS, Program, Release},
     registry::Registry,
-    sbom,
+    sbom, traces,
 };
 use serde_json::{Value, json};
+
+/// What `make images` maps the folders of a build to.
+const MAPPED: [&str; 3] = ["/src", "/cargo", "/target"];
 
 /// Writes container images as OCI layouts.
 #[derive(Parser)]
@@ -100,11 +104,27 @@ fn read(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
 }
 
+/// Programs for one processor.
+struct Built {
+    platform: &'static Platform,
+    folder: PathBuf,
+    metadata: Value,
+}
+
 fn programs(arguments: &Arguments, facts: &Facts, binaries: &[(String, PathBuf)]) -> anyhow::Result<()> {
-    let metadata = metadata(&arguments.root)?;
+    let built = |(architecture, folder): &(String, PathBuf)| {
+        let platform =
+            Platform::of(architecture).with_context(|| format!("unknown architecture {architecture}"))?;
+        Ok(Built {
+            platform,
+            folder: folder.clone(),
+            metadata: metadata(&arguments.root, platform)?,
+        })
+    };
+    let built: Vec<Built> = binaries.iter().map(built).collect::<anyhow::Result<_>>()?;
     let mut digests = BTreeMap::new();
     for program in PROGRAMS {
-        let published = publish(&program, facts, binaries, &metadata)?;
+        let published = publish(&program, facts, &built)?;
         published.write(&arguments.out)?;
         digests.insert(program.image, published.digest());
     }
@@ -121,72 +141,79 @@ fn programs(arguments: &Arguments, facts: &Facts, binaries: &[(String, PathBuf)]
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
 }
 
-fn publish(
-    program: &Program,
-    facts: &Facts,
-    binaries: &[(String, PathBuf)],
-    metadata: &Value,
-) -> anyhow::Result<Published> {
-    let components = sbom::components(metadata, program.package);
-    ensure!(
-        !components.is_empty(),
-        "cargo metadata does not know {}",
-        program.package
-    );
-    let notices = sbom::notices(&components);
-    let release = Release {
-        version: &facts.version,
-        epoch: facts.epoch,
-        license: &facts.license,
-        notices: &notices,
-    };
-    let bom = sbom::document(program.image, &facts.version, &components);
+/// A program for every processor that it was built for, each with what is linked into it.
+fn publish(program: &Program, facts: &Facts, built: &[Built]) -> anyhow::Result<Published> {
     let (mut images, mut referrers) = (Vec::new(), Vec::new());
-    for (architecture, folder) in binaries {
-        let path = folder.join(program.package);
-        let binary = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    for built in built {
+        let components = sbom::components(&built.metadata, program.package);
         ensure!(
-            is_static(&binary),
-            "{} is not a static ELF program",
-            path.display()
+            !components.is_empty(),
+            "cargo metadata does not know {}",
+            program.package
         );
-        let image = program.image(architecture, binary, &release)?;
-        referrers.push(Image::referrer(&image.manifest, sbom::MEDIA_TYPE, bom.clone()));
+        let notices = sbom::notices(&components);
+        let release = Release {
+            version: &facts.version,
+            epoch: facts.epoch,
+            license: &facts.license,
+            notices: &notices,
+        };
+        let binary = binary(program, facts, built)?;
+        let image = program.image(built.platform.architecture, binary, &release)?;
+        let bom = sbom::document(program.image, &facts.version, &components);
+        referrers.push(Image::referrer(&image.manifest, sbom::MEDIA_TYPE, bom));
         images.push(image);
     }
     Ok(Published::new(program.image, &facts.version, images, referrers))
 }
 
-/// A 64-bit ELF file without a program interpreter: it needs no file of the image to start.
-fn is_static(binary: &[u8]) -> bool {
-    const INTERPRETER: u32 = 3;
-    let number = |at: usize, bytes: usize| -> Option<u64> {
-        let field = binary.get(at..at.checked_add(bytes)?)?;
-        Some(
-            field
-                .iter()
-                .rev()
-                .fold(0, |value, byte| value << 8 | u64::from(*byte)),
-        )
-    };
-    let headers = || -> Option<Vec<u64>> {
-        let (start, size, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
-        (0..count)
-            .map(|index| number(usize::try_from(start + index * size).ok()?, 4))
-            .collect()
-    };
-    binary.starts_with(b"\x7fELF\x02\x01")
-        && headers().is_some_and(|kinds| !kinds.contains(&u64::from(INTERPRETER)))
+/// A program that starts in an empty root and that another build would give in the same bytes.
+fn binary(program: &Program, facts: &Facts, built: &Built) -> anyhow::Result<Vec<u8>> {
+    let path = built.folder.join(program.package);
+    let binary = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    ensure!(
+        built.platform.runs(&binary),
+        "{} is not a static ELF program for {}",
+        path.display(),
+        built.platform.architecture
+    );
+    let traces = traces::traces(&binary, &folders(&built.folder), facts.epoch);
+    ensure!(
+        traces.is_empty(),
+        "{} would differ in another build, it carries {}: SOURCE_DATE_EPOCH and --remap-path-prefix take that out, as in \
+         `make images`; remove what C compilers made without them ({}/build/*-sys-*)",
+        path.display(),
+        traces.join(", "),
+        built.folder.display()
+    );
+    Ok(binary)
 }
 
-fn metadata(root: &Path) -> anyhow::Result<Value> {
+/// Folders that a build may leave in a program: the tree, that of what was built, Cargo's.
+fn folders(built: &Path) -> Vec<String> {
+    let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo = cargo.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let all = [std::env::current_dir().ok(), built.canonicalize().ok(), cargo];
+    let named = all
+        .into_iter()
+        .flatten()
+        .map(|path| path.to_string_lossy().into_owned());
+    // Where paths are mapped to is no trace.
+    named
+        .filter(|path| !MAPPED.contains(&path.as_str()) && path.len() > 1)
+        .collect()
+}
+
+/// What Cargo knows about the crates that are linked on a platform.
+fn metadata(root: &Path, platform: &Platform) -> anyhow::Result<Value> {
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(root)
         .args([
             "metadata",
             "--format-version=1",
             "--locked",
-            "--filter-platform=x86_64-unknown-linux-gnu",
+            "--filter-platform",
+            platform.triple,
         ])
         .output()
         .context("running cargo metadata")?;
@@ -279,27 +306,4 @@ fn texts(root: &Path, folders: &[&str]) -> anyhow::Result<Texts> {
         }
     }
     Ok(texts)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dynamic_program_is_told_from_a_static_one() {
-        let program = fs::read("/proc/self/exe").expect("this test is a program");
-        assert!(!is_static(&program), "tests are linked dynamically");
-        assert!(!is_static(b"#!/bin/sh"));
-        let mut header = vec![0_u8; 0x40 + 0x38];
-        header
-            .get_mut(..6)
-            .expect("long enough")
-            .copy_from_slice(b"\x7fELF\x02\x01");
-        for (at, value) in [(0x20, 0x40), (0x36, 0x38), (0x38, 1), (0x40, 1)] {
-            *header.get_mut(at).expect("long enough") = value;
-        }
-        assert!(is_static(&header));
-        *header.get_mut(0x40).expect("long enough") = 3;
-        assert!(!is_static(&header));
-    }
 }

@@ -9,6 +9,7 @@ use crate::{
     image::{Image, Settings},
     layer::{Entry, Layer, Tree},
     layout::Published,
+    platform::PLATFORMS,
 };
 
 /// Text files by path, relative to the root of the image.
@@ -70,8 +71,8 @@ fn carrier(
         ..Settings::default()
     };
     // The files are the same on every platform; the runtime of any node finds its own entry.
-    let images = ["amd64", "arm64", "ppc64le", "s390x"]
-        .map(|architecture| Image::new(architecture, &settings, std::slice::from_ref(&layer)));
+    let images =
+        PLATFORMS.map(|platform| Image::new(platform.architecture, &settings, std::slice::from_ref(&layer)));
     Ok(Published::new(name, version, images.to_vec(), Vec::new()))
 }
 

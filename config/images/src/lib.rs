@@ -6,9 +6,11 @@ pub mod contents;
 pub mod image;
 pub mod layer;
 pub mod layout;
+pub mod platform;
 pub mod recipe;
 pub mod registry;
 pub mod sbom;
+pub mod traces;
 
 /// Registry path of every image of the project.
 pub const REGISTRY: &str = "ghcr.io/mcp-gateway-operator";

@@ -119,13 +119,14 @@ fn every_block_of_yaml_can_be_read() {
 }
 
 /// Why the commands of a block are run by no test, as the second word of its info string says.
-const NOT_RUN: [(&str, &str); 4] = [
+const NOT_RUN: [(&str, &str); 5] = [
     ("needs-OLM", "OLM does not run on the kit"),
     (
         "needs-Prometheus",
         "the definitions of the Prometheus operator are not on the kit",
     ),
     ("needs-a-registry", "nothing is pushed to one"),
+    ("needs-cross-compilers", "machines have none"),
     ("compiles", "it compiles the programs in release mode"),
 ];
 /// Programs whose use in a guide is a command to be followed.
