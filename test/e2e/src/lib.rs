@@ -10,7 +10,9 @@ mod cluster;
 mod guide;
 mod kubectl;
 mod load;
+pub mod main_job;
 mod mcp;
+pub mod races;
 mod site;
 
 pub use cluster::{Cluster, OPERATOR_NAMESPACE, with_admission, without_admission};

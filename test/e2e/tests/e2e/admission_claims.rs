@@ -9,10 +9,13 @@ use kube::{
     api::{ListParams, PostParams},
 };
 use mcp_gateway_api::{claims, extension::MCPGatewayExtension};
-use mcp_gateway_e2e::{Cluster, OPERATOR_NAMESPACE, apply, delete, kubectl};
+use mcp_gateway_e2e::{
+    Cluster, OPERATOR_NAMESPACE, apply, delete, kubectl,
+    races::{extension, namespaces},
+};
 use mcp_gateway_kit::eventually;
 
-use crate::admission_races::{client, extension, namespaces};
+use crate::admission_races::client;
 
 /// Creates `<namespace>/e` for `<gateway>/gw` until somebody else than we refuses it with `text`.
 async fn refused_by_another(namespace: &str, gateway: &str, text: &str) -> anyhow::Result<()> {

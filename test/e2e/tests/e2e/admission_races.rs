@@ -2,120 +2,38 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::Context;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client,
-    api::{ListParams, ObjectMeta, PostParams},
+    api::{ListParams, PostParams},
 };
 use mcp_gateway_api::{claims, extension::MCPGatewayExtension};
-use mcp_gateway_e2e::{Cluster, OPERATOR_NAMESPACE, apply, delete, kubectl};
+use mcp_gateway_e2e::{
+    Cluster, OPERATOR_NAMESPACE, delete, kubectl,
+    races::{self, admitted, extension, namespaces, stored_for},
+};
 use mcp_gateway_kit::{Kit, eventually};
 use serde_json::json;
 
-pub(crate) fn extension(
-    namespace: &str,
-    name: &str,
-    gateway: (&str, &str),
-) -> anyhow::Result<MCPGatewayExtension> {
-    let object = json!({"apiVersion": "mcp.kuadrant.io/v1alpha1", "kind": "MCPGatewayExtension",
-        "metadata": {"namespace": namespace, "name": name},
-        "spec": {"targetRef": {"namespace": gateway.0, "name": gateway.1, "sectionName": "mcp"}}});
-    serde_json::from_value(object).context("an extension")
-}
-
-pub(crate) fn namespaces(names: impl Iterator<Item = String>) -> anyhow::Result<()> {
-    let manifests: Vec<String> = names
-        .map(|name| format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}"))
-        .collect();
-    apply(&manifests.join("\n---\n")).map(drop)
-}
-
 pub(crate) async fn client() -> anyhow::Result<Client> {
     Ok(Kit::from_env()?.client().await?)
-}
-
-/// Sends all at once; gives back what was admitted. Every refusal must be ours.
-async fn admitted(client: &Client, all: Vec<MCPGatewayExtension>) -> anyhow::Result<Vec<ObjectMeta>> {
-    let creates = all.into_iter().map(|extension| {
-        let namespace = extension.metadata.namespace.clone().unwrap_or_default();
-        let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), &namespace);
-        async move { api.create(&PostParams::default(), &extension).await }
-    });
-    let mut admitted = Vec::new();
-    for outcome in join_all(creates).await {
-        match outcome {
-            Ok(object) => admitted.push(object.metadata),
-            Err(kube::Error::Api(status)) if status.message.contains("conflict") => {}
-            Err(error) => anyhow::bail!("refused for another reason: {error}"),
-        }
-    }
-    Ok(admitted)
-}
-
-async fn stored_for(client: &Client, gateway: &str) -> anyhow::Result<usize> {
-    let all = Api::<MCPGatewayExtension>::all(client.clone())
-        .list(&ListParams::default())
-        .await?;
-    Ok(all
-        .iter()
-        .filter(|extension| extension.spec.target_ref.name == gateway)
-        .count())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t56_of_fifty_creates_in_one_namespace_exactly_one_is_admitted_in_twenty_rounds() -> anyhow::Result<()>
 {
     let _cluster = Cluster::ready().await?;
-    let client = client().await?;
-    namespaces((0..20).map(|round| format!("race-{round}")))?;
-    for round in 0..20 {
-        let namespace = format!("race-{round}");
-        let all: anyhow::Result<Vec<_>> = (0..50)
-            .map(|n| {
-                extension(
-                    &namespace,
-                    &format!("e{n}"),
-                    ("race-gw", &format!("gw-{round}-{n}")),
-                )
-            })
-            .collect();
-        let admitted = admitted(&client, all?).await?;
-        let api: Api<MCPGatewayExtension> = Api::namespaced(client.clone(), &namespace);
-        let stored = api.list(&ListParams::default()).await?.items.len();
-        assert_eq!((admitted.len(), stored), (1, 1), "round {round}");
-    }
-    delete("mcpge --all -n race-0")?;
-    Ok(())
+    races::one_in_a_namespace(&client().await?, 20).await?;
+    delete("mcpge --all -n race-0").map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t56_of_fifty_creates_for_one_gateway_exactly_one_is_admitted_in_twenty_rounds() -> anyhow::Result<()>
 {
     let _cluster = Cluster::ready().await?;
-    let client = client().await?;
-    namespaces((0..50).map(|n| format!("rival-{n}")))?;
-    for round in 0..20 {
-        let gateway = format!("rival-gw-{round}");
-        let all: anyhow::Result<Vec<_>> = (0..50)
-            .map(|n| extension(&format!("rival-{n}"), "e", ("rival-gw", &gateway)))
-            .collect();
-        let admitted = admitted(&client, all?).await?;
-        assert_eq!(
-            (admitted.len(), stored_for(&client, &gateway).await?),
-            (1, 1),
-            "round {round}"
-        );
-        for winner in admitted {
-            let (namespace, name) = (
-                winner.namespace.unwrap_or_default(),
-                winner.name.unwrap_or_default(),
-            );
-            delete(&format!("mcpge {name} -n {namespace}"))?;
-        }
-    }
-    Ok(())
+    namespaces(races::rivals())?;
+    races::one_for_a_gateway(&client().await?, 20).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

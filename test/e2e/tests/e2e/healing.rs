@@ -1,11 +1,11 @@
 //! kill -9 of operator, webhook or broker at any point of the main job: it heals by itself.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use mcp_gateway_e2e::{Cluster, Load, OPERATOR_NAMESPACE, Site, apply, get, kubectl};
+use mcp_gateway_e2e::{
+    Cluster, OPERATOR_NAMESPACE, Site, apply, get, kubectl,
+    main_job::{calls_work, our_containers, whoever_is_killed_calls_work},
+};
 use mcp_gateway_kit::{Kit, eventually};
 use serde_json::{Value, json};
 
@@ -15,8 +15,6 @@ use crate::operator_children::{SOON, patch, until};
 const PACE: Duration = Duration::from_millis(400);
 /// Tries to kill: enough to span the whole job several times. The node's crash backoff hides some of the processes.
 const KILLS: usize = 30;
-/// Operator, both replicas of the webhook, broker.
-const VICTIMS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_main_job_gets_through_while_our_processes_are_killed() -> anyhow::Result<()> {
@@ -38,33 +36,11 @@ async fn the_main_job_gets_through_while_our_processes_are_killed() -> anyhow::R
         async || site.register("one", "one_").map_err(|error| format!("{error:#}")),
     )
     .await?;
-    let mut killed = killer.await??;
+    assert_ne!(killer.await??, 0, "nothing was killed on the way");
     site.wait_ready("mcpge/ext -n heal")?;
     site.wait_ready("mcpsr/one -n heal-servers")?;
-    calls_work(&site).await?;
-    // Nothing but a broker carries calls: whoever else dies, each of them succeeds.
-    let load = Load::start(&site, "one_add").await?;
-    for (pod, container) in running(OPERATOR_NAMESPACE)? {
-        kill(&kit, (OPERATOR_NAMESPACE, &pod), &container).await?;
-        killed.insert(pod);
-        load.further(10).await?;
-    }
-    load.stop().await?;
-    for (pod, container) in running("heal")? {
-        kill(&kit, ("heal", &pod), &container).await?;
-        killed.insert(container);
-    }
-    assert_eq!(killed.len(), VICTIMS, "{killed:?}");
-    calls_work(&site).await
-}
-
-/// Kills a container, as soon as it runs.
-async fn kill(kit: &Kit, (namespace, pod): (&str, &str), container: &str) -> anyhow::Result<()> {
-    let alive = async || {
-        kit.kill_container(namespace, pod, container)
-            .map_err(|error| error.to_string())
-    };
-    Ok(eventually(Duration::from_secs(30), "a container to be killed", alive).await?)
+    calls_work(&site, "one_add").await?;
+    whoever_is_killed_calls_work(&site, "one_add").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,11 +51,11 @@ async fn calls_work_again_after_the_broker_was_killed() -> anyhow::Result<()> {
     site.server("one")?;
     site.register("one", "one_")?;
     site.wait_ready("mcpsr/one -n revive-servers")?;
-    calls_work(&site).await?;
-    for (pod, container) in running("revive")? {
+    calls_work(&site, "one_add").await?;
+    for (pod, container) in our_containers("revive")? {
         Kit::from_env()?.kill_container("revive", &pod, &container)?;
     }
-    calls_work(&site).await?;
+    calls_work(&site, "one_add").await?;
     site.wait_ready("mcpsr/one -n revive-servers")
 }
 
@@ -99,7 +75,7 @@ async fn a_session_in_a_store_outlives_every_broker_that_served_it() -> anyhow::
     site.wait_ready("mcpsr/one -n store-servers")?;
     let mut client = site.client().await?;
     client.initialize().await?;
-    let brokers: Vec<_> = running("store")?
+    let brokers: Vec<_> = our_containers("store")?
         .into_iter()
         .filter(|(pod, _)| pod.starts_with("mcp-gateway-"))
         .collect();
@@ -168,10 +144,10 @@ async fn t62_another_operator_leads_as_soon_as_the_leader_goes() -> anyhow::Resu
     // Only one that leads serves this.
     site.register("one", "one_")?;
     site.wait_ready("mcpsr/one -n lead-servers")?;
-    calls_work(&site).await?;
+    calls_work(&site, "one_add").await?;
     let after = lease()?;
     assert_ne!(after["holderIdentity"], json!(leader));
-    let pods = running(OPERATOR_NAMESPACE)?;
+    let pods = our_containers(OPERATOR_NAMESPACE)?;
     let holds = |(pod, _): &&(String, String)| after["holderIdentity"] == pod.as_str();
     assert_eq!(pods.iter().filter(holds).count(), 1, "{after} of {pods:?}");
     let changes = |lease: &Value| lease["leaseTransitions"].as_i64();
@@ -199,54 +175,21 @@ fn redis() -> anyhow::Result<()> {
     kubectl("rollout status deployment/redis -n store --timeout=60s").map(drop)
 }
 
-/// Kills operator, webhooks and brokers, each in its turn; returns whom it met alive: pods of the operator's namespace, and
-/// the broker, whose pods come and go.
-async fn kill_in_turn(kit: Kit) -> anyhow::Result<BTreeSet<String>> {
-    let mut killed = BTreeSet::new();
+/// Kills operator, webhooks and brokers, each in its turn; how often one was met alive.
+async fn kill_in_turn(kit: Kit) -> anyhow::Result<usize> {
+    let mut killed = 0;
     let mut turns = BTreeMap::new();
     let mut pace = tokio::time::interval(PACE);
     for turn in 0..KILLS {
         pace.tick().await;
         let namespace = if turn % 3 == 2 { "heal" } else { OPERATOR_NAMESPACE };
-        let victims = running(namespace)?;
+        let victims = our_containers(namespace)?;
         let own_turn = turns.entry(namespace).or_insert(0);
         let Some((pod, container)) = victims.get(*own_turn % victims.len().max(1)) else {
             continue;
         };
         *own_turn += 1;
-        if kit.kill_container(namespace, pod, container).is_ok() {
-            killed.insert(if namespace == "heal" { container } else { pod }.clone());
-        }
+        killed += usize::from(kit.kill_container(namespace, pod, container).is_ok());
     }
     Ok(killed)
-}
-
-/// Our containers in a namespace: pod and container.
-fn running(namespace: &str) -> anyhow::Result<Vec<(String, String)>> {
-    let pods = get(&format!("pods -n {namespace}"))?;
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let pods = pods["items"].as_array().cloned().unwrap_or_default();
-    Ok(pods
-        .iter()
-        .map(|pod| {
-            (
-                text(&pod["metadata"]["name"]),
-                text(&pod["spec"]["containers"][0]["name"]),
-            )
-        })
-        .collect())
-}
-
-/// A fresh session calls a tool; retried, because a killed process needs a moment.
-async fn calls_work(site: &Site) -> anyhow::Result<()> {
-    let result = eventually(Duration::from_secs(60), "a call to be answered", async || {
-        let attempt = async {
-            let mut client = site.client().await?;
-            client.initialize().await?;
-            client.call("one_add", json!({"a": 1, "b": 2})).await
-        };
-        attempt.await.map_err(|error: anyhow::Error| format!("{error:#}"))
-    });
-    assert_eq!(result.await?["content"][0]["text"], "3");
-    Ok(())
 }

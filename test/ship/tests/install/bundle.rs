@@ -4,13 +4,13 @@
 use std::{env, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, ensure};
-use mcp_gateway_e2e::{Load, Site, apply, get, kubectl, kubectl_with, refused, write_dry};
+use mcp_gateway_e2e::{Load, Site, apply, get, kubectl, kubectl_with, main_job, races, refused, write_dry};
 use mcp_gateway_kit::{Image, Kit, eventually};
 use serde_json::{Value, json};
 
 use crate::{
     CLUSTER,
-    cluster::{brokers, clear, note, prepare, program},
+    cluster::{brokers, clear, note, nothing_forbidden, prepare, program},
     olm::{Bundle, NAMESPACE, certificate::Pair, condition},
     schemas,
 };
@@ -18,6 +18,10 @@ use crate::{
 /// How often admission has to answer in a row: connections to both replicas are kept open.
 const ASKED: usize = 6;
 const SOON: Duration = Duration::from_secs(60);
+/// Sites of the main job, and rounds of its races.
+const JOB: &str = "olm-job";
+const BAD: &str = "olm-bad";
+const RACES: usize = 3;
 /// A flag that an older version set and this one does not, and one that this version sets and an older one did not.
 const RETIRED: &str = "--max-request-body-size";
 const NEWLY_OWNED: &str = "--mcp-check-interval";
@@ -39,11 +43,26 @@ async fn o3_o8_o9_o10_a_release_works_upgrades_under_load_and_gateways_outlive_i
     users_patches(&site)?;
 
     upgrade(&site, (old, &new), &pair).await.context("upgrade")?;
+    let mark = Kit::from_env()?.audit_mark()?;
+    the_main_job().await.context("the main job")?;
     let pair = rotation(&site, &new).await.context("rotation")?;
+    nothing_forbidden(mark)?;
     leave_and_return(&site, &new, &pair).await.context("uninstall")?;
     examples(&new.csv)?;
     uninstall(&new, &pair)?;
-    clear(&["olm"])
+    clear(&["olm", JOB, BAD])
+}
+
+/// What the end-to-end suite holds of an installation by kustomize, under what this tree's CSV says; with rivals where only the
+/// supplementary configurations are.
+async fn the_main_job() -> anyhow::Result<()> {
+    let site = Site::create(JOB)?;
+    main_job::two_servers_are_served(&site).await?;
+    main_job::second_extensions_are_refused(&site)?;
+    main_job::the_install_guides_patch_stays(&site).await?;
+    main_job::bad_input_is_named(&Site::create(BAD)?).await?;
+    races::one_in_a_namespace(&Kit::from_env()?.client().await?, RACES).await?;
+    main_job::whoever_is_killed_calls_work(&site, "one_add").await
 }
 
 /// The programs of a release cannot be kept in the repository. Without `MCPGW_RELEASED_BIN_DIR` those of this tree run in
@@ -109,19 +128,14 @@ async fn call(site: &Site) -> anyhow::Result<()> {
 
 /// What users change on a gateway's Deployment: replicas, a label, and the CA of the install guide (volume, mount, flag).
 fn users_patches(site: &Site) -> anyhow::Result<()> {
-    apply(
-        "{apiVersion: v1, kind: Secret, metadata: {name: my-ca-bundle, namespace: olm}, stringData: {ca.crt: ''}}",
-    )?;
-    let patch = json!([
-        {"op": "add", "path": "/spec/template/spec/volumes/-", "value": {"name": "gateway-ca", "secret": {"secretName": "my-ca-bundle"}}},
-        {"op": "add", "path": "/spec/template/spec/containers/0/volumeMounts/-",
-            "value": {"name": "gateway-ca", "mountPath": "/certs/gateway-ca.crt", "subPath": "ca.crt", "readOnly": true}},
-        {"op": "add", "path": "/spec/template/spec/containers/0/command/-", "value": "--gateway-ca-cert=/certs/gateway-ca.crt"},
-        {"op": "add", "path": "/metadata/labels/users", "value": "own"},
-        {"op": "replace", "path": "/spec/replicas", "value": 2},
+    let mut patch = main_job::install_guides_patch(site)?;
+    patch.extend([
+        json!({"op": "add", "path": "/metadata/labels/users", "value": "own"}),
+        json!({"op": "replace", "path": "/spec/replicas", "value": 2}),
     ]);
     kubectl(&format!(
-        "patch deployment mcp-gateway -n olm --type=json -p {patch}"
+        "patch deployment mcp-gateway -n olm --type=json -p {}",
+        Value::from(patch)
     ))?;
     rolled()?;
     site.wait_ready("mcpsr/weather -n olm-servers")
@@ -249,17 +263,8 @@ async fn patches_are_kept(before: u64) -> anyhow::Result<()> {
     let live = deployment()?;
     assert_eq!(live["spec"]["replicas"], 2);
     assert_eq!(live["metadata"]["labels"]["users"], "own");
-    let pod = &live["spec"]["template"]["spec"];
-    assert!(pod["volumes"].to_string().contains("my-ca-bundle"), "{pod}");
-    assert!(
-        pod["containers"][0]["volumeMounts"]
-            .to_string()
-            .contains("/certs/gateway-ca.crt"),
-        "{pod}"
-    );
+    main_job::install_guides_patch_is_in(&live)?;
     let now = flags(&live);
-    let users = "--gateway-ca-cert=/certs/gateway-ca.crt".to_owned();
-    assert!(now.contains(&users), "{now:?}");
     assert!(
         !now.iter().any(|flag| flag.starts_with(RETIRED)),
         "no longer owned: {now:?}"
@@ -390,6 +395,11 @@ async fn leave_and_return(site: &Site, bundle: &Bundle, pair: &Pair) -> anyhow::
         before,
         "deleting the CSV must not touch gateways"
     );
+    // Those that lost their rights may still be ending.
+    kubectl(&format!(
+        "wait --for=delete pod --all -n {NAMESPACE} --timeout=60s"
+    ))?;
+    let mark = Kit::from_env()?.audit_mark()?;
     bundle.install(pair)?;
     upgradeable(bundle).await?;
     site.wait_ready("mcpge/ext -n olm")?;
@@ -399,7 +409,7 @@ async fn leave_and_return(site: &Site, bundle: &Bundle, pair: &Pair) -> anyhow::
         before,
         "an operator that comes back adopts what serves"
     );
-    Ok(())
+    nothing_forbidden(mark)
 }
 
 /// What the guide says about an uninstall: our command first, then the CSV.

@@ -101,6 +101,13 @@ fn remove(names: &[String]) -> anyhow::Result<()> {
     delete(&names.join(" ")).map(drop)
 }
 
+/// A namespace of a site: the team's, that of the Gateway, that of the servers.
+fn belongs(namespace: &str, site: &str) -> bool {
+    namespace
+        .strip_prefix(site)
+        .is_some_and(|rest| ["", "-gw", "-servers"].contains(&rest))
+}
+
 /// Our command line.
 pub(crate) fn program() -> PathBuf {
     let programs = env::var_os("MCPGW_BIN_DIR").map(PathBuf::from);
@@ -133,15 +140,23 @@ pub(crate) fn brokers(namespace: &str) -> anyhow::Result<Vec<String>> {
     Ok(uids)
 }
 
-/// Deletes a site, as a user would who never heard of finalizers, and then our CRDs.
+/// Deletes sites, as a user would who never heard of finalizers, then the namespaces of races, and our CRDs.
 pub(crate) fn clear(sites: &[&str]) -> anyhow::Result<()> {
     for site in sites {
         kubectl(&format!(
             "delete mcpge,mcpsr,mcpvs,mcpap --all -n {site} --timeout=30s"
         ))?;
-        delete(&format!("namespace {site} {site}-servers {site}-gw"))?;
     }
-    delete("namespace mcp-system")?;
+    let ours = |name: &&String| {
+        name.strip_prefix("namespace/").is_some_and(|name| {
+            name == "mcp-system" || name.starts_with("race-") || sites.iter().any(|site| belongs(name, site))
+        })
+    };
+    let namespaces = names_of("namespaces")?;
+    let ours: Vec<&str> = namespaces.iter().filter(ours).map(String::as_str).collect();
+    if !ours.is_empty() {
+        delete(&ours.join(" "))?;
+    }
     for plural in [
         "mcpgatewayextensions",
         "mcpserverregistrations",
