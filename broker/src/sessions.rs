@@ -3,7 +3,6 @@
 //! the calls that may have to be sent once more (`kept`). The token
 //! of a client session itself is `auth::session`.
 
-mod alive;
 mod apart;
 mod asking;
 pub mod hairpin;
@@ -12,7 +11,6 @@ pub mod lease;
 pub mod leg;
 mod links;
 pub mod memory;
-mod opened;
 pub mod opener;
 mod recent;
 mod record;

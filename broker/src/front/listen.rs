@@ -15,7 +15,6 @@ use crate::protocol::message::Message;
 use crate::protocol::reply::{INTERNAL, INVALID_PARAMS, INVALID_REQUEST, Refusal, result};
 use crate::protocol::{header, meta, sse};
 use crate::sessions::hairpin::forwarded;
-use crate::telemetry::relay_metrics::Direction;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures::stream;
@@ -177,7 +176,7 @@ struct Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.state.metrics.client_streams.listen.dec();
+        self.state.metrics.client_streams.dec();
         self.state.listeners.leave(&self.who);
     }
 }
@@ -210,7 +209,7 @@ pub fn open(
     if !state.listeners.enter(who.as_deref()) {
         return Err(Refusal::new(429, INTERNAL, "busy", "streams").retry_after(1));
     }
-    state.metrics.client_streams.listen.inc();
+    state.metrics.client_streams.inc();
     let mut catalogs = state.published.subscribe();
     let seen = catalogs.borrow_and_update().clone();
     let view = View::new(&seen, &caller.selection);
@@ -257,13 +256,6 @@ impl Listener {
             self.id
         );
         sse::encode(None, &text)
-    }
-
-    /// A notice of what has changed.
-    fn counted(&self, method: &str, members: &str) -> String {
-        let relays = &self.state.metrics.relays;
-        relays.notices(method, Direction::ToClient, 1);
-        self.notice(method, members)
     }
 
     /// The next text of the stream; `None` at its end.
@@ -314,7 +306,7 @@ impl Listener {
         let methods = listeners.changes((&self.seen, &latest), &self.selection);
         self.seen = latest;
         let wanted = methods.into_iter().filter(|method| self.wanted.includes(method));
-        wanted.map(|method| self.counted(method, "")).collect()
+        wanted.map(|method| self.notice(method, "")).collect()
     }
 
     /// The notices of resources that the caller may still see.
@@ -324,7 +316,7 @@ impl Listener {
         let visible = uris.iter().filter(|uri| view.permit_uri(uri).is_some());
         let member = |uri: &String| format!(r#""uri":{},"#, quoted(uri));
         visible
-            .map(|uri| self.counted("notifications/resources/updated", &member(uri)))
+            .map(|uri| self.notice("notifications/resources/updated", &member(uri)))
             .collect()
     }
 

@@ -3,7 +3,7 @@
 
 use super::FrontState;
 use super::mcp::{Caller, json, refuse, with_result};
-use crate::aggregation::lists::{Page, Paging, page};
+use crate::aggregation::lists::{Paging, page};
 use crate::aggregation::meta::INSTRUCTIONS;
 use crate::aggregation::user_lists::PerCaller;
 use crate::aggregation::view::View;
@@ -17,6 +17,7 @@ use crate::protocol::{header, version};
 use crate::upstreams::items::ItemKind;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
 use serde::Deserialize;
 use std::time::Instant;
 
@@ -53,8 +54,7 @@ pub fn initialize(state: &FrontState, head: &Head, message: &Message<'_>) -> Res
         length: state.session_length,
     };
     let (token, claims) = mint(&state.keys, new, clock::now());
-    state.metrics.sessions.created.inc();
-    state.store.begun(claims.jti, claims.exp);
+    state.metrics.sessions_created.inc();
     tracing::debug!(component = "broker", session = %format_args!("jti:{}", claims.jti), version, "Session made");
     let instructions = if state.published.load().meta.enabled {
         format!(r#","instructions":{}"#, quoted(INSTRUCTIONS))
@@ -75,7 +75,10 @@ pub fn initialize(state: &FrontState, head: &Head, message: &Message<'_>) -> Res
 
 /// Every other request.
 pub fn request(state: &FrontState, caller: &Caller, message: &Message<'_>) -> Response {
-    match (message.method.as_ref(), ItemKind::listed_by(&message.method)) {
+    let kind = ItemKind::ALL
+        .into_iter()
+        .find(|kind| kind.list_method() == message.method);
+    match (message.method.as_ref(), kind) {
         (_, Some(kind)) => list(state, caller, kind, message),
         ("ping", _) => ok(message, "{}"),
         ("completion/complete", _) => complete(state, caller, message),
@@ -103,7 +106,9 @@ pub(super) fn shows_items(message: &Message<'_>) -> bool {
     message.kind == MessageKind::Request
         && (message.method == "tools/call"
             || message.method == "completion/complete"
-            || ItemKind::listed_by(&message.method).is_some())
+            || ItemKind::ALL
+                .iter()
+                .any(|kind| kind.list_method() == message.method))
 }
 
 pub(super) fn ok(message: &Message<'_>, body: &str) -> Response {
@@ -116,7 +121,7 @@ pub(super) fn invalid_params(what: &str) -> Refusal {
 
 fn list(state: &FrontState, caller: &Caller, kind: ItemKind, message: &Message<'_>) -> Response {
     match listed(state, caller, kind, message) {
-        Ok(page) => with_result(message.id.unwrap_or("null"), page.pieces("{}")),
+        Ok(body) => with_result(message.id.unwrap_or("null"), body),
         Err(refusal) => refuse(&refusal, message.id),
     }
 }
@@ -127,7 +132,7 @@ pub(super) fn listed(
     caller: &Caller,
     kind: ItemKind,
     message: &Message<'_>,
-) -> Result<Page, Refusal> {
+) -> Result<Bytes, Refusal> {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct ListParams {
@@ -149,9 +154,9 @@ pub(super) fn listed(
     let calls = &state.metrics.calls;
     calls.listed(kind.word(), page.kept, started.elapsed());
     if kind == ItemKind::Tool {
-        state.metrics.tools_list_bytes.observe(page.length() as f64);
+        state.metrics.tools_list_bytes.observe(page.text.len() as f64);
     }
-    Ok(page)
+    Ok(page.text)
 }
 
 /// The router sends completions to servers that offer them: what comes here has no values, or an unknown reference.

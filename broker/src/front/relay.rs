@@ -12,7 +12,6 @@ use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::sessions::hairpin::forwarded;
 use crate::sessions::leg::set_level_body;
 use crate::sessions::store::{BackendSession, Change};
-use crate::telemetry::relay_metrics::Direction;
 use axum::response::Response;
 use futures::{StreamExt as _, stream};
 use serde::Deserialize;
@@ -129,13 +128,10 @@ fn fan_out(
         return;
     };
     let catalog = state.published.load();
-    let (headers, state) = (forwarded(&head.fields), Arc::clone(state));
+    let headers = forwarded(&head.fields);
     tokio::spawn(async move {
         let sends = backends.iter().filter_map(|(server, backend)| {
             let server = &catalog.server(server)?.config;
-            if method.starts_with("notifications/") {
-                state.metrics.relays.notices(method, Direction::ToServer, 1);
-            }
             Some(opener.relay((server, backend), headers.clone(), (method, body.clone())))
         });
         let told = stream::iter(sends).for_each_concurrent(AT_ONCE, |told| told);

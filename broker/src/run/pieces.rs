@@ -16,7 +16,6 @@ use crate::front::forwarding::Forwarding;
 use crate::front::tls::ServingPair;
 use crate::front::{FrontState, Health, listen, older, questions, relay, running, streams, updates};
 use crate::options::Options;
-use crate::pipeline::asked::Asked;
 use crate::pipeline::facts::{MAX_ANSWERS, Pipeline};
 use crate::router::replies::Extension;
 use crate::sessions::hairpin::Hairpin;
@@ -49,7 +48,6 @@ pub(super) struct Pieces {
     pub(super) kept: Arc<KeptCalls>,
     pub(super) user_lists: Arc<UserLists>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) asked: Arc<Asked>,
     pub(super) traces: Traces,
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) rules: Rules,
@@ -116,7 +114,6 @@ impl Pieces {
             opener,
             kept: Arc::default(),
             user_lists: Arc::new(lists),
-            asked: Arc::new(Asked::new(Arc::clone(&metrics))),
             metrics,
             traces: Traces::from_environment(),
             authenticator: Arc::new(Authenticator::new(addresses, resource(options))),
@@ -151,9 +148,8 @@ impl Pieces {
             user_lists: Arc::clone(&self.user_lists),
             opener: Some(Arc::clone(&self.opener)),
             metrics: Arc::clone(&self.metrics),
-            asked: Arc::clone(&self.asked),
             kept: Arc::clone(&self.kept),
-            streams: streams::Streams::new(bounds.client_streams, Arc::clone(&self.metrics)),
+            streams: streams::Streams::new(bounds.client_streams),
             listeners: listen::Listeners::default(),
             questions: questions::Questions::new(options.bridge_wait),
             relays: relay::Relays::default(),
@@ -189,7 +185,6 @@ impl Pieces {
             uses: UseCounter::default(),
             kept: Arc::clone(&self.kept),
             answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
-            asked: Arc::clone(&self.asked),
             rules: self.rules.clone(),
             open_deadline: OPEN_DEADLINE.min(reply_time(options).saturating_sub(ROUTER_MARGIN)),
             metrics: Arc::clone(&self.metrics),

@@ -2,4 +2,5 @@
 //! into the cache that the kit uses too.
 
 pub mod chart;
+pub mod combinations;
 pub mod helm;

@@ -7,6 +7,7 @@ use mcp_gateway_e2e::{Site, apply, get, kubectl, kubectl_with};
 use mcp_gateway_kit::{Kit, eventually};
 use mcp_gateway_ship::{
     chart::Rendered,
+    combinations::EVERY,
     helm::{Helm, root},
 };
 use serde_json::json;
@@ -138,66 +139,21 @@ async fn without_hooks(helm: Helm, namespace: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The API server takes what each documented combination of values renders, with strict validation.
+/// The API server takes what each combination of values renders in a namespace that has no extension yet, with strict
+/// validation and admission.
 fn combinations(helm: Helm, name: &str) -> anyhow::Result<()> {
     let namespace = format!("{name}-gw");
     let gateways = [
         format!("gateway.namespace={namespace}"),
         format!("mcpGatewayExtension.gatewayRef.namespace={namespace}"),
     ];
-    let combinations: [&[&str]; 6] = [
-        &[],
-        &[
-            "controller.replicas=2",
-            "webhook.replicas=3",
-            "resources.limits.memory=1Gi",
-            "tolerations[0].operator=Exists",
-            "nodeSelector.disk=ssd",
-            "imagePullSecrets[0].name=pull",
-            "podAnnotations.note=y",
-            "fullnameOverride=other",
-            // It would be the second one of its namespace.
-            "mcpGatewayExtension.create=false",
-        ],
-        &[
-            "networkPolicy.enabled=true",
-            "webhook.certs=external",
-            "webhook.caBundle=Y2E=",
-        ],
-        &[
-            "webhook.certs=certManager",
-            "webhook.advisory=true",
-            "commonLabels.team=x",
-        ],
-        &[
-            "controller.enabled=false",
-            "gateway.create=true",
-            "gateway.nodePort.create=true",
-            "gateway.nodePort.statusPort.enabled=true",
-            "gateway.additionalListeners[0].name=extra",
-            "gateway.additionalListeners[0].port=9090",
-            "gateway.additionalListeners[0].protocol=HTTP",
-        ],
-        &[
-            "mcpGatewayExtension.httpRouteManagement=Disabled",
-            "mcpGatewayExtension.urlElicitation=Enabled",
-            "mcpGatewayExtension.logLevel=debug",
-            "mcpGatewayExtension.maxBodyBytes=8388608",
-            "mcpGatewayExtension.networkPolicyManagement=Disabled",
-            "mcpGatewayExtension.sessionStore.secretName=redis",
-            "mcpGatewayExtension.caCertBundleRef.name=ca",
-            "gateway.privateHost=gw.ns.svc:8080",
-            "mcpGatewayExtension.trustedHeadersKey.secretName=key",
-            "mcpGatewayExtension.oauthProtectedResource.authorizationServers={https://idp.example.com}",
-        ],
-    ];
-    for values in combinations {
+    for values in EVERY {
         let values: Vec<&str> = values
             .iter()
             .copied()
             .chain(gateways.iter().map(String::as_str))
             .collect();
-        let release = Rendered::new(helm, "mcp-gateway", "mcp-system", &values)?;
+        let release = Rendered::new(helm, "mcp-gateway", name, &values)?;
         // cert-manager's own kinds are not in this cluster.
         let ours = release
             .objects()

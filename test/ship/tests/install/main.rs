@@ -11,6 +11,7 @@ mod helm;
 mod isolated;
 mod kustomize;
 mod olm;
+mod olm_tools;
 mod schemas;
 mod stored;
 

@@ -14,6 +14,9 @@ use crate::{
     olm::{Bundle, NAMESPACE, condition, condition_crd},
 };
 
+/// The operator's, and where the guide has the catalog: on OpenShift, and elsewhere.
+const NAMESPACES: [&str; 3] = [NAMESPACE, "openshift-marketplace", "olm"];
+
 #[tokio::test]
 async fn olm_s_own_schemas_accept_csv_catalog_group_and_subscription() -> anyhow::Result<()> {
     let _alone = CLUSTER.lock().await;
@@ -23,7 +26,7 @@ async fn olm_s_own_schemas_accept_csv_catalog_group_and_subscription() -> anyhow
     };
     prepare()?;
     kubectl(&format!("apply --server-side -f {}", crds.display()))?;
-    for namespace in [NAMESPACE, "openshift-marketplace"] {
+    for namespace in NAMESPACES {
         apply(
             &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}).to_string(),
         )?;
@@ -41,13 +44,14 @@ async fn olm_s_own_schemas_accept_csv_catalog_group_and_subscription() -> anyhow
         ];
         kubectl_with(&strictly, &bundle.csv.to_string()).with_context(|| bundle.name().to_owned())?;
     }
-    let config = root().join("config/olm");
-    kubectl(&format!(
-        "apply --server-side --dry-run=server --validate=strict -k {}",
-        config.display()
-    ))?;
+    for folder in ["config/olm", "config/olm-upstream"] {
+        kubectl(&format!(
+            "apply --server-side --dry-run=server --validate=strict -k {}",
+            root().join(folder).display()
+        ))?;
+    }
     conditions_are_written_as_olm_wants_them()?;
-    for namespace in [NAMESPACE, "openshift-marketplace"] {
+    for namespace in NAMESPACES {
         kubectl(&format!("delete namespace {namespace} --timeout=60s"))?;
     }
     Ok(())

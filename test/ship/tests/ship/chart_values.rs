@@ -1,9 +1,74 @@
 //! What single values of the chart do (operator.md 12).
 
-use mcp_gateway_ship::{chart::Rendered, helm::Helm};
-use serde_json::json;
+use mcp_gateway_ship::{
+    chart::Rendered,
+    combinations::{EVERY, INSTALL},
+    helm::{Helm, root},
+};
+use serde_json::{Value, json};
 
-use crate::chart::{INSTALL, render};
+use crate::chart::render;
+
+/// Paths of all values that the schema describes.
+fn paths(schema: &Value, path: &str, found: &mut Vec<String>) {
+    let Some(properties) = schema["properties"].as_object() else {
+        found.push(path.to_owned());
+        return;
+    };
+    for (name, schema) in properties {
+        let below = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
+        paths(schema, &below, found);
+    }
+}
+
+#[test]
+fn every_value_of_the_schema_is_in_a_combination_that_a_real_api_server_sees() {
+    let schema = std::fs::read_to_string(root().join("charts/mcp-gateway/values.schema.json")).unwrap();
+    let mut described = Vec::new();
+    paths(&serde_json::from_str(&schema).unwrap(), "", &mut described);
+    assert!(described.len() > 50, "{described:?}");
+    let set = |path: &String| {
+        let below = |value: &&str| {
+            value
+                .strip_prefix(path.as_str())
+                .map(|rest| rest.starts_with(['=', '.', '[']))
+        };
+        EVERY
+            .iter()
+            .copied()
+            .flatten()
+            .any(|value| below(value) == Some(true))
+    };
+    let missing: Vec<_> = described.iter().filter(|path| !set(path)).collect();
+    assert!(missing.is_empty(), "in no combination: {missing:?}");
+}
+
+#[test]
+fn every_default_is_described_by_the_schema() {
+    let read = |path: &str| std::fs::read_to_string(root().join("charts/mcp-gateway").join(path)).unwrap();
+    let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+    let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
+    let mut missing = Vec::new();
+    undescribed(&schema, &values, "", &mut missing);
+    assert!(missing.is_empty(), "not in values.schema.json: {missing:?}");
+}
+
+fn undescribed(schema: &Value, values: &Value, path: &str, missing: &mut Vec<String>) {
+    let (Some(properties), Some(values)) = (schema["properties"].as_object(), values.as_object()) else {
+        return;
+    };
+    for (name, value) in values {
+        let below = format!("{path}.{name}");
+        match properties.get(name) {
+            Some(schema) => undescribed(schema, value, &below, missing),
+            None => missing.push(below),
+        }
+    }
+}
 
 #[test]
 fn the_port_of_a_public_host_is_no_part_of_the_listeners_hostname() {
@@ -14,10 +79,12 @@ fn the_port_of_a_public_host_is_no_part_of_the_listeners_hostname() {
 }
 
 #[test]
-fn images_of_webhook_and_hook_can_have_their_own_tag_and_policy() {
+fn images_of_webhook_and_hook_can_have_their_own_repository_tag_and_policy() {
     let values = [
+        "webhook.image.repository=mirror.example.com/admission",
         "webhook.image.tag=1.2.3",
         "webhook.image.pullPolicy=Always",
+        "uninstall.image.repository=mirror.example.com/mcpgw",
         "uninstall.image.tag=4.5.6",
         "uninstall.image.pullPolicy=Never",
     ];
@@ -28,9 +95,12 @@ fn images_of_webhook_and_hook_can_have_their_own_tag_and_policy() {
         container[member].as_str().unwrap().to_owned()
     };
     let (webhook, hook) = ("mcp-gateway-webhook", "mcp-gateway-uninstall");
-    assert!(container("Deployment", webhook, "image").ends_with(":1.2.3"));
+    assert_eq!(
+        container("Deployment", webhook, "image"),
+        "mirror.example.com/admission:1.2.3"
+    );
     assert_eq!(container("Deployment", webhook, "imagePullPolicy"), "Always");
-    assert!(container("Job", hook, "image").ends_with(":4.5.6"));
+    assert_eq!(container("Job", hook, "image"), "mirror.example.com/mcpgw:4.5.6");
     assert_eq!(container("Job", hook, "imagePullPolicy"), "Never");
     let operator = container("Deployment", "mcp-gateway-controller", "imagePullPolicy");
     assert_eq!(operator, "IfNotPresent");
@@ -195,6 +265,8 @@ fn pods_take_labels_annotations_placement_and_resources_from_values() {
             json!({"limits": {"memory": "1Gi"}})
         );
     }
+    let hook = &release.one("Job", "mcp-gateway-uninstall").unwrap()["spec"]["template"];
+    assert_eq!(hook["metadata"]["labels"]["team"], "x");
 }
 
 #[test]
