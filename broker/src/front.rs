@@ -40,6 +40,7 @@ use crate::auth::keys::Keys;
 use crate::authn::Authenticator;
 use crate::decision::Rules;
 use crate::options::OauthOptions;
+use crate::pipeline::asked::Asked;
 use crate::sessions::kept::KeptCalls;
 use crate::sessions::opener::Opener;
 use crate::sessions::store::SessionStore;
@@ -70,6 +71,8 @@ pub struct FrontState {
     pub forwarding: Option<forwarding::Forwarding>,
     /// Calls that may have to be sent once more.
     pub kept: Arc<KeptCalls>,
+    /// Questions of servers to clients.
+    pub asked: Arc<Asked>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Certificate of the listener.

@@ -25,3 +25,9 @@ pub mod upstreams;
 
 /// Version of this build: `serverInfo.version`, `clientInfo.version` and `--version`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Commit of this build, from `MCP_GATEWAY_REVISION` when it was built.
+pub const REVISION: &str = match option_env!("MCP_GATEWAY_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};

@@ -3,6 +3,7 @@
 //! the calls that may have to be sent once more (`kept`). The token
 //! of a client session itself is `auth::session`.
 
+mod alive;
 mod apart;
 mod asking;
 pub mod hairpin;
@@ -11,6 +12,7 @@ pub mod lease;
 pub mod leg;
 mod links;
 pub mod memory;
+mod opened;
 pub mod opener;
 mod recent;
 mod record;

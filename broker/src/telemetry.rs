@@ -5,5 +5,7 @@ pub mod logs;
 pub mod metrics;
 pub mod output;
 pub mod refusals;
+pub mod relay_metrics;
 pub mod server_metrics;
+pub mod session_metrics;
 pub mod traces;

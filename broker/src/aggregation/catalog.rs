@@ -2,7 +2,7 @@
 //! servers' snapshots. Pure; names are never stripped or matched by prefix. The owner of a name is the oldest enabled
 //! registration that lists it, whether it is up or not (5.2).
 
-use super::lists::WholeLists;
+use super::lists::KeptPages;
 use super::meta::{MetaSettings, MetaTool};
 use super::table::{Entry, GATEWAY, Table};
 use crate::auth::origin::Origins;
@@ -77,8 +77,8 @@ pub struct Catalog {
     /// True when answers of some server may reach clients with a session in another form: the server has no sessions, or
     /// its URIs are published in another form.
     pub rewrites_replies: bool,
-    /// Lists that were asked for since it was built.
-    pub whole_lists: WholeLists,
+    /// Pages that were asked for since it was built.
+    pub kept_pages: KeptPages,
     tables: [Table; 4],
     by_name: HashMap<String, usize>,
     server_hosts: HashSet<String>,
@@ -154,7 +154,7 @@ impl Catalog {
             config,
             servers,
             rewrites_replies,
-            whole_lists: WholeLists::default(),
+            kept_pages: KeptPages::default(),
             tables,
             by_name,
             server_hosts: server_hosts.into_iter().collect(),

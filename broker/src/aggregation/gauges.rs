@@ -1,7 +1,7 @@
 //! What the metrics say of a server in the catalog.
 
 use super::catalog::Server;
-use crate::telemetry::server_metrics::ServerGauges;
+use crate::telemetry::server_metrics::{ItemGauges, ServerGauges};
 use crate::upstreams::items::ItemKind;
 use crate::upstreams::snapshot::State;
 
@@ -10,15 +10,23 @@ impl Server {
     pub fn gauges(&self) -> ServerGauges {
         let count = |kind: ItemKind| {
             let published = self.published.get(kind as usize).copied().unwrap_or(0);
-            (kind.word(), published, self.snapshot.items.of(kind).invalid_count)
+            let conflicting = self
+                .conflicts
+                .iter()
+                .filter(|conflict| conflict.kind == kind.word());
+            ItemGauges {
+                kind: kind.word(),
+                published,
+                invalid: self.snapshot.items.of(kind).invalid_count,
+                conflicting: conflicting.count() as u64,
+            }
         };
         ServerGauges {
             name: self.config.name.clone(),
             up: self.snapshot.state == State::Ready,
             failures: self.snapshot.failures,
-            conflicts: self.conflicts.len() as u64,
             tools: self.snapshot.items.tools.items.len() as u64,
-            items: ItemKind::ALL.map(count).to_vec(),
+            items: ItemKind::ALL.map(count).into(),
         }
     }
 }

@@ -156,11 +156,11 @@ impl<'a> View<'a> {
         }
     }
 
-    /// True when every caller who asks for the same virtual server, with or without a session as this one, sees the same.
-    pub fn is_shared(&self) -> bool {
+    /// True when what the caller sees depends on nothing but the catalog, the virtual server, the verified token and whether
+    /// there is a session.
+    pub fn is_repeatable(&self) -> bool {
         let selection = self.selection;
         self.own.is_none()
-            && selection.caller.is_none()
             && selection.scope.is_none()
             && selection.capabilities == Capabilities::Unfiltered
             && !matches!(self.scope, Scope::Nothing)

@@ -12,8 +12,10 @@ use crate::protocol::reply::{INVALID_REQUEST, METHOD_NOT_FOUND, error, result};
 use crate::protocol::server_message::{ServerMessage, read, replace};
 use crate::protocol::uri_prefix::UriPrefix;
 use crate::sessions::store::BackendSession;
+use crate::telemetry::relay_metrics::kind;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -99,10 +101,35 @@ pub enum Passage {
     Same,
     /// Passes as this text.
     Changed(String),
+    /// A question for the client, or its end, which passes as this text.
+    Relayed(Relayed, String),
     /// Ends here.
     Drop,
     /// Ends here, and the server gets this answer.
     Reply(String),
+    /// A question of this kind that ends here, because the client cannot be asked it; the server gets this error.
+    Refused(&'static str, String),
+}
+
+/// A question of a server on its way to the client, as those who count know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relayed {
+    /// It is asked.
+    Asked {
+        /// Kind of the question, as metrics name it.
+        kind: &'static str,
+        /// Which one.
+        tag: u64,
+    },
+    /// It is taken back.
+    TakenBack(u64),
+}
+
+/// What stands for the id of a question among those that wait.
+pub fn tag(id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Relay {
@@ -168,8 +195,8 @@ impl Relay {
             messages.filter_map(
                 |message| match read(message).map(|_| self.judge(keys, message))? {
                     Passage::Same => Some(message.to_owned()),
-                    Passage::Changed(changed) => Some(changed),
-                    Passage::Drop | Passage::Reply(_) => None,
+                    Passage::Changed(changed) | Passage::Relayed(_, changed) => Some(changed),
+                    Passage::Drop | Passage::Reply(_) | Passage::Refused(..) => None,
                 },
             );
         let passing: Vec<String> = passing.collect();
@@ -189,16 +216,21 @@ impl Relay {
         }
         if !self.declared(method, message) {
             let what = format!("Method not found: {method}");
-            return Passage::Reply(error(Some(raw), METHOD_NOT_FOUND, &what, None));
+            return Passage::Refused(kind(method), error(Some(raw), METHOD_NOT_FOUND, &what, None));
         }
-        let Some(id_text) = self.sealed(keys, raw) else {
-            return Passage::Reply(error(Some(raw), INVALID_REQUEST, "id too long", None));
+        let Some(sealed) = self.sealed(keys, raw) else {
+            let refusal = error(Some(raw), INVALID_REQUEST, "id too long", None);
+            return Passage::Refused(kind(method), refusal);
         };
-        let mut edits = vec![(id.clone(), id_text)];
+        let asked = Relayed::Asked {
+            kind: kind(method),
+            tag: tag(&sealed),
+        };
+        let mut edits = vec![(id.clone(), quoted(&sealed))];
         if let Some(token) = &message.progress_token
             && let Some(sealed) = text.get(token.clone()).and_then(|raw| self.sealed(keys, raw))
         {
-            edits.push((token.clone(), sealed));
+            edits.push((token.clone(), quoted(&sealed)));
         }
         if method == "elicitation/create"
             && let Some(shown) = &message.message
@@ -206,7 +238,7 @@ impl Relay {
             let named = quoted(&format!("[{}] {}", self.server, shown.value));
             edits.push((shown.range.clone(), named));
         }
-        replace(text, edits).map_or(Passage::Drop, Passage::Changed)
+        replace(text, edits).map_or(Passage::Drop, |text| Passage::Relayed(asked, text))
     }
 
     /// Whether the client said at its `initialize` that it can be asked this.
@@ -270,13 +302,13 @@ impl Relay {
 
     /// The server takes a request back: its id is the one that the client knows.
     fn cancelled(&self, keys: &Keys, (text, message): (&str, &ServerMessage<'_>)) -> Passage {
-        let sealed = message
-            .request_id
-            .clone()
-            .and_then(|range| Some((range.clone(), self.sealed(keys, text.get(range)?)?)));
-        sealed
-            .and_then(|edit| replace(text, vec![edit]))
-            .map_or(Passage::Drop, Passage::Changed)
+        let taken_back = || {
+            let range = message.request_id.clone()?;
+            let sealed = self.sealed(keys, text.get(range.clone())?)?;
+            let text = replace(text, vec![(range, quoted(&sealed))])?;
+            Some(Passage::Relayed(Relayed::TakenBack(tag(&sealed)), text))
+        };
+        taken_back().unwrap_or(Passage::Drop)
     }
 
     fn is_quiet(&self, message: &ServerMessage<'_>) -> bool {
@@ -311,7 +343,7 @@ impl Relay {
             jti: self.jti,
             expires: self.expires,
         };
-        (raw.len() <= MAX_ID).then(|| format!("\"{OURS}{}\"", seal::seal(keys, PURPOSE, &ticket)))
+        (raw.len() <= MAX_ID).then(|| format!("{OURS}{}", seal::seal(keys, PURPOSE, &ticket)))
     }
 }
 

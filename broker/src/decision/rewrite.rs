@@ -2,7 +2,7 @@
 //! pass the relay, or become the one JSON answer of a client that takes nothing else. No I/O: chunks in, chunks out.
 
 use super::bridge::Bridge;
-use super::relay::{Passage, Relay};
+use super::relay::{Passage, Relay, Relayed};
 use crate::auth::keys::Keys;
 use crate::protocol::links::Watch;
 use crate::protocol::reply::{INTERNAL, error};
@@ -53,6 +53,17 @@ pub struct Changed {
 }
 
 impl ReplyPlan {
+    /// The word for the plan in metrics: the strongest thing that it does.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self { bridge: Some(_), .. } => "bridge",
+            Self { form: Form::Json, .. } => "json",
+            Self { relay, .. } if relay.uris.is_some() => "uris",
+            Self { completion: true, .. } => "completion",
+            _ => "relay",
+        }
+    }
+
     /// True when answers are changed, not only what comes before them.
     fn changes_answers(&self) -> bool {
         self.bridge.is_some() || self.relay.uris.is_some() || self.completion
@@ -134,6 +145,24 @@ pub struct Rewritten {
     pub replies: Vec<String>,
     /// URIs of the links that the client gets with these bytes.
     pub links: Vec<String>,
+    /// Questions that the client gets with these bytes, or that are taken back.
+    pub relayed: Vec<Relayed>,
+    /// Kinds of the questions that the client cannot be asked.
+    pub refused: Vec<&'static str>,
+}
+
+impl Rewritten {
+    /// A message that goes no further; its server may get an answer.
+    fn ended(&mut self, passage: Passage) {
+        match passage {
+            Passage::Reply(body) => self.replies.push(body),
+            Passage::Refused(kind, body) => {
+                self.refused.push(kind);
+                self.replies.push(body);
+            }
+            Passage::Same | Passage::Changed(_) | Passage::Relayed(..) | Passage::Drop => {}
+        }
+    }
 }
 
 /// Carries out a plan on the chunks of an event stream.
@@ -159,6 +188,11 @@ impl Rewriter {
             whole: None,
             links: None,
         }
+    }
+
+    /// The word for its plan.
+    pub fn word(&self) -> &'static str {
+        self.plan.word()
     }
 
     /// Tells of links, too.
@@ -242,8 +276,11 @@ impl Rewriter {
         match passage {
             Passage::Same => out.bytes.extend_from_slice(&block),
             Passage::Changed(data) => out.bytes.extend(with_data(&block, &data)),
-            Passage::Drop => {}
-            Passage::Reply(body) => out.replies.push(body),
+            Passage::Relayed(relayed, data) => {
+                out.relayed.push(relayed);
+                out.bytes.extend(with_data(&block, &data));
+            }
+            ended => out.ended(ended),
         }
     }
 
@@ -292,8 +329,8 @@ impl Rewriter {
         };
         if message.method.is_none() {
             self.answer(&self.plan.answer(keys, &event.data), out);
-        } else if let Passage::Reply(body) = self.plan.relay.judge(keys, &event.data) {
-            out.replies.push(body);
+        } else {
+            out.ended(self.plan.relay.judge(keys, &event.data));
         }
     }
 

@@ -164,7 +164,7 @@ fn check_version(head: &Head, message: &Message<'_>) -> Result<(), Refusal> {
 }
 
 fn is_known(method: &str) -> bool {
-    let lists = ItemKind::ALL.iter().any(|kind| kind.list_method() == method);
+    let lists = ItemKind::listed_by(method).is_some();
     lists || OWN.contains(&method) || is_routed(method)
 }
 

@@ -15,6 +15,7 @@ use crate::protocol::message::Message;
 use crate::protocol::reply::{INTERNAL, INVALID_PARAMS, INVALID_REQUEST, Refusal, result};
 use crate::protocol::{header, meta, sse};
 use crate::sessions::hairpin::forwarded;
+use crate::telemetry::relay_metrics::Direction;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures::stream;
@@ -176,7 +177,7 @@ struct Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.state.metrics.client_streams.dec();
+        self.state.metrics.client_streams.listen.dec();
         self.state.listeners.leave(&self.who);
     }
 }
@@ -209,7 +210,7 @@ pub fn open(
     if !state.listeners.enter(who.as_deref()) {
         return Err(Refusal::new(429, INTERNAL, "busy", "streams").retry_after(1));
     }
-    state.metrics.client_streams.inc();
+    state.metrics.client_streams.listen.inc();
     let mut catalogs = state.published.subscribe();
     let seen = catalogs.borrow_and_update().clone();
     let view = View::new(&seen, &caller.selection);
@@ -256,6 +257,13 @@ impl Listener {
             self.id
         );
         sse::encode(None, &text)
+    }
+
+    /// A notice of what has changed.
+    fn counted(&self, method: &str, members: &str) -> String {
+        let relays = &self.state.metrics.relays;
+        relays.notices(method, Direction::ToClient, 1);
+        self.notice(method, members)
     }
 
     /// The next text of the stream; `None` at its end.
@@ -306,7 +314,7 @@ impl Listener {
         let methods = listeners.changes((&self.seen, &latest), &self.selection);
         self.seen = latest;
         let wanted = methods.into_iter().filter(|method| self.wanted.includes(method));
-        wanted.map(|method| self.notice(method, "")).collect()
+        wanted.map(|method| self.counted(method, "")).collect()
     }
 
     /// The notices of resources that the caller may still see.
@@ -316,7 +324,7 @@ impl Listener {
         let visible = uris.iter().filter(|uri| view.permit_uri(uri).is_some());
         let member = |uri: &String| format!(r#""uri":{},"#, quoted(uri));
         visible
-            .map(|uri| self.notice("notifications/resources/updated", &member(uri)))
+            .map(|uri| self.counted("notifications/resources/updated", &member(uri)))
             .collect()
     }
 

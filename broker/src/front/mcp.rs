@@ -110,9 +110,9 @@ pub fn json(status: StatusCode, mut text: String) -> Response {
 }
 
 /// A reply with this result; a long one is not copied.
-pub(super) fn with_result(id: &str, result: Bytes) -> Response {
-    let start = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#);
-    let pieces = [start.into(), result, Bytes::from_static(b"}\n")];
+pub(super) fn with_result(id: &str, [start, result, end]: [Bytes; 3]) -> Response {
+    let opening = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#);
+    let pieces = [opening.into(), start, result, end, Bytes::from_static(b"}\n")];
     let length: usize = pieces.iter().map(Bytes::len).sum();
     if length <= COPIED {
         return respond(StatusCode::OK, "application/json", pieces.concat().into());
@@ -372,7 +372,7 @@ pub(super) async fn end(state: &Arc<FrontState>, claims: &SessionClaims) -> Resu
         }
     };
     state.streams.close(claims.jti);
-    state.metrics.sessions_ended.inc();
+    state.metrics.sessions.deleted();
     tracing::info!(component = "broker", session = %format_args!("jti:{}", claims.jti), backends = backends.len(), "Session ended by its client");
     if let Some(opener) = state.opener.clone() {
         let catalog = state.published.load();

@@ -3,7 +3,7 @@
 
 use super::FrontState;
 use super::mcp::{Caller, json, refuse, with_result};
-use crate::aggregation::lists::{Paging, page};
+use crate::aggregation::lists::{Page, Paging, page};
 use crate::aggregation::meta::INSTRUCTIONS;
 use crate::aggregation::user_lists::PerCaller;
 use crate::aggregation::view::View;
@@ -17,7 +17,6 @@ use crate::protocol::{header, version};
 use crate::upstreams::items::ItemKind;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use bytes::Bytes;
 use serde::Deserialize;
 use std::time::Instant;
 
@@ -54,7 +53,8 @@ pub fn initialize(state: &FrontState, head: &Head, message: &Message<'_>) -> Res
         length: state.session_length,
     };
     let (token, claims) = mint(&state.keys, new, clock::now());
-    state.metrics.sessions_created.inc();
+    state.metrics.sessions.created.inc();
+    state.store.begun(claims.jti, claims.exp);
     tracing::debug!(component = "broker", session = %format_args!("jti:{}", claims.jti), version, "Session made");
     let instructions = if state.published.load().meta.enabled {
         format!(r#","instructions":{}"#, quoted(INSTRUCTIONS))
@@ -75,10 +75,7 @@ pub fn initialize(state: &FrontState, head: &Head, message: &Message<'_>) -> Res
 
 /// Every other request.
 pub fn request(state: &FrontState, caller: &Caller, message: &Message<'_>) -> Response {
-    let kind = ItemKind::ALL
-        .into_iter()
-        .find(|kind| kind.list_method() == message.method);
-    match (message.method.as_ref(), kind) {
+    match (message.method.as_ref(), ItemKind::listed_by(&message.method)) {
         (_, Some(kind)) => list(state, caller, kind, message),
         ("ping", _) => ok(message, "{}"),
         ("completion/complete", _) => complete(state, caller, message),
@@ -106,9 +103,7 @@ pub(super) fn shows_items(message: &Message<'_>) -> bool {
     message.kind == MessageKind::Request
         && (message.method == "tools/call"
             || message.method == "completion/complete"
-            || ItemKind::ALL
-                .iter()
-                .any(|kind| kind.list_method() == message.method))
+            || ItemKind::listed_by(&message.method).is_some())
 }
 
 pub(super) fn ok(message: &Message<'_>, body: &str) -> Response {
@@ -121,7 +116,7 @@ pub(super) fn invalid_params(what: &str) -> Refusal {
 
 fn list(state: &FrontState, caller: &Caller, kind: ItemKind, message: &Message<'_>) -> Response {
     match listed(state, caller, kind, message) {
-        Ok(body) => with_result(message.id.unwrap_or("null"), body),
+        Ok(page) => with_result(message.id.unwrap_or("null"), page.pieces("{}")),
         Err(refusal) => refuse(&refusal, message.id),
     }
 }
@@ -132,7 +127,7 @@ pub(super) fn listed(
     caller: &Caller,
     kind: ItemKind,
     message: &Message<'_>,
-) -> Result<Bytes, Refusal> {
+) -> Result<Page, Refusal> {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct ListParams {
@@ -154,9 +149,9 @@ pub(super) fn listed(
     let calls = &state.metrics.calls;
     calls.listed(kind.word(), page.kept, started.elapsed());
     if kind == ItemKind::Tool {
-        state.metrics.tools_list_bytes.observe(page.text.len() as f64);
+        state.metrics.tools_list_bytes.observe(page.length() as f64);
     }
-    Ok(page.text)
+    Ok(page)
 }
 
 /// The router sends completions to servers that offer them: what comes here has no values, or an unknown reference.

@@ -152,11 +152,13 @@ fn rewritten(
     (pipeline, leg, links): (Arc<Pipeline>, ServerLeg, Option<Noting>),
 ) -> Response {
     parts.headers.remove("content-length");
-    let start = Some((body, rewriter));
+    let bytes = pipeline.metrics.relays.rewritten(rewriter.word());
+    let start = Some((body, rewriter, pipeline.asked.stream()));
     let chunks = stream::unfold(start, move |running| {
         let (pipeline, leg, links) = (Arc::clone(&pipeline), leg.clone(), links.clone());
+        let bytes = bytes.clone();
         async move {
-            let (mut body, mut rewriter) = running?;
+            let (mut body, mut rewriter, mut asked) = running?;
             let (chunk, end) = loop {
                 match body.frame().await {
                     Some(Ok(frame)) => match frame.into_data() {
@@ -169,14 +171,14 @@ fn rewritten(
                     None => break (Bytes::new(), true),
                 }
             };
-            let out = rewriter.push(&pipeline.keys, &chunk, end);
-            for reply in out.replies {
-                pipeline.answer_server(&leg, reply);
-            }
+            let mut out = rewriter.push(&pipeline.keys, &chunk, end);
+            bytes.inc_by(out.bytes.len() as u64);
+            pipeline.relayed(&leg, (&mut out, &mut asked));
             if let Some(links) = links {
                 links.note(&pipeline, &out.links).await;
             }
-            Some((Ok(Bytes::from(out.bytes)), (!end).then_some((body, rewriter))))
+            let next = (!end).then_some((body, rewriter, asked));
+            Some((Ok(Bytes::from(out.bytes)), next))
         }
     });
     Response::from_parts(parts, Body::from_stream(chunks))

@@ -12,6 +12,7 @@ use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::sessions::hairpin::forwarded;
 use crate::sessions::leg::set_level_body;
 use crate::sessions::store::{BackendSession, Change};
+use crate::telemetry::relay_metrics::Direction;
 use axum::response::Response;
 use futures::{StreamExt as _, stream};
 use serde::Deserialize;
@@ -128,10 +129,13 @@ fn fan_out(
         return;
     };
     let catalog = state.published.load();
-    let headers = forwarded(&head.fields);
+    let (headers, state) = (forwarded(&head.fields), Arc::clone(state));
     tokio::spawn(async move {
         let sends = backends.iter().filter_map(|(server, backend)| {
             let server = &catalog.server(server)?.config;
+            if method.starts_with("notifications/") {
+                state.metrics.relays.notices(method, Direction::ToServer, 1);
+            }
             Some(opener.relay((server, backend), headers.clone(), (method, body.clone())))
         });
         let told = stream::iter(sends).for_each_concurrent(AT_ONCE, |told| told);

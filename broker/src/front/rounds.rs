@@ -19,12 +19,14 @@ use crate::protocol::links::links;
 use crate::protocol::object::Object;
 use crate::protocol::reply::{self, INTERNAL};
 use crate::protocol::{header, server_message, sse};
+use crate::telemetry::relay_metrics::{Answered, kind};
 use crate::transport::exchange::{self, ExchangeError};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use futures::StreamExt as _;
 use futures::future::try_join_all;
+use prometheus_client::metrics::counter::Counter;
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -55,6 +57,8 @@ pub(super) struct Held {
     /// Its body as the server gets it.
     body: Bytes,
     out: mpsc::Sender<Bytes>,
+    /// What the client got.
+    bytes: Counter,
 }
 
 /// How a round ended.
@@ -79,7 +83,9 @@ impl Held {
             .guard
             .as_ref()
             .and_then(|guard| guard.session.clone());
+        let plan = forward.reply.as_ref().map_or("bridge", ReplyPlan::word);
         let held = Self {
+            bytes: state.metrics.relays.rewritten(plan),
             state: Arc::clone(state),
             forward,
             headers: outgoing.headers,
@@ -146,8 +152,10 @@ impl Held {
     }
 
     async fn tell(&self, text: &str) {
+        let event = sse::encode(None, text);
+        self.bytes.inc_by(event.len() as u64);
         // A client that is gone needs nothing.
-        let _ = self.out.send(Bytes::from(sse::encode(None, text))).await;
+        let _ = self.out.send(Bytes::from(event)).await;
     }
 
     /// Passes on what a reply brings until its answer.
@@ -195,8 +203,8 @@ impl Held {
         };
         match passage {
             Passage::Same => self.tell(text).await,
-            Passage::Changed(changed) => self.tell(&changed).await,
-            Passage::Drop | Passage::Reply(_) => {}
+            Passage::Changed(changed) | Passage::Relayed(_, changed) => self.tell(&changed).await,
+            Passage::Drop | Passage::Reply(_) | Passage::Refused(..) => {}
         }
     }
 
@@ -228,19 +236,27 @@ impl Held {
     async fn answer(&self, request: &str, relay: &Relay) -> Result<String, String> {
         let object = Object::read(request).ok_or("more input")?;
         let method = object.string("method").ok_or("more input")?;
-        let waiting = Question::new(&self.state).ok_or_else(|| method.clone())?;
+        let (asked, kind) = (&self.state.asked, kind(&method));
+        let Some(waiting) = Question::new(&self.state) else {
+            asked.refused(kind, Answered::Unavailable);
+            return Err(method);
+        };
         let id = waiting.id();
         let params = with_elicitation_id(object.get("params").unwrap_or("{}"), &method, id);
         let text = format!(
             r#"{{"jsonrpc":"2.0","id":"{MARK}{id}","method":{},"params":{params}}}"#,
             quoted(&method)
         );
-        let Passage::Changed(question) = relay.judge(&self.state.keys, &text) else {
+        let Passage::Relayed(question, text) = relay.judge(&self.state.keys, &text) else {
+            asked.refused(kind, Answered::Denied);
             return Err(method);
         };
-        self.tell(&question).await;
+        let mut waits = asked.stream();
+        waits.note(&question);
+        self.tell(&text).await;
         let text = waiting.answered().await.ok_or_else(|| method.clone())?;
         let object = Object::read(&text).unwrap_or_default();
+        waits.answered(object.get("result").is_some());
         match object.get("result") {
             Some(result) => Ok(result.to_owned()),
             // A person who is asked may refuse; the server learns that.

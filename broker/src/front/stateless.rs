@@ -2,7 +2,7 @@
 //! belongs to a server never gets an answer here: it came by the wrong way.
 
 use super::FrontState;
-use super::mcp::{Caller, json, plain, refuse};
+use super::mcp::{Caller, json, plain, refuse, with_result};
 use super::{listen, meta_tools, methods};
 use crate::aggregation::meta::STATELESS_INSTRUCTIONS;
 use crate::aggregation::user_lists::{self, Own};
@@ -43,6 +43,16 @@ pub async fn answer(state: &Arc<FrontState>, head: &Head, message: &Message<'_>)
         return listen::open(state, head, caller, message)
             .unwrap_or_else(|refusal| refuse(&refusal, message.id));
     }
+    if let Some(kind) = ItemKind::listed_by(&message.method) {
+        return match methods::listed(state, &caller, kind, message) {
+            Ok(page) => {
+                let hints = hints(state, &caller, kind);
+                let first = bridge::complete("{}", Some((hints.ttl_ms, hints.private)));
+                with_result(message.id.unwrap_or("null"), page.pieces(&first))
+            }
+            Err(refusal) => refuse(&refusal, message.id),
+        };
+    }
     match answered(state, &caller, message).await {
         Ok(body) => json(StatusCode::OK, result(message.id.unwrap_or("null"), &body)),
         Err(refusal) => refuse(&refusal, message.id),
@@ -50,14 +60,6 @@ pub async fn answer(state: &Arc<FrontState>, head: &Head, message: &Message<'_>)
 }
 
 async fn answered(state: &FrontState, caller: &Caller, message: &Message<'_>) -> Result<String, Refusal> {
-    let lists = ItemKind::ALL.into_iter();
-    let kind = lists.clone().find(|kind| kind.list_method() == message.method);
-    if let Some(kind) = kind {
-        let body = methods::listed(state, caller, kind, message)?;
-        let hints = hints(state, caller, kind);
-        let body = String::from_utf8_lossy(&body);
-        return Ok(bridge::complete(&body, Some((hints.ttl_ms, hints.private))));
-    }
     if let Some(tool) = meta_tools::called(state, caller, message) {
         let body = meta_tools::answered(state, caller, tool, message).await?;
         return Ok(bridge::complete(&body, None));

@@ -10,6 +10,8 @@ use crate::auth::seal;
 use crate::auth::session::SessionClaims;
 use crate::decision::relay::OURS;
 use crate::protocol::{reply, sse};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::relay_metrics::Direction;
 use crate::upstreams::items::ItemKind;
 use axum::body::{Body, Bytes};
 use futures::stream::{self, StreamExt as _};
@@ -32,6 +34,7 @@ pub(super) const LONGEST: Duration = Duration::from_secs(1);
 /// How often what nobody fetches is looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 const PURPOSE: &str = "event-id";
+const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
 
 /// An event id, sealed.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +67,7 @@ struct Open {
 pub struct Streams {
     open: Mutex<Open>,
     limit: usize,
+    metrics: Arc<Metrics>,
     /// Ends what has no session: streams of `subscriptions/listen`.
     pub(super) closing: CancellationToken,
 }
@@ -110,10 +114,11 @@ impl Open {
 
 impl Streams {
     /// Room for so many sessions with a stream.
-    pub fn new(limit: usize) -> Self {
+    pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             open: Mutex::default(),
             limit,
+            metrics,
             closing: CancellationToken::new(),
         }
     }
@@ -167,7 +172,9 @@ impl Streams {
             && let Some(channel) = open.channels.get_mut(&jti)
         {
             channel.selection.scope = scope;
-            channel.send(reply::notification("notifications/tools/list_changed"));
+            if channel.send(reply::notification(TOOLS_CHANGED)) {
+                self.metrics.relays.notices(TOOLS_CHANGED, Direction::ToClient, 1);
+            }
         }
     }
 
@@ -206,18 +213,25 @@ impl Streams {
     fn announce(&self, latest: &Arc<Catalog>) {
         let Ok(mut open) = self.open.lock() else { return };
         let mut known: HashMap<(*const Catalog, Selection), Vec<&'static str>> = HashMap::new();
+        let mut sent: HashMap<&'static str, u64> = HashMap::new();
         for channel in open.channels.values_mut() {
             let key = (Arc::as_ptr(&channel.seen), channel.selection.clone());
             let notices = known
                 .entry(key)
                 .or_insert_with(|| changes(&channel.seen, latest, &channel.selection));
             for method in notices {
-                channel.send(reply::notification(method));
+                if channel.send(reply::notification(method)) {
+                    *sent.entry(method).or_default() += 1;
+                }
             }
         }
         // Only now: while the keys above were in use their catalogs had to live.
         for channel in open.channels.values_mut() {
             channel.seen = Arc::clone(latest);
+        }
+        drop(open);
+        for (method, number) in sent {
+            self.metrics.relays.notices(method, Direction::ToClient, number);
         }
     }
 }
@@ -235,7 +249,7 @@ pub(super) fn changes(before: &Catalog, after: &Catalog, selection: &Selection) 
     };
     let mut notices = Vec::new();
     if !same(ItemKind::Tool) {
-        notices.push("notifications/tools/list_changed");
+        notices.push(TOOLS_CHANGED);
     }
     if !same(ItemKind::Prompt) {
         notices.push("notifications/prompts/list_changed");
@@ -257,7 +271,7 @@ struct Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.ended.cancel();
-        self.state.metrics.client_streams.dec();
+        self.state.metrics.client_streams.get.dec();
         self.state.streams.left(self.jti, self.generation);
     }
 }
@@ -288,7 +302,7 @@ pub fn open(
         .streams
         .insert(claims, last.as_ref(), (selection, state.published.load()))
         .ok_or(NotOpened::Busy)?;
-    state.metrics.client_streams.inc();
+    state.metrics.client_streams.get.inc();
     let ended = CancellationToken::new();
     let reader = Reader {
         state: Arc::clone(state),
@@ -368,7 +382,10 @@ mod tests {
 
     #[test]
     fn s23_a_replica_has_twenty_thousand_streams_and_a_session_one_of_them() {
-        let (streams, catalog) = (Streams::new(MAX_STREAMS), Arc::<Catalog>::default());
+        let (streams, catalog) = (
+            Streams::new(MAX_STREAMS, Arc::default()),
+            Arc::<Catalog>::default(),
+        );
         let session = || internal(Uuid::new_v4(), 1, None);
         let open = |claims: &SessionClaims| {
             let what = (Selection::default(), Arc::clone(&catalog));

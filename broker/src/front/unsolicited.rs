@@ -8,6 +8,7 @@ use crate::decision::Head;
 use crate::decision::forward::can_be_asked;
 use crate::decision::relay::{Passage, Place, Relay};
 use crate::decision::repair::fingerprint;
+use crate::pipeline::asked::OnStream;
 use crate::protocol::header;
 use crate::protocol::reply::{METHOD_NOT_FOUND, error};
 use crate::protocol::server_message;
@@ -15,6 +16,7 @@ use crate::protocol::sse_blocks::{Blocks, Piece, event};
 use crate::sessions::hairpin::forwarded;
 use crate::sessions::opener::Opener;
 use crate::sessions::store::{BackendSession, Record};
+use crate::telemetry::relay_metrics::{Answered, Direction};
 use arc_swap::ArcSwap;
 use futures::StreamExt as _;
 use http::HeaderMap;
@@ -186,6 +188,7 @@ impl Leg {
 
     async fn read(&self, response: reqwest::Response, last_event: &mut Option<String>) {
         let (mut stream, mut blocks) = (response.bytes_stream(), Blocks::new(MAX_MESSAGE));
+        let mut asked = self.session.state.asked.stream();
         while let Ok(Some(Ok(chunk))) = timeout(IDLE, stream.next()).await {
             for piece in blocks.push(&chunk, false) {
                 let Piece::Whole(block) = piece else { continue };
@@ -193,30 +196,48 @@ impl Leg {
                 if event.id.is_some() {
                     last_event.clone_from(&event.id);
                 }
-                self.pass(event.data).await;
+                self.pass(event.data, &mut asked).await;
             }
         }
     }
 
-    async fn pass(&self, data: String) {
+    async fn pass(&self, data: String, asked: &mut OnStream) {
+        let (state, message) = (&self.session.state, server_message::read(&data));
+        let notice = message.as_ref().filter(|message| message.id.is_none());
+        let notice = notice.and_then(|message| message.method.as_deref());
+        if let Some(method) = notice {
+            state.metrics.relays.notices(method, Direction::FromServer, 1);
+        }
         let (to, wishes) = ((self.server.as_ref(), &self.backend), self.wishes.load());
         let relay = Relay::new(&self.session.claims, to, Place::Notices, true);
         let mut relay = relay.with_level(wishes.level.clone());
         relay.subscribed = Arc::clone(&wishes.subscribed);
-        let text = match relay.judge(&self.session.state.keys, &data) {
+        let text = match relay.judge(&state.keys, &data) {
             Passage::Same => data.clone(),
             Passage::Changed(text) => text,
+            Passage::Relayed(relayed, text) => {
+                asked.note(&relayed);
+                text
+            }
             Passage::Drop => return,
             Passage::Reply(body) => return self.answer(body).await,
+            Passage::Refused(kind, body) => {
+                state.asked.refused(kind, Answered::Denied);
+                return self.answer(body).await;
+            }
         };
-        if self.session.state.streams.tell(self.session.claims.jti, text) {
-            return;
-        }
-        // Nobody is there to be asked.
-        let message = server_message::read(&data);
-        if let Some(id) = message.and_then(|message| data.get(message.id?)) {
-            let body = error(Some(id), METHOD_NOT_FOUND, "the client has no open stream", None);
-            self.answer(body).await;
+        let told = state.streams.tell(self.session.claims.jti, text);
+        match (notice, told) {
+            (Some(method), true) => state.metrics.relays.notices(method, Direction::ToClient, 1),
+            (None, false) => {
+                // Nobody is there to be asked.
+                asked.unasked();
+                if let Some(id) = message.and_then(|message| data.get(message.id?)) {
+                    let body = error(Some(id), METHOD_NOT_FOUND, "the client has no open stream", None);
+                    self.answer(body).await;
+                }
+            }
+            (Some(_), false) | (None, true) => {}
         }
     }
 

@@ -13,6 +13,7 @@ use crate::protocol::sse_blocks::{Blocks, Piece, event};
 use crate::protocol::version::Era;
 use crate::sessions::opener::Opener;
 use crate::sessions::store::BackendSession;
+use crate::telemetry::relay_metrics::Answered;
 use axum::body::Bytes;
 use futures::future::join_all;
 use futures::{Stream, StreamExt as _};
@@ -226,6 +227,7 @@ impl Source {
             self.opener.close(server, &backend).await;
             return None;
         };
+        self.state.metrics.sessions.backends.opened(&server.name);
         Some(Attached {
             messages,
             backend: Some(backend),
@@ -289,15 +291,23 @@ impl Source {
     async fn answer(&self, backend: &BackendSession, text: &str) {
         let to = (self.wanted.server.as_ref(), backend);
         let relay = Relay::new(&self.claims, to, Place::Notices, false);
-        if let Passage::Reply(body) = relay.judge(&self.state.keys, text) {
-            let message = ("response", body);
-            self.opener.relay(to, self.headers.clone(), message).await;
-        }
+        let body = match relay.judge(&self.state.keys, text) {
+            Passage::Reply(body) => body,
+            Passage::Refused(kind, body) => {
+                self.state.asked.refused(kind, Answered::Denied);
+                body
+            }
+            Passage::Same | Passage::Changed(_) | Passage::Relayed(..) | Passage::Drop => return,
+        };
+        let message = ("response", body);
+        self.opener.relay(to, self.headers.clone(), message).await;
     }
 
     async fn close(&self, attached: Attached) {
         if let Some(backend) = &attached.backend {
-            self.opener.close(&self.wanted.server, backend).await;
+            let server = &self.wanted.server;
+            self.state.metrics.sessions.backends.closed(&server.name);
+            self.opener.close(server, backend).await;
         }
     }
 }

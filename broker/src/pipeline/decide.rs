@@ -7,7 +7,7 @@ use super::span;
 use crate::decision::message::{Request, judge};
 use crate::decision::stateless::era;
 use crate::decision::{Answer, Decision, Edits, Facts, Forward, Head, resume};
-use crate::protocol::message::{Message, MessageError};
+use crate::protocol::message::{Message, MessageError, MessageKind};
 use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::protocol::version::Era;
 use crate::transport::exchange::Failure;
@@ -73,7 +73,10 @@ impl Pipeline {
             Settled::Broker(_) => self.count(what, ("broker", "ok"), started),
             Settled::Forward(forward) => {
                 self.count(what, ("forward", "ok"), started);
-                self.remember(facts, read.as_ref().ok(), forward);
+                self.remember(facts, said, forward);
+                if let Some(answer) = said.filter(|said| said.kind == MessageKind::Response) {
+                    self.client_answered(answer);
+                }
             }
             Settled::Answer(answer) => self.answered(what, answer, started),
             Settled::Policy(failure) => self.metrics.immediate("policy", failure.status),

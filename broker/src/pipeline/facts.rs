@@ -1,6 +1,7 @@
 //! Fetches the facts that a decision asks for: token claims, store facts, backend sessions. Every wait has a deadline
 //! below Envoy's message timeout (data-plane.md 8.9).
 
+use super::asked::{Asked, OnStream};
 use crate::aggregation::catalog::Catalog;
 use crate::aggregation::federation::Published;
 use crate::aggregation::user_lists::UserLists;
@@ -13,16 +14,20 @@ use crate::authn::Authenticator;
 use crate::config::model::ServerConfig;
 use crate::decision::access;
 use crate::decision::head::HairpinCheck;
+use crate::decision::relay::tag;
+use crate::decision::rewrite::Rewritten;
 use crate::decision::user_token::Entry;
 use crate::decision::{Answer, Facts, Forward, Head, Need, Rules, selection};
 use crate::protocol::header;
 use crate::protocol::message::{Message, MessageKind};
+use crate::protocol::object::Object;
 use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::sessions::hairpin::forwarded;
 use crate::sessions::kept::{KeptCalls, MAX_BODY};
 use crate::sessions::lease::{Lease, Leased};
 use crate::sessions::opener::{OpenError, Opener};
-use crate::sessions::store::{BackendSession, SessionStore, StoreError};
+use crate::sessions::store::{BackendSession, SessionEvent, SessionStore, StoreError};
+use crate::telemetry::relay_metrics::Answered;
 use crate::transport::exchange::Failure;
 use http::{HeaderMap, HeaderValue};
 use std::sync::Arc;
@@ -55,6 +60,8 @@ pub struct Pipeline {
     pub kept: Arc<KeptCalls>,
     /// Answers of the gateway to servers that may be under way; past it they are not sent.
     pub answers: Arc<Semaphore>,
+    /// Questions of servers to clients.
+    pub asked: Arc<Asked>,
     /// Metrics.
     pub metrics: Arc<crate::telemetry::metrics::Metrics>,
     /// Traces.
@@ -201,8 +208,30 @@ impl Pipeline {
         }
     }
 
+    /// Counts the questions of a server in a piece of a reply, and sends the answers that the gateway gives itself.
+    pub fn relayed(self: &Arc<Self>, to: &ServerLeg, (rewritten, stream): (&mut Rewritten, &mut OnStream)) {
+        rewritten.relayed.iter().for_each(|relayed| stream.note(relayed));
+        for kind in &rewritten.refused {
+            self.asked.refused(kind, Answered::Denied);
+        }
+        for body in rewritten.replies.drain(..) {
+            self.answer_server(to, body);
+        }
+    }
+
+    /// A client answered a question of a server; one that another replica asked is counted there.
+    pub fn client_answered(self: &Arc<Self>, message: &Message<'_>) {
+        let id = message.id.and_then(|id| serde_json::from_str::<String>(id).ok());
+        let Some(tag) = id.as_deref().map(tag) else { return };
+        let good = Object::read(message.text).is_some_and(|object| object.get("error").is_none());
+        if !self.asked.answered(tag, good) && self.store.is_shared() {
+            let pipeline = Arc::clone(self);
+            tokio::spawn(async move { pipeline.store.tell(SessionEvent::Answered(tag, good)).await });
+        }
+    }
+
     /// Sends an answer of the gateway to a request that a server made on the stream of a reply.
-    pub fn answer_server(self: &Arc<Self>, to: &ServerLeg, body: String) {
+    fn answer_server(self: &Arc<Self>, to: &ServerLeg, body: String) {
         let Ok(permit) = Arc::clone(&self.answers).try_acquire_owned() else {
             return;
         };
@@ -281,6 +310,7 @@ impl Pipeline {
                     .open(&claims, &server, self.carried(head, facts), self.open_deadline)
                     .await;
                 self.metrics
+                    .sessions
                     .backend_init(&server.name, opened.is_ok(), started.elapsed());
                 facts.backend = Some(opened.map_err(open_refusal)?);
                 Ok(())

@@ -2,17 +2,21 @@
 
 use crate::decision::rewrite::{Changed, ReplyPlan, Rewriter};
 use crate::decision::{Forward, Head};
+use crate::pipeline::asked::OnStream;
 use crate::pipeline::facts::{Pipeline, ServerLeg};
 use crate::router::translate;
 use crate::sessions::hairpin::forwarded;
 use crate::sessions::lease::Lease;
 use envoy_types::pb::envoy::service::ext_proc::v3::HttpHeaders;
+use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// A reply whose headers are awaited.
 pub struct Reply {
     plan: ReplyPlan,
+    bytes: Counter,
+    asked: OnStream,
     leg: ServerLeg,
     lease: Option<Lease>,
     links: Option<(Uuid, u64)>,
@@ -21,6 +25,8 @@ pub struct Reply {
 /// A reply that is rewritten.
 pub struct ReplyStream {
     rewriter: Rewriter,
+    bytes: Counter,
+    asked: OnStream,
     leg: ServerLeg,
     links: Option<(Uuid, u64)>,
     lease: Option<Lease>,
@@ -37,6 +43,8 @@ impl Reply {
             headers: forwarded(&head.fields),
         };
         Some(Self {
+            bytes: pipeline.metrics.relays.rewritten(plan.word()),
+            asked: pipeline.asked.stream(),
             plan,
             leg,
             lease,
@@ -63,6 +71,8 @@ impl Reply {
                 Some(_) => rewriter.noting_links(),
                 None => rewriter,
             },
+            bytes: self.bytes,
+            asked: self.asked,
             leg: self.leg,
             links: self.links,
             lease: self.lease,
@@ -74,10 +84,9 @@ impl Reply {
 impl ReplyStream {
     /// What a chunk becomes. Requests of the server that the gateway answers are answered on the side.
     pub async fn push(&mut self, router: &Arc<Pipeline>, chunk: &[u8], end: bool) -> Vec<u8> {
-        let rewritten = self.rewriter.push(&router.keys, chunk, end);
-        for body in rewritten.replies {
-            router.answer_server(&self.leg, body);
-        }
+        let mut rewritten = self.rewriter.push(&router.keys, chunk, end);
+        self.bytes.inc_by(rewritten.bytes.len() as u64);
+        router.relayed(&self.leg, (&mut rewritten, &mut self.asked));
         if let Some(session) = self.links {
             let server = &self.leg.server.name;
             router.note_links(session, server, &rewritten.links).await;

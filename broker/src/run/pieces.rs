@@ -16,6 +16,7 @@ use crate::front::forwarding::Forwarding;
 use crate::front::tls::ServingPair;
 use crate::front::{FrontState, Health, listen, older, questions, relay, running, streams, updates};
 use crate::options::Options;
+use crate::pipeline::asked::Asked;
 use crate::pipeline::facts::{MAX_ANSWERS, Pipeline};
 use crate::router::replies::Extension;
 use crate::sessions::hairpin::Hairpin;
@@ -48,6 +49,7 @@ pub(super) struct Pieces {
     pub(super) kept: Arc<KeptCalls>,
     pub(super) user_lists: Arc<UserLists>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) asked: Arc<Asked>,
     pub(super) traces: Traces,
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) rules: Rules,
@@ -114,6 +116,7 @@ impl Pieces {
             opener,
             kept: Arc::default(),
             user_lists: Arc::new(lists),
+            asked: Arc::new(Asked::new(Arc::clone(&metrics))),
             metrics,
             traces: Traces::from_environment(),
             authenticator: Arc::new(Authenticator::new(addresses, resource(options))),
@@ -148,8 +151,9 @@ impl Pieces {
             user_lists: Arc::clone(&self.user_lists),
             opener: Some(Arc::clone(&self.opener)),
             metrics: Arc::clone(&self.metrics),
+            asked: Arc::clone(&self.asked),
             kept: Arc::clone(&self.kept),
-            streams: streams::Streams::new(bounds.client_streams),
+            streams: streams::Streams::new(bounds.client_streams, Arc::clone(&self.metrics)),
             listeners: listen::Listeners::default(),
             questions: questions::Questions::new(options.bridge_wait),
             relays: relay::Relays::default(),
@@ -185,6 +189,7 @@ impl Pieces {
             uses: UseCounter::default(),
             kept: Arc::clone(&self.kept),
             answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
+            asked: Arc::clone(&self.asked),
             rules: self.rules.clone(),
             open_deadline: OPEN_DEADLINE.min(reply_time(options).saturating_sub(ROUTER_MARGIN)),
             metrics: Arc::clone(&self.metrics),

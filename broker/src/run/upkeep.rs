@@ -46,12 +46,16 @@ impl Upkeep {
             loop {
                 match events.recv().await {
                     Ok(SessionEvent::Ended(jti)) => {
+                        self.store.ended(jti);
                         self.state.streams.close(jti);
                         self.state.user_lists.forget(jti);
                     }
                     Ok(SessionEvent::Scope(jti)) if self.state.streams.has(jti) => self.rescope(jti).await,
                     Ok(SessionEvent::Scope(_)) => {}
                     Ok(SessionEvent::Changed(jti)) => self.opener.watchers.touch(jti),
+                    Ok(SessionEvent::Answered(tag, good)) => {
+                        self.state.asked.answered(tag, good);
+                    }
                     Err(RecvError::Lagged(missed)) => {
                         tracing::warn!(component = "store", missed, "Session events missed");
                     }

@@ -2,6 +2,8 @@
 
 use super::links::Links;
 use super::store::{BackendSession, Change, ELICITATION, Ended, Put, Record, SessionFacts, StoreError};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::session_metrics::OpenBackends;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -34,6 +36,7 @@ pub struct MemoryStore {
     max_scopes: usize,
     elicitations: Mutex<HashMap<Uuid, (Instant, String)>>,
     links: Mutex<Links>,
+    open: OpenBackends,
 }
 
 impl Default for MemoryStore {
@@ -52,7 +55,14 @@ impl MemoryStore {
             max_scopes: scopes,
             elicitations: Mutex::default(),
             links: Mutex::default(),
+            open: OpenBackends::default(),
         }
+    }
+
+    /// The store with its backend sessions counted there.
+    pub(super) fn counting(self, metrics: &Metrics) -> Self {
+        let open = metrics.sessions.backends.clone();
+        Self { open, ..self }
     }
 
     fn with<T>(&self, jti: Uuid, act: impl FnOnce(&mut Shard) -> T) -> Result<T, StoreError> {
@@ -110,6 +120,7 @@ impl MemoryStore {
                 return Ok(Put::Taken(known.clone()));
             }
             record.backends.insert(server.to_owned(), backend.clone());
+            self.open.opened(server);
             Ok(Put::Stored)
         })?
     }
@@ -120,6 +131,7 @@ impl MemoryStore {
                 && record.backends.get(server) == Some(backend)
             {
                 record.backends.remove(server);
+                self.open.closed(server);
                 // Nothing is left to remember: the session of one call that is over.
                 if *record == Record::default() {
                     entries.remove(&jti);
@@ -167,6 +179,7 @@ impl MemoryStore {
             };
             let before = std::mem::replace(&mut entry.record, ended);
             self.uncount(&before);
+            before.backends.keys().for_each(|server| self.open.closed(server));
             Ok((!before.revoked).then(|| before.backends.into_iter().collect()))
         })?
     }
@@ -259,8 +272,10 @@ impl MemoryStore {
                     return true;
                 }
                 self.uncount(&entry.record);
-                let backends = std::mem::take(&mut entry.record.backends).into_iter();
-                ended.extend(backends.map(|(server, backend)| (*jti, server, backend)));
+                for (server, backend) in std::mem::take(&mut entry.record.backends) {
+                    self.open.closed(&server);
+                    ended.push((*jti, server, backend));
+                }
                 false
             });
             entries.shrink_to_fit();

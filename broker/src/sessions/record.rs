@@ -116,6 +116,8 @@ pub enum SessionEvent {
     Scope(Uuid),
     /// Anything else.
     Changed(Uuid),
+    /// A client answered the question with this tag, with a result or (false) an error, and another replica asked it.
+    Answered(u64, bool),
 }
 
 impl Record {

@@ -5,23 +5,25 @@
 mod wire;
 
 use super::links::MAX_LINKS;
+use super::opened::Opened;
 use super::recent::Recent;
 use super::store::{
     BackendSession, Change, ELICITATION, Ended, LOCK, OpeningLock, Put, Record, SessionEvent, StoreError,
 };
 use crate::secret::Secret;
+use crate::telemetry::metrics::Metrics;
 use futures::StreamExt as _;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands as _, Client, RedisError};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 use wire::{
-    CHANNEL, Scripts, backend_field, elicitation_key, encoded, event_of, link_order_key, links_key, lock_key,
-    read, revoked_key, session_key, text_of, token_field,
+    CHANNEL, Scripts, backend_field, elicitation_key, encoded, event_of, forgotten_of, forgotten_text,
+    link_order_key, links_key, lock_key, read, revoked_key, session_key, text_of, token_field,
 };
 
 const CONNECT: Duration = Duration::from_secs(1);
@@ -29,20 +31,13 @@ const FIRST_RECONNECT: Duration = Duration::from_millis(100);
 const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
 /// Attempts at start, one second apart.
 const START_ATTEMPTS: u32 = 3;
-/// Sessions whose expiry this replica watches, to close what it opened for them.
-const MAX_WATCHED: usize = 100_000;
-
-/// End of a client session, and the backend sessions that this replica opened for it, by server.
-type Watched = (u64, BTreeMap<String, BackendSession>);
-
 /// The store.
 pub struct SharedStore {
     client: Client,
     connection: ConnectionManager,
     scripts: Scripts,
     recent: Recent,
-    /// Backend sessions that this replica opened, by client session, with the end of it.
-    watched: Mutex<HashMap<Uuid, Watched>>,
+    opened: Opened,
 }
 
 /// Why a shared store could not be set up. The connection string, which holds a password, is in no message.
@@ -106,8 +101,14 @@ impl SharedStore {
             connection,
             scripts: Scripts::default(),
             recent: Recent::default(),
-            watched: Mutex::default(),
+            opened: Opened::default(),
         })
+    }
+
+    /// The store with the backend sessions that this replica opens counted there.
+    pub(super) fn counting(self, metrics: &Metrics) -> Self {
+        let opened = Opened::counted(metrics.sessions.backends.clone());
+        Self { opened, ..self }
     }
 
     /// What was loaded within the last 2 s, when it names a backend session with `server`, or no server is asked for.
@@ -175,7 +176,7 @@ impl SharedStore {
         };
         match serde_json::from_str::<BackendSession>(&stored) {
             Ok(stored) if stored == *backend => {
-                self.watch(jti, expires, server, backend);
+                self.opened.add(jti, expires, (server, backend));
                 Ok(Put::Stored)
             }
             Ok(other) => Ok(Put::Taken(other)),
@@ -193,16 +194,10 @@ impl SharedStore {
         call.key(session_key(jti));
         call.arg(CHANNEL).arg(text_of(SessionEvent::Changed(jti)));
         call.arg(backend_field(server)).arg(encoded(backend)?);
+        call.arg(forgotten_text(jti, server, backend)?);
         let forgotten = self.invoke::<()>(call).await;
         self.recent.forget(jti);
-        if let Ok(mut watched) = self.watched.lock()
-            && let Some((_, backends)) = watched.get_mut(&jti)
-        {
-            backends.remove(server);
-            if backends.is_empty() {
-                watched.remove(&jti);
-            }
-        }
+        self.opened.forget(jti, server, backend);
         forgotten
     }
 
@@ -214,7 +209,7 @@ impl SharedStore {
         call.arg(text_of(SessionEvent::Ended(jti)));
         let fields: Option<BTreeMap<String, String>> = self.invoke(call).await?;
         self.recent.forget(jti);
-        self.unwatch(jti);
+        self.opened.end(jti);
         Ok(fields.map(|fields| read(fields).backends.into_iter().collect()))
     }
 
@@ -258,6 +253,12 @@ impl SharedStore {
         });
         self.recent.put(jti, Arc::clone(&record), ticket);
         Ok(record)
+    }
+
+    pub(super) async fn tell(&self, event: SessionEvent) -> Result<(), StoreError> {
+        let mut connection = self.connection.clone();
+        let told = connection.publish(CHANNEL, text_of(event)).await;
+        told.map_err(|error| unavailable(&error))
     }
 
     pub(super) async fn add_links(
@@ -313,38 +314,10 @@ impl SharedStore {
             .map_err(|error| unavailable(&error))
     }
 
-    fn watch(&self, jti: Uuid, expires: u64, server: &str, backend: &BackendSession) {
-        if let Ok(mut watched) = self.watched.lock()
-            && (watched.len() < MAX_WATCHED || watched.contains_key(&jti))
-        {
-            let (end, backends) = watched.entry(jti).or_default();
-            *end = expires;
-            backends.insert(server.to_owned(), backend.clone());
-        }
-    }
-
-    fn unwatch(&self, jti: Uuid) {
-        if let Ok(mut watched) = self.watched.lock() {
-            watched.remove(&jti);
-        }
-    }
-
     /// Backend sessions that this replica opened and whose client session has expired.
     pub(super) fn sweep(&self, now: u64) -> Vec<(Uuid, String, BackendSession)> {
         self.recent.sweep();
-        let Ok(mut watched) = self.watched.lock() else {
-            return Vec::new();
-        };
-        let ended = watched
-            .extract_if(|_, (expires, _)| *expires <= now)
-            .flat_map(|(jti, (_, backends))| {
-                backends
-                    .into_iter()
-                    .map(move |(server, backend)| (jti, server, backend))
-            })
-            .collect();
-        watched.shrink_to_fit();
-        ended
+        self.opened.sweep(now)
     }
 
     /// Listens on the channel of all replicas; what was missed while it was lost is made good by an empty cache.
@@ -372,11 +345,15 @@ impl SharedStore {
     }
 
     fn on_event(&self, text: &str, events: &broadcast::Sender<SessionEvent>) {
+        if let Some((jti, server, backend)) = forgotten_of(text) {
+            return self.opened.forget(jti, &server, &backend);
+        }
         let Some(event) = event_of(text) else { return };
-        let (SessionEvent::Ended(jti) | SessionEvent::Scope(jti) | SessionEvent::Changed(jti)) = event;
-        self.recent.forget(jti);
-        if matches!(event, SessionEvent::Ended(_)) {
-            self.unwatch(jti);
+        if let SessionEvent::Ended(jti) | SessionEvent::Scope(jti) | SessionEvent::Changed(jti) = event {
+            self.recent.forget(jti);
+        }
+        if let SessionEvent::Ended(jti) = event {
+            self.opened.end(jti);
         }
         // Nobody listening is fine.
         let _ = events.send(event);

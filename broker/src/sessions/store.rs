@@ -2,6 +2,7 @@
 //! per-user tokens. One face over the in-process store (`memory`) and the shared one (`shared`): deadlines, metrics and
 //! events are here, storage is there.
 
+use super::alive::Alive;
 use super::memory::MemoryStore;
 use super::shared::SharedStore;
 use crate::telemetry::metrics::Metrics;
@@ -41,31 +42,52 @@ enum Backing {
 pub struct SessionStore {
     backing: Backing,
     metrics: Arc<Metrics>,
+    alive: Alive,
     events: broadcast::Sender<SessionEvent>,
 }
 
 impl SessionStore {
     /// A store of this process.
     pub fn memory(store: MemoryStore, metrics: Arc<Metrics>) -> Self {
+        let store = store.counting(&metrics);
+        Self::over(Backing::Memory(Box::new(store)), metrics)
+    }
+
+    /// A store that all replicas share.
+    pub fn shared(store: SharedStore, metrics: Arc<Metrics>) -> Self {
+        let store = store.counting(&metrics);
+        Self::over(Backing::Shared(Box::new(store)), metrics)
+    }
+
+    fn over(backing: Backing, metrics: Arc<Metrics>) -> Self {
         Self {
-            backing: Backing::Memory(Box::new(store)),
+            backing,
+            alive: Alive::new(Arc::clone(&metrics)),
             metrics,
             events: broadcast::Sender::new(EVENTS),
         }
     }
 
-    /// A store that all replicas share.
-    pub fn shared(store: SharedStore, metrics: Arc<Metrics>) -> Self {
-        Self {
-            backing: Backing::Shared(Box::new(store)),
-            metrics,
-            events: broadcast::Sender::new(EVENTS),
-        }
+    /// Counts a client session that begins here.
+    pub fn begun(&self, jti: Uuid, expires: u64) {
+        self.alive.begun(jti, expires);
+    }
+
+    /// Counts a client session as ended if it began here, whoever ended it.
+    pub fn ended(&self, jti: Uuid) {
+        self.alive.ended(jti);
     }
 
     /// Events from now on, of this replica and of the others.
     pub fn events(&self) -> broadcast::Receiver<SessionEvent> {
         self.events.subscribe()
+    }
+
+    /// Tells the other replicas; one that does not hear of it counts less, no more.
+    pub async fn tell(&self, event: SessionEvent) {
+        if let Backing::Shared(store) = &self.backing {
+            let _ = self.measured("tell", store.tell(event)).await;
+        }
     }
 
     /// Brings the events of other replicas; never ends with a shared store, at once without one.
@@ -314,6 +336,7 @@ impl SessionStore {
 
     /// Drops what has expired and returns the backend sessions of this process that end with it.
     pub fn sweep(&self, now: u64) -> Vec<(Uuid, String, BackendSession)> {
+        self.alive.sweep(now);
         match &self.backing {
             Backing::Memory(store) => store.sweep(now),
             Backing::Shared(store) => store.sweep(now),

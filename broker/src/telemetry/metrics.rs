@@ -2,7 +2,9 @@
 
 use super::call_metrics::CallMetrics;
 use super::refusals::RefusalLog;
+use super::relay_metrics::RelayMetrics;
 use super::server_metrics::{ServerGauges, ServerMetrics};
+use super::session_metrics::SessionMetrics;
 use crate::protocol::version::Era;
 use mcp_gateway_api::broker_status::KeyProblem;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -43,7 +45,7 @@ const METHODS: [&str; 16] = [
 macro_rules! labels {
     ($name:ident { $($field:ident),+ $(,)? }) => {
         #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-        struct $name { $($field: String),+ }
+        pub(super) struct $name { $(pub(super) $field: String),+ }
     };
 }
 
@@ -55,9 +57,9 @@ labels!(RequestLabels {
 });
 labels!(RouteLabel { route });
 labels!(ImmediateLabels { reason, code });
-labels!(InitLabels { server, outcome });
 labels!(ServerLabel { server });
-labels!(BuildLabels { version });
+labels!(StreamLabel { kind });
+labels!(BuildLabels { version, revision });
 labels!(HashLabel { hash });
 labels!(ResultLabel { result });
 labels!(OperationLabel { op });
@@ -81,6 +83,30 @@ pub(super) fn known(method: &str) -> &str {
     }
 }
 
+/// Open streams of clients, by what opened them.
+pub struct ClientStreams {
+    family: Family<StreamLabel, Gauge>,
+    /// GET of a session.
+    pub get: Gauge,
+    /// `subscriptions/listen` of a client without one.
+    pub listen: Gauge,
+}
+
+impl Default for ClientStreams {
+    fn default() -> Self {
+        let family: Family<StreamLabel, Gauge> = Family::default();
+        let of = |kind: &str| {
+            let kind = kind.to_owned();
+            family.get_or_create_owned(&StreamLabel { kind })
+        };
+        Self {
+            get: of("get"),
+            listen: of("listen"),
+            family,
+        }
+    }
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -89,16 +115,10 @@ pub struct Metrics {
     immediate: Family<ImmediateLabels, Counter>,
     /// Open ext_proc streams.
     pub streams_active: Gauge,
-    /// Client sessions made.
-    pub sessions_created: Counter,
-    /// Client sessions ended by DELETE.
-    pub sessions_ended: Counter,
-    /// Open GET streams of clients.
-    pub client_streams: Gauge,
+    /// Open streams of clients: of those with a session, and of those that listen without one.
+    pub client_streams: ClientStreams,
     /// Streams that were not opened because there are too many.
     pub stream_overflows: Counter,
-    inits: Family<InitLabels, Counter>,
-    init_seconds: Histograms<ServerLabel>,
     config: Family<HashLabel, Gauge>,
     /// The one that is shown.
     config_shown: Mutex<Option<HashLabel>>,
@@ -106,6 +126,10 @@ pub struct Metrics {
     pub servers: ServerMetrics,
     /// Metrics by tool, and of decisions about callers.
     pub calls: CallMetrics,
+    /// Metrics of sessions.
+    pub sessions: SessionMetrics,
+    /// Metrics of questions and notices of servers.
+    pub relays: RelayMetrics,
     /// The log of what is counted as refused.
     pub refusals: RefusalLog,
     store_seconds: Histograms<OperationLabel>,
@@ -127,16 +151,14 @@ impl Default for Metrics {
             decisions: histograms(),
             immediate: Family::default(),
             streams_active: Gauge::default(),
-            sessions_created: Counter::default(),
-            sessions_ended: Counter::default(),
-            client_streams: Gauge::default(),
+            client_streams: ClientStreams::default(),
             stream_overflows: Counter::default(),
-            inits: Family::default(),
-            init_seconds: histograms(),
             config: Family::default(),
             config_shown: Mutex::default(),
             servers: ServerMetrics::default(),
             calls: CallMetrics::default(),
+            sessions: SessionMetrics::default(),
+            relays: RelayMetrics::default(),
             refusals: RefusalLog::default(),
             store_seconds: histograms(),
             store_errors: Family::default(),
@@ -159,6 +181,8 @@ impl Metrics {
         self.register_broker(&mut registry);
         self.servers.register(&mut registry);
         self.calls.register(&mut registry);
+        self.sessions.register(&mut registry);
+        self.relays.register(&mut registry);
         let help = "Running processes of servers that are commands";
         registry.register("mcp_front_children", help, self.children.clone());
         registry
@@ -185,16 +209,6 @@ impl Metrics {
             "Open ext_proc streams",
             self.streams_active.clone(),
         );
-        to.register(
-            "mcp_session_backend_inits",
-            "Backend sessions opened",
-            self.inits.clone(),
-        );
-        to.register(
-            "mcp_session_backend_init_duration_seconds",
-            "Time to open one",
-            self.init_seconds.clone(),
-        );
     }
 
     fn register_broker(&self, to: &mut Registry) {
@@ -202,20 +216,11 @@ impl Metrics {
         build
             .get_or_create(&BuildLabels {
                 version: crate::VERSION.to_owned(),
+                revision: crate::REVISION.to_owned(),
             })
             .set(1);
         to.register("mcp_gateway_build_info", "Build", build);
         to.register("mcp_gateway_config_info", "Config in use", self.config.clone());
-        to.register(
-            "mcp_session_created",
-            "Client sessions made",
-            self.sessions_created.clone(),
-        );
-        to.register(
-            "mcp_session_ended",
-            "Client sessions ended",
-            self.sessions_ended.clone(),
-        );
         to.register(
             "mcp_store_operation_duration_seconds",
             "Time of one operation of the shared session store",
@@ -229,8 +234,8 @@ impl Metrics {
         self.register_keys(to);
         to.register(
             "mcp_broker_client_streams_active",
-            "Open GET streams",
-            self.client_streams.clone(),
+            "Open streams of clients, with a session (get) or without one (listen)",
+            self.client_streams.family.clone(),
         );
         to.register(
             "mcp_broker_stream_overflows",
@@ -297,22 +302,6 @@ impl Metrics {
                 code: status.to_string(),
             })
             .inc();
-    }
-
-    /// Counts the opening of a backend session.
-    pub fn backend_init(&self, server: &str, opened: bool, elapsed: Duration) {
-        let outcome = if opened { "ok" } else { "unavailable" };
-        self.inits
-            .get_or_create(&InitLabels {
-                server: server.to_owned(),
-                outcome: outcome.to_owned(),
-            })
-            .inc();
-        self.init_seconds
-            .get_or_create(&ServerLabel {
-                server: server.to_owned(),
-            })
-            .observe(elapsed.as_secs_f64());
     }
 
     /// Observes one operation of the shared session store.

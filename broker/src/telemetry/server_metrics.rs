@@ -35,12 +35,22 @@ pub struct ServerGauges {
     pub up: bool,
     /// Failures in a row.
     pub failures: u32,
-    /// Items that another server owns.
-    pub conflicts: u64,
     /// Tools that the server listed.
     pub tools: u64,
-    /// Kind, number published, number invalid.
-    pub items: Vec<(&'static str, u64, u64)>,
+    /// Its items by kind.
+    pub items: Vec<ItemGauges>,
+}
+
+/// The items of one kind of a server.
+pub struct ItemGauges {
+    /// Word for the kind.
+    pub kind: &'static str,
+    /// Items that are published.
+    pub published: u64,
+    /// Items that do not validate.
+    pub invalid: u64,
+    /// Items whose name another server owns.
+    pub conflicting: u64,
 }
 
 fn gauge(number: u64) -> i64 {
@@ -61,7 +71,7 @@ pub struct ServerMetrics {
     failures: Family<ServerNameLabel, Gauge>,
     last_success: Family<ServerNameLabel, Gauge>,
     published: Family<ItemLabels, Gauge>,
-    conflicting: Family<ServerNameLabel, Gauge>,
+    conflicting: Family<ItemLabels, Gauge>,
     invalid: Family<ItemLabels, Gauge>,
     tools: Family<ServerNameLabel, Gauge>,
     discoveries: Family<DiscoveryLabels, Counter>,
@@ -153,34 +163,30 @@ impl ServerMetrics {
             };
             self.up.get_or_create(&name).set(i64::from(server.up));
             self.failures.get_or_create(&name).set(i64::from(server.failures));
-            self.conflicting.get_or_create(&name).set(gauge(server.conflicts));
             self.tools.get_or_create(&name).set(gauge(server.tools));
-            for (kind, published, invalid) in &server.items {
+            for items in &server.items {
                 let labels = ItemLabels {
                     server_name: server.name.clone(),
-                    kind: (*kind).to_owned(),
+                    kind: items.kind.to_owned(),
                 };
-                self.published.get_or_create(&labels).set(gauge(*published));
-                self.invalid.get_or_create(&labels).set(gauge(*invalid));
+                let conflicting = self.conflicting.get_or_create_owned(&labels);
+                conflicting.set(gauge(items.conflicting));
+                self.published.get_or_create(&labels).set(gauge(items.published));
+                self.invalid.get_or_create(&labels).set(gauge(items.invalid));
                 now.items.insert(labels);
             }
             now.servers.insert(name);
         }
         let Ok(mut shown) = self.shown.lock() else { return };
         for name in shown.servers.difference(&now.servers) {
-            for family in [
-                &self.up,
-                &self.failures,
-                &self.last_success,
-                &self.conflicting,
-                &self.tools,
-            ] {
+            for family in [&self.up, &self.failures, &self.last_success, &self.tools] {
                 family.remove(name);
             }
         }
         for labels in shown.items.difference(&now.items) {
             self.published.remove(labels);
             self.invalid.remove(labels);
+            self.conflicting.remove(labels);
         }
         *shown = now;
     }
@@ -221,9 +227,13 @@ mod tests {
             name: name.to_owned(),
             up: true,
             failures: 0,
-            conflicts: 0,
             tools: 1,
-            items: vec![("tool", 1, 0)],
+            items: vec![ItemGauges {
+                kind: "tool",
+                published: 1,
+                invalid: 0,
+                conflicting: 0,
+            }],
         }
     }
 

@@ -1,7 +1,7 @@
 //! One JSON-RPC exchange over streamable HTTP: POST, then the answer as JSON or out of an event stream. Requests that a
 //! server makes on the way are handed back to be refused; nothing here retries.
 
-use super::notices::{Notice, Notices};
+use super::notices::Notices;
 use crate::protocol::{header, sse};
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -322,18 +322,14 @@ fn observe(
     notices: Option<&Notices>,
     reverse: &mut Vec<ReverseRequest>,
 ) {
-    match (id, Notice::of(method)) {
+    match (id, notices) {
         (Some(id), _) if reverse.len() < MAX_REVERSE => {
             reverse.push(ReverseRequest {
                 id: id.get().to_owned(),
                 method: method.to_owned(),
             });
         }
-        (None, Some(notice)) => {
-            if let Some(notices) = notices {
-                notices.post(notice);
-            }
-        }
+        (None, Some(notices)) => notices.received(method),
         _ => {}
     }
 }

@@ -1,5 +1,8 @@
 //! Change notices of one server: one slot per kind, however often the server sends them.
 
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::relay_metrics::Direction;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::sync::Notify;
 
@@ -31,9 +34,30 @@ impl Notice {
 pub struct Notices {
     bits: AtomicU8,
     wake: Notify,
+    /// Where the server's notices are counted.
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl Notices {
+    /// Slots that are empty; what fills them is counted.
+    #[must_use]
+    pub fn counted(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics: Some(metrics),
+            ..Self::default()
+        }
+    }
+
+    /// The server sent a notification.
+    pub fn received(&self, method: &str) {
+        if let Some(metrics) = &self.metrics {
+            metrics.relays.notices(method, Direction::FromServer, 1);
+        }
+        if let Some(notice) = Notice::of(method) {
+            self.post(notice);
+        }
+    }
+
     /// Fills a slot and wakes the connection.
     pub fn post(&self, notice: Notice) {
         self.bits.fetch_or(notice as u8, Ordering::AcqRel);

@@ -16,6 +16,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::transport::address::AddressPolicy;
 use crate::transport::client::server_client;
 use crate::transport::exchange::ExchangeError;
+use crate::transport::notices::Notices;
 use arc_swap::ArcSwap;
 use rand::Rng as _;
 use std::sync::Arc;
@@ -135,7 +136,10 @@ impl Task {
         let config = &publisher.config;
         let peer = if settings.addresses.allows_literal(config) {
             server_client(&[config.ca.pem(), ca_bundle], settings.addresses)
-                .map(|client| Arc::new(Peer::new(client, Arc::clone(config))))
+                .map(|client| {
+                    let notices = Notices::counted(Arc::clone(&settings.metrics));
+                    Arc::new(Peer::new(client, Arc::clone(config), notices))
+                })
                 .map_err(|_| "CA bundle is not valid")
         } else {
             Err("address not allowed")

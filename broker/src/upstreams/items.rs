@@ -1,8 +1,11 @@
 //! What a server lists, validated item by item (data-plane.md 5.3). Definitions are kept as the server's own bytes.
 
+mod kind;
+
 use crate::options::InvalidToolPolicy;
 use crate::protocol::json::{Kind, Reader};
 use crate::protocol::mirror::{self, Mirror};
+pub use kind::ItemKind;
 use mcp_gateway_api::broker_status::InvalidItem;
 use serde_json::{Map, Value};
 use std::ops::Range;
@@ -16,68 +19,6 @@ const MAX_REPORTED: usize = 100;
 const TYPES: [&str; 7] = [
     "null", "boolean", "object", "array", "number", "string", "integer",
 ];
-
-/// Kinds of items.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ItemKind {
-    /// Tool, by name.
-    Tool,
-    /// Prompt, by name.
-    Prompt,
-    /// Resource, by URI.
-    Resource,
-    /// Resource template, by URI template.
-    Template,
-}
-
-impl ItemKind {
-    /// All kinds, in the order of lists.
-    pub const ALL: [Self; 4] = [Self::Tool, Self::Prompt, Self::Resource, Self::Template];
-
-    /// Method that lists the kind.
-    pub fn list_method(self) -> &'static str {
-        match self {
-            Self::Tool => "tools/list",
-            Self::Prompt => "prompts/list",
-            Self::Resource => "resources/list",
-            Self::Template => "resources/templates/list",
-        }
-    }
-
-    /// Member of the list result.
-    pub fn member(self) -> &'static str {
-        match self {
-            Self::Tool => "tools",
-            Self::Prompt => "prompts",
-            Self::Resource => "resources",
-            Self::Template => "resourceTemplates",
-        }
-    }
-
-    /// The word in messages and in `conflicts[].kind`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Tool => "tool",
-            Self::Prompt => "prompt",
-            Self::Resource => "resource",
-            Self::Template => "resourceTemplate",
-        }
-    }
-
-    /// Member that identifies an item.
-    fn key(self) -> &'static str {
-        match self {
-            Self::Tool | Self::Prompt => "name",
-            Self::Resource => "uri",
-            Self::Template => "uriTemplate",
-        }
-    }
-
-    /// Whether items are known by names; else it is by URIs.
-    pub fn is_named(self) -> bool {
-        matches!(self, Self::Tool | Self::Prompt)
-    }
-}
 
 /// Behaviour hints of a tool; `None` is unspecified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -107,7 +107,7 @@ impl Hello {
 
 impl Peer {
     /// A peer; nothing is sent yet.
-    pub fn new(client: Client, config: Arc<ServerConfig>) -> Self {
+    pub fn new(client: Client, config: Arc<ServerConfig>, notices: Notices) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert("user-agent", HeaderValue::from_static("mcp-broker"));
         headers.insert(
@@ -129,7 +129,7 @@ impl Peer {
             config,
             headers,
             next_id: AtomicU64::new(1),
-            notices: Arc::default(),
+            notices: Arc::new(notices),
         }
     }
 

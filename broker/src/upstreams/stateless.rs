@@ -248,7 +248,9 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, app).await });
         let text = format!("servers: [{{name: one, url: 'http://{address}/mcp'}}]");
         let config = crate::config::document::read(text.as_bytes()).unwrap();
-        Peer::new(reqwest::Client::new(), std::sync::Arc::clone(&config.servers[0]))
+        let server = std::sync::Arc::clone(&config.servers[0]);
+        let notices = crate::transport::notices::Notices::default();
+        Peer::new(reqwest::Client::new(), server, notices)
     }
 
     #[tokio::test]

@@ -3,9 +3,10 @@
 
 use crate::client::Client;
 use crate::fixture::Server;
+use crate::remote_keys::Signer;
 use crate::world::{World, config, entry, eventually};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub const JWK: &str = r#"{"use":"sig","kty":"EC","kid":"XhO06x8JjWH1wwkWkyeEUxsooGEWoEdidEpwyd_hmuI","crv":"P-256","alg":"ES256","x":"XZHF8Em5LbpqfgewAalpSEH4Ka2I2xjcxxUt2j6-lCo","y":"g3DFz45A7EOUMgmsNXatrXw1t-PG5xsbkxUs851RxSE"}"#;
@@ -76,6 +77,61 @@ async fn lists_and_calls_follow_the_policy_and_its_change_needs_no_new_session()
     })
     .await;
     assert_eq!(client.call("one_forecast").await.error().0, -32602);
+}
+
+/// All names of the list, page by page.
+async fn paged(client: &Client) -> Vec<String> {
+    let (mut names, mut cursor) = (Vec::new(), None);
+    loop {
+        let params = cursor.map_or(json!({}), |cursor: Value| json!({"cursor": cursor}));
+        let page = client.rpc("tools/list", params).await.json()["result"].take();
+        let tools = page["tools"].as_array().unwrap();
+        assert!(tools.len() <= 2, "{page}");
+        names.extend(tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()));
+        match page.get("nextCursor") {
+            Some(next) => cursor = Some(next.clone()),
+            None => return names,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_that_are_kept_for_one_person_are_shown_to_no_other() {
+    let names = ["a", "b", "c", "d", "e"];
+    let one = Server::start("one", &names).await;
+    let signer = Signer::new("k");
+    let rules = |mine: &str| {
+        with_policy(&[(&one, "")], "me", mine)
+            .replace(JWK, &signer.jwk.to_string())
+            .replace(
+                "rules: [",
+                "rules: [{name: o, effect: Allow, matches: [{claim: sub, values: [other]}], kind: tool, resource: 'ns/one:e'}, ",
+            )
+    };
+    let world = World::start_with(&rules("*"), &[&one], &["--page-size=2"]).await;
+    let of = async |sub: &str| {
+        let token = format!("Bearer {}", signer.token_of(sub));
+        world.client().with("authorization", token).initialized().await
+    };
+    let (mine, other, nobody) = (of("me").await, of("other").await, of("nobody").await);
+    eventually("the tools", || async {
+        (paged(&mine).await == names).then_some(())
+    })
+    .await;
+    for _ in 0..2 {
+        assert_eq!(paged(&mine).await, names);
+        assert_eq!(paged(&other).await, ["e"]);
+        assert!(tools(&nobody).await.is_empty());
+    }
+    let first = mine.rpc("tools/list", json!({})).await.json();
+    let stolen = json!({"cursor": first["result"]["nextCursor"]});
+    assert_eq!(other.rpc("tools/list", stolen).await.error().0, -32602);
+    world.write_config(&rules("ns/one:c"));
+    eventually("the edit", || async {
+        (paged(&mine).await == ["c"]).then_some(())
+    })
+    .await;
+    assert_eq!(paged(&other).await, ["e"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,6 @@ use crate::fixture::Server;
 use crate::world::{World, config, entry, eventually};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 fn initializes(server: &Server) -> usize {
     server.count(|seen| seen.mcp_method() == "initialize" && seen.header("user-agent") == Some("mcp-broker"))
@@ -108,14 +107,12 @@ async fn d11_a_hung_server_delays_no_reload_and_no_other_server() {
         (checks() > before).then_some(())
     })
     .await;
-    let start = Instant::now();
     world.write_config(&config(&[entry(&hung, "h2_"), entry(&fine, "g_")]));
+    // Waits less than a check that hangs lasts.
     eventually("the reload", || async {
         (client.tools().await == ["g_forecast"]).then_some(())
     })
     .await;
-    // 250 ms of quiet and the connection to the fine server are part of it.
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     assert_eq!(client.call("g_forecast").await.status, 200);
     hung.hang.store(false, Ordering::Relaxed);
     world.write_config(&config(&[entry(&hung, "h3_"), entry(&fine, "g_")]));

@@ -29,6 +29,7 @@ mod limits;
 mod links;
 mod memory;
 mod messages;
+mod metrics;
 mod own_tools;
 mod prefixed;
 mod process;

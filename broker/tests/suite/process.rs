@@ -85,7 +85,6 @@ async fn d3_a_signal_turns_readiness_off_serves_on_and_ends_in_time() {
     mcp_gateway_broker::transport::client::install_crypto();
     let mut process = start("servers: []\n").await;
     let pid = process.child.id().unwrap().to_string();
-    let started = tokio::time::Instant::now();
     assert!(
         Command::new("kill")
             .args(["-TERM", &pid])
@@ -104,7 +103,7 @@ async fn d3_a_signal_turns_readiness_off_serves_on_and_ends_in_time() {
         .await
         .expect("not within 25 s")
         .unwrap();
-    assert!(code.success() && started.elapsed().as_secs() < 25);
+    assert!(code.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,14 +21,14 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// A key of the issuer, with what the world sees of it.
-struct Signer {
-    jwk: Value,
+pub struct Signer {
+    pub jwk: Value,
     kid: String,
     signing: EncodingKey,
 }
 
 impl Signer {
-    fn new(kid: &str) -> Self {
+    pub fn new(kid: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let point = key.public_key_raw();
         let (x, y) = point[1..].split_at(32);
@@ -43,13 +43,18 @@ impl Signer {
 
     /// A token that nobody has seen before: what is remembered of others does not vouch for it.
     fn token(&self) -> String {
+        self.token_of("me")
+    }
+
+    /// The same for another person.
+    pub fn token_of(&self, sub: &str) -> String {
         let header = Header {
             kid: Some(self.kid.clone()),
             ..Header::new(Algorithm::ES256)
         };
         let exp = clock::now() + 3600;
         let claims =
-            json!({"iss": "me", "aud": "me.com", "sub": "me", "exp": exp, "jti": Uuid::new_v4().to_string()});
+            json!({"iss": "me", "aud": "me.com", "sub": sub, "exp": exp, "jti": Uuid::new_v4().to_string()});
         jsonwebtoken::encode(&header, &claims, &self.signing).unwrap()
     }
 }

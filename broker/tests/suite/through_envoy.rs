@@ -221,7 +221,7 @@ async fn d78_an_idle_stream_holds_no_ext_proc_stream() {
     eventually("no open ext_proc stream", || async {
         let text = reqwest::get(&admin).await.unwrap().text().await.unwrap();
         (text.contains("\nmcp_router_streams_active 0")
-            && text.contains("\nmcp_broker_client_streams_active 1"))
+            && text.contains("\nmcp_broker_client_streams_active{kind=\"get\"} 1"))
         .then_some(())
     })
     .await;

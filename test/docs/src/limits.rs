@@ -146,6 +146,20 @@ const ROWS: &[Row] = &[
         "next page",
     ),
     (
+        "pages of lists that are kept, together",
+        "aggregation/lists.rs",
+        "MAX_KEPT",
+        Bytes,
+        "made again",
+    ),
+    (
+        "pages of lists that are kept, by caller",
+        "aggregation/lists.rs",
+        "MAX_ASKED",
+        Count,
+        "made again",
+    ),
+    (
         "age of a cursor",
         "aggregation/lists.rs",
         "CURSOR_LIFE",

@@ -14,6 +14,8 @@ const PLACES: [(&str, &str, &[&str]); 3] = [
             "broker/src/telemetry/metrics.rs",
             "broker/src/telemetry/call_metrics.rs",
             "broker/src/telemetry/server_metrics.rs",
+            "broker/src/telemetry/session_metrics.rs",
+            "broker/src/telemetry/relay_metrics.rs",
         ],
     ),
     ("Operator", "mcp_gateway_", &["operator/src/metrics.rs"]),

@@ -31,7 +31,7 @@ fn relay(claims: &SessionClaims, server: &str, place: Place) -> Relay {
 
 fn changed(passage: Passage) -> serde_json::Value {
     match passage {
-        Passage::Changed(text) => serde_json::from_str(&text).unwrap(),
+        Passage::Changed(text) | Passage::Relayed(_, text) => serde_json::from_str(&text).unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -72,12 +72,8 @@ fn what_the_client_did_not_declare_is_answered_at_once() {
         format!(r#"{{"jsonrpc":"2.0","id":3,"method":"{method}","params":{params}}}"#)
     };
     let refused = |method: &str| {
-        Passage::Reply(error(
-            Some("3"),
-            METHOD_NOT_FOUND,
-            &format!("Method not found: {method}"),
-            None,
-        ))
+        let what = format!("Method not found: {method}");
+        Passage::Refused(kind(method), error(Some("3"), METHOD_NOT_FOUND, &what, None))
     };
     for (cap, method, params, passes) in [
         ("", "sampling/createMessage", "{}", false),

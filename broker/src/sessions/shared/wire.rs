@@ -8,6 +8,9 @@ use uuid::Uuid;
 
 /// Channel of all replicas.
 pub(super) const CHANNEL: &str = "mcpgw:ev";
+/// Words of events about questions of servers.
+const ANSWERED: &str = "answered";
+const REFUSED: &str = "refused";
 
 /// KEYS: session, revocation. ARGV: end, channel, event, field, value. Sets a field unless the session was ended.
 const SET: &str = r"
@@ -28,10 +31,11 @@ if redis.call('EXISTS', KEYS[2]) == 1 then return false end
 if redis.call('HSETNX', KEYS[1], ARGV[4], ARGV[5]) == 1 then redis.call('PUBLISH', ARGV[2], ARGV[3]) end
 redis.call('EXPIREAT', KEYS[1], ARGV[1])
 return redis.call('HGET', KEYS[1], ARGV[4])";
-/// KEYS: session. ARGV: channel, event, field, value. Removes a field that still has this value.
+/// KEYS: session. ARGV: channel, event, field, value, notice. Removes a field that still has this value.
 const FORGET: &str = r"
 if redis.call('HGET', KEYS[1], ARGV[3]) ~= ARGV[4] then return 0 end
 redis.call('PUBLISH', ARGV[1], ARGV[2])
+redis.call('PUBLISH', ARGV[1], ARGV[5])
 return redis.call('HDEL', KEYS[1], ARGV[3])";
 /// KEYS: links, their order, revocation. ARGV: end, most, server, URIs. Notes links, the last ones that there is room for; the
 /// clock of the store gives the order, because it is that of all replicas.
@@ -152,17 +156,38 @@ pub(super) fn read(fields: BTreeMap<String, String>) -> Record {
     record
 }
 
+/// The notice that a backend session is over though its client session goes on: the replica that opened it counts it.
+pub(super) fn forgotten_text(
+    jti: Uuid,
+    server: &str,
+    backend: &BackendSession,
+) -> Result<String, StoreError> {
+    let what = serde_json::to_string(&(server, backend)).map_err(|_| StoreError::Unavailable)?;
+    Ok(format!("forgotten {jti} {what}"))
+}
+
+/// What such a notice says.
+pub(super) fn forgotten_of(text: &str) -> Option<(Uuid, String, BackendSession)> {
+    let (jti, what) = text.strip_prefix("forgotten ")?.split_once(' ')?;
+    let (server, backend) = serde_json::from_str(what).ok()?;
+    Some((jti.parse().ok()?, server, backend))
+}
+
 pub(super) fn text_of(event: SessionEvent) -> String {
     match event {
         SessionEvent::Ended(jti) => format!("ended {jti}"),
         SessionEvent::Scope(jti) => format!("scope {jti}"),
         SessionEvent::Changed(jti) => format!("changed {jti}"),
+        SessionEvent::Answered(tag, good) => format!("{} {tag}", if good { ANSWERED } else { REFUSED }),
     }
 }
 
 pub(super) fn event_of(text: &str) -> Option<SessionEvent> {
-    let (word, jti) = text.split_once(' ')?;
-    let jti = jti.parse().ok()?;
+    let (word, what) = text.split_once(' ')?;
+    if let ANSWERED | REFUSED = word {
+        return Some(SessionEvent::Answered(what.parse().ok()?, word == ANSWERED));
+    }
+    let jti = what.parse().ok()?;
     match word {
         "ended" => Some(SessionEvent::Ended(jti)),
         "scope" => Some(SessionEvent::Scope(jti)),
@@ -182,9 +207,21 @@ mod tests {
             SessionEvent::Ended(jti),
             SessionEvent::Scope(jti),
             SessionEvent::Changed(jti),
+            SessionEvent::Answered(u64::MAX, true),
+            SessionEvent::Answered(0, false),
         ] {
             assert_eq!(event_of(&text_of(event)), Some(event));
         }
+        let backend = BackendSession {
+            id: Some("a b".to_owned()),
+            ..BackendSession::stateless()
+        };
+        let notice = forgotten_text(jti, "of a file", &backend).unwrap();
+        assert_eq!(event_of(&notice), None);
+        assert_eq!(
+            forgotten_of(&notice),
+            Some((jti, "of a file".to_owned(), backend))
+        );
         assert_eq!(event_of("ended x"), None);
         assert_eq!(event_of(&format!("other {jti}")), None);
     }

@@ -13,7 +13,7 @@ use mcp_gateway_broker::{
         view::{Selection, View},
     },
     auth::{
-        capabilities::CapabilityRules,
+        capabilities::{Capabilities, CapabilityRules},
         keys::Keys,
         session::{self, NewSession, SessionClaims},
     },
@@ -219,7 +219,12 @@ fn rewrite() -> anyhow::Result<Case> {
 }
 
 fn list() -> Case {
-    let (keys, catalog, selection) = (keys(), Parts::new().catalog(), Selection::default());
+    let (keys, catalog) = (keys(), Parts::new().catalog());
+    let selection = Selection {
+        // No page is kept for these.
+        capabilities: Capabilities::Only(Default::default()),
+        ..Selection::default()
+    };
     case("list a page of 1,000 tools among 10,000", move || {
         let view = View::new(&catalog, &selection);
         let paging = Paging {
