@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::OnceLock,
     time::Duration,
@@ -126,6 +126,10 @@ pub(crate) fn free() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
+fn config_file(folder: &Path) -> PathBuf {
+    folder.join(CONFIG).join("config.yaml")
+}
+
 fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
@@ -183,7 +187,7 @@ impl Stage {
         let hop = free()?;
         let config = document(&setting, at.mock, setting.servers);
         std::fs::create_dir(folder.path().join(CONFIG))?;
-        std::fs::write(folder.path().join(CONFIG).join("config.yaml"), config.to_string())?;
+        std::fs::write(config_file(folder.path()), config.to_string())?;
         let mut programs = BTreeMap::new();
         for (name, arguments) in commands(folder.path(), &setting, (&at, hop))? {
             programs.insert(name, Program::own(folder.path(), name, &arguments)?);
@@ -228,7 +232,7 @@ impl Stage {
     pub(crate) fn write_servers(&self, servers: usize) -> anyhow::Result<()> {
         let next = self.folder.path().join("next");
         std::fs::write(&next, document(&self.setting, self.at.mock, servers).to_string())?;
-        Ok(std::fs::rename(next, self.folder.path().join("config.yaml"))?)
+        Ok(std::fs::rename(next, config_file(self.folder.path()))?)
     }
 
     /// Runs a load; returns it with the CPU time that each program spent.
@@ -305,10 +309,7 @@ fn broker(folder: &Path, at: Ports, listener: SocketAddr, more: &[String]) -> Ve
         "--".to_owned(),
         format!("--mcp-gateway-public-host={PUBLIC_HOST}"),
         format!("--mcp-gateway-private-host={listener}"),
-        format!(
-            "--mcp-gateway-config={}",
-            folder.join(CONFIG).join("config.yaml").display()
-        ),
+        format!("--mcp-gateway-config={}", config_file(folder).display()),
         format!("--mcp-broker-public-address={}", at.http),
         format!("--mcp-router-address={}", at.router),
         "--metrics-addr=127.0.0.1:0".to_owned(),
