@@ -4,24 +4,19 @@
 
 use super::lists::KeptPages;
 use super::meta::{MetaSettings, MetaTool};
+use super::offer::Offer;
 use super::table::{Entry, GATEWAY, Table};
 use crate::auth::origin::Origins;
 use crate::config::model::{ServerConfig, Snapshot};
 use crate::config::watch::Source;
-use crate::protocol::json::quoted;
-use crate::protocol::server_message::replace;
 use crate::protocol::version::Era;
 use crate::protocol::{header, host};
-use crate::upstreams::items::{Hints, Item, ItemKind};
+use crate::upstreams::items::{Hints, ItemKind};
 use crate::upstreams::snapshot::{ServerSnapshot, State};
 use mcp_gateway_api::broker_status::ItemConflict;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Longest published name, characters.
-const MAX_NAME: usize = 128;
-/// Longest published URI, bytes.
-const MAX_URI: usize = 8 * 1024;
 /// Warnings kept per server.
 const MAX_WARNINGS: usize = 50;
 
@@ -37,6 +32,8 @@ pub struct Server {
     pub warnings: Vec<String>,
     /// Number of items published, by [`ItemKind`].
     pub published: [u64; 4],
+    /// What it would publish if nobody else wanted the same names.
+    pub(super) offer: Arc<Offer>,
 }
 
 /// What is known of the config itself.
@@ -97,6 +94,8 @@ pub struct Sources<'a> {
     pub meta: MetaSettings,
     /// Origins of the command line.
     pub allowed_origins: &'a [String],
+    /// The former catalog, of which is used again what is the same.
+    pub before: Option<&'a Catalog>,
 }
 
 impl Catalog {
@@ -111,7 +110,9 @@ impl Catalog {
         let mut servers: Vec<Server> = sources
             .servers
             .into_iter()
-            .map(|(config, snapshot)| Server {
+            .enumerate()
+            .map(|(at, (config, snapshot))| Server {
+                offer: Offer::of((&config, at), &snapshot.items, sources.before),
                 config,
                 snapshot,
                 conflicts: Vec::new(),
@@ -120,7 +121,9 @@ impl Catalog {
             })
             .collect();
         let own_tools: Vec<MetaTool> = MetaTool::of(sources.meta, &servers).collect();
-        let tables = ItemKind::ALL.map(|kind| table(kind, &mut servers, &own_tools));
+        let mut order: Vec<usize> = (0..servers.len()).collect();
+        order.sort_by(|a, b| precedence(&servers, *a).cmp(&precedence(&servers, *b)));
+        let tables = ItemKind::ALL.map(|kind| table(kind, &mut servers, &order, &own_tools));
         let by_name = servers
             .iter()
             .enumerate()
@@ -218,29 +221,25 @@ impl Catalog {
 }
 
 /// Names of one kind in precedence order: the first claim wins, also while its server is down.
-fn table(kind: ItemKind, servers: &mut [Server], own_tools: &[MetaTool]) -> Table {
-    let mut order: Vec<usize> = (0..servers.len()).collect();
-    order.sort_by(|a, b| precedence(servers, *a).cmp(&precedence(servers, *b)));
+fn table(kind: ItemKind, servers: &mut [Server], order: &[usize], own_tools: &[MetaTool]) -> Table {
+    let offers: Vec<Arc<Offer>> = servers.iter().map(|server| Arc::clone(&server.offer)).collect();
     let mut entries = own_entries(kind, own_tools);
-    let mut owners: HashMap<String, usize> = entries.keys().map(|name| (name.clone(), GATEWAY)).collect();
-    for at in order {
-        let Some(server) = servers.get(at) else { continue };
-        let (config, snapshot) = (Arc::clone(&server.config), Arc::clone(&server.snapshot));
-        if !config.enabled || snapshot.state == State::Disabled {
+    let own: Vec<Arc<str>> = entries.iter().map(|entry| Arc::clone(&entry.published)).collect();
+    let mut owners: HashMap<&str, usize> = own.iter().map(|name| (&**name, GATEWAY)).collect();
+    let items = offers.iter().map(|offer| offer.items(kind).len()).sum();
+    owners.reserve(items);
+    entries.reserve(items);
+    for at in order.iter().copied() {
+        let (Some(server), Some(offer)) = (servers.get(at), offers.get(at)) else {
+            continue;
+        };
+        if !server.config.enabled || server.snapshot.state == State::Disabled {
             continue;
         }
-        let (mut conflicts, mut warnings, mut count) = (Vec::new(), Vec::new(), 0);
-        for item in &snapshot.items.of(kind).items {
-            let published = published_name(kind, &item.key, &config);
-            if let Some(problem) = too_long(kind, &published) {
-                warnings.push(format!(
-                    "{} {:?} not published: {problem}",
-                    kind.word(),
-                    shortened(&item.key)
-                ));
-                continue;
-            }
-            let owner = *owners.entry(published.clone()).or_insert(at);
+        let served = server.snapshot.served;
+        let (mut conflicts, mut warnings, mut count) = (Vec::new(), offer.refused(kind).to_vec(), 0);
+        for item in offer.items(kind) {
+            let owner = *owners.entry(&item.published).or_insert(at);
             if owner != at {
                 let owner = servers
                     .get(owner)
@@ -248,22 +247,13 @@ fn table(kind: ItemKind, servers: &mut [Server], own_tools: &[MetaTool]) -> Tabl
                     .to_owned();
                 conflicts.push(ItemConflict {
                     kind: kind.word().to_owned(),
-                    name: published,
+                    name: item.published.to_string(),
                     owner,
                 });
-            } else if snapshot.served
-                && let Some(entry) = entry(item, &published, (&config, at))
-            {
+            } else if served && let Some(entry) = &item.entry {
                 count += 1;
-                warnings.extend(unusual(kind, &published));
-                let unusable = entry.mirrors.as_ref().err();
-                warnings.extend(unusable.map(|error| {
-                    format!(
-                        "tool {:?} not for stateless clients: {error}",
-                        shortened(&published)
-                    )
-                }));
-                entries.insert(published, entry);
+                warnings.extend(item.warnings.iter().cloned());
+                entries.push(Arc::clone(entry));
             }
         }
         if let Some(server) = servers.get_mut(at) {
@@ -278,9 +268,9 @@ fn table(kind: ItemKind, servers: &mut [Server], own_tools: &[MetaTool]) -> Tabl
 }
 
 /// The gateway's own tools, which no server can take over (S21).
-fn own_entries(kind: ItemKind, own_tools: &[MetaTool]) -> BTreeMap<String, Entry> {
+fn own_entries(kind: ItemKind, own_tools: &[MetaTool]) -> Vec<Arc<Entry>> {
     let entry = |tool: &MetaTool| Entry {
-        published: tool.name().to_owned(),
+        published: tool.name().into(),
         original: tool.name().to_owned(),
         server: GATEWAY,
         definition: tool.definition().into(),
@@ -289,27 +279,7 @@ fn own_entries(kind: ItemKind, own_tools: &[MetaTool]) -> BTreeMap<String, Entry
         annotations: None,
     };
     let own_tools = if kind == ItemKind::Tool { own_tools } else { &[] };
-    own_tools
-        .iter()
-        .map(|tool| (tool.name().to_owned(), entry(tool)))
-        .collect()
-}
-
-/// The name or URI under which a server's own `key` is published.
-pub(super) fn published_name(kind: ItemKind, key: &str, config: &ServerConfig) -> String {
-    match &config.uris {
-        _ if kind.is_named() => format!("{}{key}", config.prefix),
-        Some(uris) => uris.published(key),
-        None => key.to_owned(),
-    }
-}
-
-/// The entry of an item of the server at this position; `None` when its name is too long.
-pub(super) fn entry_of(kind: ItemKind, item: &Item, server: (&ServerConfig, usize)) -> Option<Entry> {
-    let published = published_name(kind, &item.key, server.0);
-    too_long(kind, &published)
-        .is_none()
-        .then(|| entry(item, &published, server))?
+    own_tools.iter().map(|tool| Arc::new(entry(tool))).collect()
 }
 
 /// Oldest first; entries without a creation time come last, in their order in the file.
@@ -323,53 +293,4 @@ fn precedence(servers: &[Server], at: usize) -> (bool, &str, &str, usize, &str) 
         }
         None => (true, "", "", at, ""),
     }
-}
-
-fn too_long(kind: ItemKind, published: &str) -> Option<String> {
-    match kind {
-        ItemKind::Tool | ItemKind::Prompt if published.chars().count() > MAX_NAME => {
-            Some(format!("longer than {MAX_NAME} characters"))
-        }
-        ItemKind::Resource | ItemKind::Template if published.len() > MAX_URI => {
-            Some(format!("longer than {MAX_URI} bytes"))
-        }
-        _ => None,
-    }
-}
-
-fn unusual(kind: ItemKind, published: &str) -> Option<String> {
-    let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    (kind.is_named() && !published.chars().all(usual)).then(|| {
-        format!(
-            "{} {:?} has characters outside A-Z a-z 0-9 _ - .",
-            kind.word(),
-            shortened(published)
-        )
-    })
-}
-
-fn shortened(text: &str) -> String {
-    text.chars().take(160).collect()
-}
-
-fn entry(item: &Item, published: &str, (config, server): (&ServerConfig, usize)) -> Option<Entry> {
-    let uris = config.uris.as_ref();
-    let mut edits = uris.map_or_else(Vec::new, |uris| uris.in_definition(&item.definition));
-    if published != item.key {
-        edits.push((item.key_range.clone(), quoted(published)));
-    }
-    let definition = if edits.is_empty() {
-        Arc::clone(&item.definition)
-    } else {
-        replace(&item.definition, edits)?.into()
-    };
-    Some(Entry {
-        published: published.to_owned(),
-        original: item.key.clone(),
-        server,
-        definition,
-        hints: item.hints,
-        mirrors: item.mirrors.clone(),
-        annotations: item.annotations.clone(),
-    })
 }

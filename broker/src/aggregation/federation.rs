@@ -249,12 +249,14 @@ impl Running {
         let (meta, origins) = (self.federation.meta, self.federation.allowed_origins.clone());
         let published = Arc::clone(&self.federation.published);
         let built = spawn_blocking(move || {
+            let before = published.load();
             let catalog = Catalog::build(Sources {
                 config: &facts,
                 servers,
                 hosts: &hosts,
                 meta,
                 allowed_origins: &origins,
+                before: Some(&before),
             });
             let servers = catalog.servers.len();
             let is_up = |server: &&Server| server.snapshot.state == State::Ready;

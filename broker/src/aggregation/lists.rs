@@ -215,13 +215,13 @@ fn gathered(view: &View<'_>, kind: ItemKind, after: Option<&str>, paging: &Pagin
         }
         text.push_str(&entry.definition);
         count += 1;
-        previous = Some(entry.published.as_str());
+        previous = Some(&entry.published);
         entries.next();
     }
     text.push(']');
     Made {
         text: text.into(),
-        last: previous.filter(|_| entries.peek().is_some()).map(Arc::from),
+        last: previous.filter(|_| entries.peek().is_some()).map(Arc::clone),
     }
 }
 

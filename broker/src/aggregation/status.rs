@@ -1,6 +1,7 @@
 //! `/status` from the catalog (data-plane.md 2.5). Pure: it reads the snapshot, never a connection.
 
-use super::catalog::{Catalog, Server, published_name};
+use super::catalog::{Catalog, Server};
+use super::offer::published_name;
 use crate::protocol::version::{self, Era};
 use crate::upstreams::items::ItemKind;
 use crate::upstreams::snapshot::State;

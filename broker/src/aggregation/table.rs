@@ -3,7 +3,6 @@
 use crate::protocol::mirror::Mirror;
 use crate::upstreams::items::Hints;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// [`Entry::server`] of the gateway's own tools: no server has this position.
@@ -13,7 +12,7 @@ pub const GATEWAY: usize = usize::MAX;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Published name or URI.
-    pub published: String,
+    pub published: Arc<str>,
     /// The server's own name or URI.
     pub original: String,
     /// Position of the server in [`super::catalog::Catalog::servers`]; [`GATEWAY`] for the gateway's own tools.
@@ -32,7 +31,7 @@ impl Entry {
     /// An item of a server (its position) that no list shows: nothing but its names is known.
     pub(super) fn unlisted(published: &str, original: String, server: usize) -> Self {
         Self {
-            published: published.to_owned(),
+            published: published.into(),
             original,
             server,
             definition: "".into(),
@@ -46,31 +45,38 @@ impl Entry {
 /// One kind of items, ordered by published name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    entries: BTreeMap<String, Entry>,
+    entries: Vec<Named>,
 }
 
+/// An entry with its name beside it, where a search finds it.
+type Named = (Arc<str>, Arc<Entry>);
+
 impl Table {
-    /// A table of these entries by published name.
-    pub(super) fn of(entries: BTreeMap<String, Entry>) -> Self {
+    /// A table of these entries, each of another name.
+    pub(super) fn of(entries: impl IntoIterator<Item = Arc<Entry>>) -> Self {
+        let named = |entry: Arc<Entry>| (Arc::clone(&entry.published), entry);
+        let mut entries: Vec<Named> = entries.into_iter().map(named).collect();
+        // Stable, because it finds what is in order already: what one server lists.
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
         Self { entries }
     }
 
     /// The entry of a published name.
     pub fn get(&self, published: &str) -> Option<&Entry> {
-        self.entries.get(published)
+        let found = self.entries.binary_search_by(|(name, _)| (**name).cmp(published));
+        self.entries.get(found.ok()?).map(|(_, entry)| &**entry)
     }
 
     /// All entries in byte order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+        self.after(None)
     }
 
     /// Entries whose name comes after `last`.
     pub fn after<'a>(&'a self, last: Option<&str>) -> impl Iterator<Item = &'a Entry> + use<'a> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let start = last.map_or(Unbounded, |last| Excluded(last.to_owned()));
-        self.entries
-            .range::<String, _>((start, Unbounded))
-            .map(|(_, entry)| entry)
+        let start = last.map_or(0, |last| {
+            self.entries.partition_point(|(name, _)| **name <= *last)
+        });
+        self.entries.iter().skip(start).map(|(_, entry)| &**entry)
     }
 }

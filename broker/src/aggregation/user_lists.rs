@@ -1,7 +1,8 @@
 //! Lists of servers that show every caller something of its own (data-plane.md 5.6): fetched on the caller's own backend
 //! sessions, kept for half a minute, and merged behind the shared names of a catalog.
 
-use super::catalog::{Catalog, entry_of};
+use super::catalog::Catalog;
+use super::offer::entry_of;
 use super::table::{Entry, Table};
 use crate::auth::clock;
 use crate::auth::keys::Keys;
@@ -281,17 +282,18 @@ impl PerCaller {
             return None;
         }
         let tables = ItemKind::ALL.map(|kind| {
-            let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+            let mut entries: BTreeMap<Arc<str>, Arc<Entry>> = BTreeMap::new();
             for (at, server) in catalog.servers.iter().enumerate() {
                 let lists = own.iter().filter(|list| list.server == server.config.name);
                 let items = lists.flat_map(|list| &list.items.of(kind).items);
                 for entry in items.filter_map(|item| entry_of(kind, item, (&server.config, at))) {
                     if catalog.table(kind).get(&entry.published).is_none() {
-                        entries.entry(entry.published.clone()).or_insert(entry);
+                        let name = Arc::clone(&entry.published);
+                        entries.entry(name).or_insert_with(|| Arc::new(entry));
                     }
                 }
             }
-            Table::of(entries)
+            Table::of(entries.into_values())
         });
         Some(Self { tables })
     }

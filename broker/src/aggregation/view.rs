@@ -171,7 +171,7 @@ impl<'a> View<'a> {
         self.catalog
     }
 
-    fn in_scope(&self, kind: ItemKind, published: &String) -> bool {
+    fn in_scope(&self, kind: ItemKind, published: &str) -> bool {
         match (&self.scope, kind) {
             (Scope::All, _) => true,
             (Scope::Nothing, _) => false,
@@ -189,7 +189,7 @@ impl<'a> View<'a> {
 
     /// Whether a caller of this era can use the item.
     fn fits(&self, entry: &Entry) -> bool {
-        let chooses = entry.server == GATEWAY && entry.published == MetaTool::Select.name();
+        let chooses = entry.server == GATEWAY && *entry.published == *MetaTool::Select.name();
         !self.selection.stateless || (entry.mirrors.is_ok() && !chooses)
     }
 
@@ -264,7 +264,9 @@ impl<'a> View<'a> {
                 _ if entry.server == GATEWAY => true,
                 Shape::All => true,
                 Shape::OwnTools => false,
-                Shape::Selected(names) => names.binary_search(&entry.published).is_ok(),
+                Shape::Selected(names) => names
+                    .binary_search_by(|name| (**name).cmp(&entry.published))
+                    .is_ok(),
             })
     }
 
@@ -352,7 +354,7 @@ impl<'a> View<'a> {
         if let Some((entry, own)) = self.covering(uri) {
             return self.permit_entry(ItemKind::Template, entry, &own);
         }
-        let link = self.link.filter(|link| link.published == uri)?;
+        let link = self.link.filter(|link| *link.published == *uri)?;
         let reachable = self.is_unlisted(uri) && self.in_scope(ItemKind::Resource, &link.published);
         reachable.then(|| self.permit_entry(ItemKind::Resource, link, &link.original))?
     }

@@ -1,6 +1,10 @@
 //! The cases: each a step of a request, of a rebuild or of admission, with its world made beforehand.
 
-use std::{hint::black_box, sync::Arc};
+use std::{
+    hint::black_box,
+    iter::{once, repeat},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use axum::{Router, body::Body, http::Request as HttpRequest};
@@ -112,15 +116,24 @@ impl Parts {
     }
 
     fn catalog(&self) -> Catalog {
+        self.next(None)
+    }
+
+    /// The catalog after this one: the first server has listed anew.
+    fn next(&self, before: Option<&Catalog>) -> Catalog {
         let configs = self.config.snapshot.iter().flat_map(|snapshot| &snapshot.servers);
+        let anew = ServerSnapshot {
+            items: Arc::new(Items::clone(&self.snapshot.items)),
+            ..ServerSnapshot::clone(&self.snapshot)
+        };
+        let snapshots = once(Arc::new(anew)).chain(repeat(Arc::clone(&self.snapshot)));
         Catalog::build(Sources {
             config: &self.config,
-            servers: configs
-                .map(|config| (Arc::clone(config), Arc::clone(&self.snapshot)))
-                .collect(),
+            servers: configs.map(Arc::clone).zip(snapshots).collect(),
             hosts: &self.hosts,
             meta: MetaSettings::default(),
             allowed_origins: &[],
+            before,
         })
     }
 }
@@ -218,6 +231,13 @@ fn rewrite() -> anyhow::Result<Case> {
     }))
 }
 
+fn rebuilt(parts: Parts) -> Case {
+    let mut catalog = parts.catalog();
+    case("rebuild it after one server's change", move || {
+        catalog = parts.next(Some(&catalog));
+    })
+}
+
 fn list() -> Case {
     let (keys, catalog) = (keys(), Parts::new().catalog());
     let selection = Selection {
@@ -295,9 +315,10 @@ pub(crate) fn all(only: &str, webhook: impl FnOnce() -> (Router, String)) -> any
         decide(),
         rewrite()?,
         list(),
-        case("rebuild the catalog of 200 × 50 tools", move || {
+        case("build the catalog of 200 × 50 tools", move || {
             black_box(parts.catalog());
         }),
+        rebuilt(Parts::new()),
         config_document(),
     ];
     let (router, review) = webhook();
