@@ -12,7 +12,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{IntoDeserializer, value::StrDeserializer},
+};
 
 use crate::references::{CaSecretRef, JwksRef};
 
@@ -215,8 +218,8 @@ pub struct RemoteJwks {
     pub refresh_interval_seconds: i32,
 }
 
-/// Asymmetric JWS algorithms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Asymmetric JWS algorithms. Neither `none` nor HMAC is among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "the names of RFC 7518 speak for themselves")]
 pub enum Algorithm {
     RS256,
@@ -229,6 +232,14 @@ pub enum Algorithm {
     ES384,
     ES512,
     EdDSA,
+}
+
+impl Algorithm {
+    /// The algorithm of this exact name.
+    pub fn named(name: &str) -> Option<Self> {
+        let name: StrDeserializer<'_, serde::de::value::Error> = name.into_deserializer();
+        Self::deserialize(name).ok()
+    }
 }
 
 /// What a rule does.

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::Jwk;
+pub use mcp_gateway_api::auth_policy::Algorithm;
 use p521::ecdsa::signature::Verifier as _;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -17,67 +18,35 @@ const MAX_KEYS: usize = 100;
 /// Members that only private and symmetric keys have.
 const SECRET_MEMBERS: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "k"];
 
-/// Signature algorithms that a provider may accept. Neither `none` nor HMAC is among them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names are those of RFC 7518 and RFC 8037")]
-pub enum Algorithm {
-    RS256,
-    RS384,
-    RS512,
-    PS256,
-    PS384,
-    PS512,
-    ES256,
-    ES384,
-    ES512,
-    EdDSA,
+fn of_library(algorithm: Algorithm) -> Option<jsonwebtoken::Algorithm> {
+    use jsonwebtoken::Algorithm as Library;
+    Some(match algorithm {
+        Algorithm::RS256 => Library::RS256,
+        Algorithm::RS384 => Library::RS384,
+        Algorithm::RS512 => Library::RS512,
+        Algorithm::PS256 => Library::PS256,
+        Algorithm::PS384 => Library::PS384,
+        Algorithm::PS512 => Library::PS512,
+        Algorithm::ES256 => Library::ES256,
+        Algorithm::ES384 => Library::ES384,
+        Algorithm::EdDSA => Library::EdDSA,
+        Algorithm::ES512 => return None,
+    })
 }
 
-impl Algorithm {
-    /// The algorithm of this exact name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Some(match name {
-            "RS256" => Self::RS256,
-            "RS384" => Self::RS384,
-            "RS512" => Self::RS512,
-            "PS256" => Self::PS256,
-            "PS384" => Self::PS384,
-            "PS512" => Self::PS512,
-            "ES256" => Self::ES256,
-            "ES384" => Self::ES384,
-            "ES512" => Self::ES512,
-            "EdDSA" => Self::EdDSA,
-            _ => return None,
-        })
-    }
-
-    fn of_library(self) -> Option<jsonwebtoken::Algorithm> {
-        use jsonwebtoken::Algorithm as Library;
-        Some(match self {
-            Self::RS256 => Library::RS256,
-            Self::RS384 => Library::RS384,
-            Self::RS512 => Library::RS512,
-            Self::PS256 => Library::PS256,
-            Self::PS384 => Library::PS384,
-            Self::PS512 => Library::PS512,
-            Self::ES256 => Library::ES256,
-            Self::ES384 => Library::ES384,
-            Self::EdDSA => Library::EdDSA,
-            Self::ES512 => return None,
-        })
-    }
-
-    /// The `kty` and, for curves, the `crv` that the algorithm needs.
-    fn key_type(self) -> (&'static str, Option<&'static str>) {
-        match self {
-            Self::RS256 | Self::RS384 | Self::RS512 | Self::PS256 | Self::PS384 | Self::PS512 => {
-                ("RSA", None)
-            }
-            Self::ES256 => ("EC", Some("P-256")),
-            Self::ES384 => ("EC", Some("P-384")),
-            Self::ES512 => ("EC", Some("P-521")),
-            Self::EdDSA => ("OKP", Some("Ed25519")),
-        }
+/// The `kty` and, for curves, the `crv` that the algorithm needs.
+fn key_type(algorithm: Algorithm) -> (&'static str, Option<&'static str>) {
+    match algorithm {
+        Algorithm::RS256
+        | Algorithm::RS384
+        | Algorithm::RS512
+        | Algorithm::PS256
+        | Algorithm::PS384
+        | Algorithm::PS512 => ("RSA", None),
+        Algorithm::ES256 => ("EC", Some("P-256")),
+        Algorithm::ES384 => ("EC", Some("P-384")),
+        Algorithm::ES512 => ("EC", Some("P-521")),
+        Algorithm::EdDSA => ("OKP", Some("Ed25519")),
     }
 }
 
@@ -215,18 +184,18 @@ impl Key {
     }
 
     fn fits(&self, algorithm: Algorithm) -> bool {
-        let (kind, curve) = algorithm.key_type();
+        let (kind, curve) = key_type(algorithm);
         self.kind == kind
             && (curve.is_none() || self.curve.as_deref() == curve)
             && self
                 .algorithm
                 .as_deref()
-                .is_none_or(|own| Algorithm::parse(own) == Some(algorithm))
+                .is_none_or(|own| Algorithm::named(own) == Some(algorithm))
     }
 
     /// True when `signature` (base64url) is this key's over `signed`.
     pub fn verifies(&self, algorithm: Algorithm, signed: &str, signature: &str) -> bool {
-        match (&self.material, algorithm.of_library()) {
+        match (&self.material, of_library(algorithm)) {
             (Material::Library(key), Some(algorithm)) => {
                 jsonwebtoken::crypto::verify(signature, signed.as_bytes(), key, algorithm).unwrap_or(false)
             }

@@ -141,7 +141,7 @@ impl<'a> Unverified<'a> {
             signed,
             signature,
             algorithm: algorithm
-                .and_then(Algorithm::parse)
+                .and_then(Algorithm::named)
                 .ok_or(TokenError::Algorithm)?,
             kid,
             claims: object(claims)?,

@@ -31,7 +31,7 @@ enum Keys {
 impl Provider {
     /// A provider of the config. `before` are those of the former config: their fetched keys are taken over.
     pub fn new(entry: &PolicyProvider, authenticator: &Authenticator, before: &[Self]) -> Self {
-        let named = entry.algorithms.iter().filter_map(|name| Algorithm::parse(name));
+        let named = entry.algorithms.iter().filter_map(|name| Algorithm::named(name));
         let audiences = if entry.audiences.is_empty() {
             vec![authenticator.default_audience.clone()]
         } else {
