@@ -278,8 +278,8 @@ impl Forwarding {
         let token = guard.and_then(|guard| guard.session.as_deref());
         let failed = failed_reply(&sent);
         if let Err(error) = &sent {
-            let server = &forward.server.name;
-            tracing::info!(component = "front", server, %error, "Call not delivered");
+            let log = &self.pipeline.metrics.refusals;
+            log.undelivered(&forward.server.name, error);
         }
         if let (Some(context), true) = (context, failed.status >= 400) {
             match replacement(state, context, &failed).await {

@@ -9,7 +9,7 @@ use crate::auth::hairpin::Purpose;
 use crate::auth::session::SessionClaims;
 use crate::config::model::ServerConfig;
 use crate::protocol::{header, meta, version};
-use crate::transport::exchange::{self, ExchangeError};
+use crate::transport::exchange::{self, ExchangeError, MAX_SHORT};
 use http::{HeaderMap, HeaderValue};
 use reqwest::Response;
 
@@ -56,7 +56,9 @@ impl Opener {
         if !response.status().is_success() {
             return Err(ExchangeError::Status(response.status().as_u16()));
         }
-        exchange::answer(response, OPEN_ID, None).await.map(drop)
+        exchange::answer(response, (OPEN_ID, MAX_SHORT), None)
+            .await
+            .map(drop)
     }
 
     /// Asks a server without sessions for the updates of its own `uris`; the response's headers have come.

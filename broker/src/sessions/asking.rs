@@ -9,7 +9,7 @@ use crate::auth::hairpin::Purpose;
 use crate::config::model::ServerConfig;
 use crate::protocol::version::{self, Era};
 use crate::protocol::{header, meta};
-use crate::transport::exchange::{self, Answer, ExchangeError};
+use crate::transport::exchange::{self, Answer, ExchangeError, longest};
 use http::{HeaderMap, HeaderValue};
 
 const ID: &str = "1";
@@ -50,6 +50,6 @@ impl Opener {
         if !response.status().is_success() {
             return Err(ExchangeError::Status(response.status().as_u16()));
         }
-        exchange::answer(response, ID, None).await
+        exchange::answer(response, (ID, longest(method)), None).await
     }
 }

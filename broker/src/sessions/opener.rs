@@ -9,7 +9,7 @@ use crate::auth::hairpin::Purpose;
 use crate::auth::session::{SessionClaims, capabilities};
 use crate::config::model::ServerConfig;
 use crate::protocol::{header, reply, version};
-use crate::transport::exchange::{self, ExchangeError, Failure};
+use crate::transport::exchange::{self, ExchangeError, Failure, MAX_SHORT};
 use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashMap};
@@ -333,7 +333,7 @@ pub(super) async fn initialize(
     if !response.status().is_success() {
         return Err(refusal(way.failure(response).await));
     }
-    let answer = exchange::answer(response, OPEN_ID, None)
+    let answer = exchange::answer(response, (OPEN_ID, MAX_SHORT), None)
         .await
         .map_err(OpenError::Refused)?;
     let result: Initialized = serde_json::from_str(answer.result.get())

@@ -46,6 +46,18 @@ impl RefusalLog {
         tracing::info!(component = "router", method, reason, status, "Request refused");
     }
 
+    /// Logs a call that did not get to its server, or counts it.
+    pub fn undelivered(&self, server: &str, error: &dyn std::fmt::Display) {
+        let Turn::Line(unlogged) = self.turn("undelivered", Instant::now()) else {
+            return;
+        };
+        if unlogged > 0 {
+            let number = unlogged;
+            tracing::info!(component = "front", number, "Calls not delivered, not logged");
+        }
+        tracing::info!(component = "front", server, %error, "Call not delivered");
+    }
+
     fn turn(&self, reason: &'static str, now: Instant) -> Turn {
         let Ok(mut windows) = self.windows.lock() else {
             return Turn::Counted;

@@ -1,14 +1,17 @@
 //! One JSON-RPC exchange over streamable HTTP: POST, then the answer as JSON or out of an event stream. Requests that a
 //! server makes on the way are handed back to be refused; nothing here retries.
 
+mod incoming;
+
 use super::notices::Notices;
 use crate::protocol::{header, sse};
 use bytes::Bytes;
 use futures::StreamExt as _;
+use incoming::{Incoming, matching, observe};
 use reqwest::{RequestBuilder, Response};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::time::Duration;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 /// Response headers.
@@ -17,6 +20,10 @@ const HEADERS: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(30);
 /// Largest answer, bytes (data-plane.md 15.1: list of one server and kind).
 pub const MAX_ANSWER: usize = 16 * 1024 * 1024;
+/// Largest answer to what is no list, bytes: `initialize`, `ping` and the like are small.
+pub const MAX_SHORT: usize = 1024 * 1024;
+/// A larger message is read by a thread of its own: no request must wait for this worker meanwhile.
+const LARGE: usize = 64 * 1024;
 /// What is kept of an error page.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 /// Requests that a server may make during one exchange; more are not answered.
@@ -38,8 +45,8 @@ pub enum ExchangeError {
     #[error("HTTP status {0}")]
     Status(u16),
     /// The answer is too large.
-    #[error("answer larger than {MAX_ANSWER} bytes")]
-    TooLarge,
+    #[error("answer larger than {0} bytes")]
+    TooLarge(usize),
     /// The answer is no JSON-RPC answer to the request.
     #[error("answer is not a JSON-RPC response")]
     Malformed,
@@ -81,21 +88,6 @@ pub struct Failure {
     pub details: Option<String>,
     /// `WWW-Authenticate`.
     pub challenge: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Incoming<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    method: Option<String>,
-    #[serde(borrow)]
-    result: Option<&'a RawValue>,
-    error: Option<RpcError>,
-}
-
-#[derive(Deserialize)]
-struct RpcError {
-    code: i64,
 }
 
 /// Sends and waits for the response headers.
@@ -177,13 +169,23 @@ fn tls_failure(error: &(dyn std::error::Error + 'static)) -> Option<&'static str
     })
 }
 
-/// Reads the answer to the request with this raw `id`.
+/// The largest answer to a request of this method, bytes.
+#[must_use]
+pub fn longest(method: &str) -> usize {
+    if method.ends_with("/list") {
+        MAX_ANSWER
+    } else {
+        MAX_SHORT
+    }
+}
+
+/// Reads the answer to the request with this raw `id`, of at most `limit` bytes.
 ///
 /// # Errors
 /// [`ExchangeError`]; a status other than 2xx is [`ExchangeError::Status`].
 pub async fn answer(
     response: Response,
-    id: &str,
+    (id, limit): (&str, usize),
     notices: Option<&Notices>,
 ) -> Result<Answer, ExchangeError> {
     let status = response.status();
@@ -201,10 +203,11 @@ pub async fn answer(
     let content_type = header("content-type").unwrap_or_default();
     let mut reverse = Vec::new();
     let result = if header::is_sse(&content_type) {
-        from_events(response, id, notices, &mut reverse).await?
+        from_events(response, (id, limit), notices, &mut reverse).await?
     } else if header::is_json(&content_type) {
-        let body = body(response, MAX_ANSWER).await?;
-        matching(&body, id, notices, &mut reverse)?.ok_or(ExchangeError::Malformed)?
+        let body = body(response, limit).await?;
+        let found = matching(body, id, notices, &mut reverse).await?;
+        found.ok_or(ExchangeError::Malformed)?
     } else {
         return Err(ExchangeError::Malformed);
     };
@@ -250,88 +253,50 @@ async fn next_piece(
 /// [`ExchangeError`].
 pub async fn body(response: Response, limit: usize) -> Result<Bytes, ExchangeError> {
     let mut stream = response.bytes_stream();
-    let mut whole = Vec::new();
+    let (mut whole, mut paced) = (Vec::new(), LARGE);
     while let Some(piece) = next_piece(&mut stream).await? {
         if whole.len() + piece.len() > limit {
-            return Err(ExchangeError::TooLarge);
+            return Err(ExchangeError::TooLarge(limit));
         }
         whole.extend_from_slice(&piece);
+        pace(whole.len(), &mut paced).await;
     }
     Ok(whole.into())
 }
 
+/// Lets others have their turn after every [`LARGE`] bytes: a fast server would keep the worker for megabytes.
+async fn pace(total: usize, paced: &mut usize) {
+    if total >= *paced {
+        *paced = total + LARGE;
+        yield_now().await;
+    }
+}
+
 async fn from_events(
     response: Response,
-    id: &str,
+    (id, limit): (&str, usize),
     notices: Option<&Notices>,
     reverse: &mut Vec<ReverseRequest>,
 ) -> Result<Box<RawValue>, ExchangeError> {
     let mut stream = response.bytes_stream();
     let mut decoder = sse::Decoder::default();
-    let mut total = 0;
+    let (mut total, mut paced) = (0, LARGE);
     while let Some(piece) = next_piece(&mut stream).await? {
         total += piece.len();
-        if total > MAX_ANSWER {
-            return Err(ExchangeError::TooLarge);
+        if total > limit {
+            return Err(ExchangeError::TooLarge(limit));
         }
         for event in decoder.push(&piece).map_err(|_| ExchangeError::Malformed)? {
-            if let Some(result) = matching(event.data.as_bytes(), id, notices, reverse)? {
+            if let Some(result) = matching(event.data.into(), id, notices, reverse).await? {
                 return Ok(result);
             }
         }
+        pace(total, &mut paced).await;
     }
     let last = decoder.finish().map_err(|_| ExchangeError::Malformed)?;
-    match last {
-        Some(event) => matching(event.data.as_bytes(), id, notices, reverse)?.ok_or(ExchangeError::Broken),
-        None => Err(ExchangeError::Broken),
-    }
-}
-
-/// The result in this message when it answers `id`; notices are posted, requests collected, everything else dropped.
-fn matching(
-    text: &[u8],
-    id: &str,
-    notices: Option<&Notices>,
-    reverse: &mut Vec<ReverseRequest>,
-) -> Result<Option<Box<RawValue>>, ExchangeError> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let message: Incoming<'_> = serde_json::from_slice(text).map_err(|_| ExchangeError::Malformed)?;
-    if let Some(method) = message.method {
-        observe(&method, message.id, notices, reverse);
-        return Ok(None);
-    }
-    if message.id.is_none_or(|raw| raw.get() != id) {
-        // An error about a message that the server could not read has a null id.
-        return match message.error {
-            Some(error) => Err(ExchangeError::Rpc(error.code)),
-            None => Ok(None),
-        };
-    }
-    match (message.result, message.error) {
-        (Some(result), None) => Ok(Some(result.to_owned())),
-        (_, Some(error)) => Err(ExchangeError::Rpc(error.code)),
-        (None, None) => Err(ExchangeError::Malformed),
-    }
-}
-
-fn observe(
-    method: &str,
-    id: Option<&RawValue>,
-    notices: Option<&Notices>,
-    reverse: &mut Vec<ReverseRequest>,
-) {
-    match (id, notices) {
-        (Some(id), _) if reverse.len() < MAX_REVERSE => {
-            reverse.push(ReverseRequest {
-                id: id.get().to_owned(),
-                method: method.to_owned(),
-            });
-        }
-        (None, Some(notices)) => notices.received(method),
-        _ => {}
-    }
+    let last = last.ok_or(ExchangeError::Broken)?;
+    let found = matching(last.data.into(), id, notices, reverse).await?;
+    found.ok_or(ExchangeError::Broken)
 }
 
 /// The body that answers a request of a server: `ping` is fine, everything else is not offered.
@@ -370,7 +335,8 @@ pub async fn listen(
             if let Ok(message) = serde_json::from_str::<Incoming<'_>>(&event.data)
                 && let Some(method) = message.method
             {
-                observe(&method, message.id, Some(notices), &mut reverse);
+                let id = message.id.map(|id| id.get().to_owned());
+                observe(&method, id, Some(notices), &mut reverse);
             }
         }
         if !reverse.is_empty() {
@@ -378,4 +344,41 @@ pub async fn listen(
         }
     }
     reverse
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An answer of so many bytes, blanks between them.
+    fn response(size: usize, kind: &'static str) -> Response {
+        let result = r#"{"jsonrpc":"2.0","id":1,"result":{"a":1}}"#;
+        let (before, after) = if kind == "text/event-stream" {
+            ("data: ", "\n\n")
+        } else {
+            ("", "")
+        };
+        let blanks = " ".repeat(size - result.len() - before.len() - after.len());
+        let text = format!("{before}{blanks}{result}{after}");
+        assert_eq!(text.len(), size);
+        let response = http::Response::builder().header("content-type", kind);
+        response.body(text).unwrap().into()
+    }
+
+    #[tokio::test]
+    async fn s23_lists_have_16_mib_and_other_answers_one() {
+        assert_eq!(
+            (longest("tools/list"), longest("resources/templates/list")),
+            (16 << 20, 16 << 20)
+        );
+        for method in ["ping", "initialize", "server/discover", "prompts/get"] {
+            assert_eq!(longest(method), 1 << 20);
+        }
+        for kind in ["application/json", "text/event-stream"] {
+            let whole = answer(response(MAX_SHORT, kind), ("1", MAX_SHORT), None).await;
+            assert_eq!(whole.unwrap().result.get(), r#"{"a":1}"#, "{kind}");
+            let more = answer(response(MAX_SHORT + 1, kind), ("1", MAX_SHORT), None).await;
+            assert_eq!(more.err(), Some(ExchangeError::TooLarge(MAX_SHORT)), "{kind}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use crate::protocol::mirror::{self, Mirror};
 pub use kind::ItemKind;
 use mcp_gateway_api::broker_status::InvalidItem;
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -143,10 +144,10 @@ impl Items {
 }
 
 impl KindItems {
-    /// Takes one definition of a list.
-    pub fn add(&mut self, kind: ItemKind, definition: &str) {
+    /// Takes one definition of a list; `known` are the keys of the others.
+    pub fn add(&mut self, kind: ItemKind, definition: &str, known: &mut HashSet<String>) {
         match validated(kind, definition) {
-            Ok(item) if self.items.iter().any(|other| other.key == item.key) => {
+            Ok(item) if !known.insert(item.key.clone()) => {
                 self.refuse(
                     &item.key,
                     vec![format!("{} occurs twice in the list", kind.key())],
@@ -343,8 +344,14 @@ mod tests {
     use super::*;
 
     fn tool(definition: &str) -> KindItems {
-        let mut items = KindItems::default();
-        items.add(ItemKind::Tool, definition);
+        tools(&[definition])
+    }
+
+    fn tools(definitions: &[&str]) -> KindItems {
+        let (mut items, mut known) = (KindItems::default(), HashSet::new());
+        for definition in definitions {
+            items.add(ItemKind::Tool, definition, &mut known);
+        }
         items
     }
 
@@ -407,8 +414,7 @@ mod tests {
 
     #[test]
     fn a_name_listed_twice_is_served_once() {
-        let mut items = tool(r#"{"name":"a","inputSchema":{"type":"object"}}"#);
-        items.add(ItemKind::Tool, r#"{"name":"a","inputSchema":{"type":"object"}}"#);
+        let items = tools(&[r#"{"name":"a","inputSchema":{"type":"object"}}"#; 2]);
         assert_eq!((items.items.len(), items.invalid_count), (1, 1));
     }
 }

@@ -8,12 +8,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::HashSet;
 use std::time::Duration;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 const PAGE: Duration = Duration::from_secs(30);
 const MAX_PAGES: usize = 100;
 const MAX_ITEMS: usize = 10_000;
 const MAX_LIST_BYTES: usize = exchange::MAX_ANSWER;
+/// A larger page is validated beside the workers, bytes.
+const LARGE: usize = 64 * 1024;
 
 /// What a list gave.
 pub type Listed = Result<KindItems, ListError>;
@@ -44,28 +47,41 @@ pub trait Asker: Sync {
 /// # Errors
 /// [`ListError`].
 pub async fn pages(kind: ItemKind, asker: &impl Asker) -> Listed {
-    let mut found = KindItems::default();
+    let mut gathered = Gathered::new(kind);
     let mut cursors = HashSet::new();
-    let (mut params, mut room) = ("{}".to_owned(), MAX_LIST_BYTES);
+    let mut params = "{}".to_owned();
     for _ in 0..MAX_PAGES {
         let page = timeout(PAGE, asker.ask(kind, &params)).await;
         let page = page.map_err(|_| ExchangeError::Timeout("a list page"))?;
         let page = match page {
             // A server that announces resources need not know templates.
-            Err(ExchangeError::Rpc(-32601)) if kind == ItemKind::Template => return Ok(found),
+            Err(ExchangeError::Rpc(-32601)) if kind == ItemKind::Template => {
+                return Ok(gathered.items);
+            }
             other => other?,
         };
-        let cursor = take_page(kind, &page.result, (&mut found, &mut room))?;
-        let Some(cursor) = cursor.filter(|_| !found.truncated) else {
-            return Ok(found);
+        let cursor;
+        (gathered, cursor) = gathered.with(page.result).await?;
+        let Some(cursor) = cursor.filter(|_| !gathered.items.truncated) else {
+            return Ok(gathered.items);
         };
         params = format!(r#"{{"cursor":{}}}"#, quoted(&cursor));
         if !cursors.insert(cursor) {
             return Err(ListError::RepeatedCursor);
         }
     }
-    found.truncated = true;
-    Ok(found)
+    gathered.items.truncated = true;
+    Ok(gathered.items)
+}
+
+/// The pages so far.
+struct Gathered {
+    kind: ItemKind,
+    items: KindItems,
+    /// Keys of the items.
+    known: HashSet<String>,
+    /// Bytes that further definitions may take.
+    room: usize,
 }
 
 #[derive(Deserialize)]
@@ -88,41 +104,63 @@ struct Page<'a> {
     cache_scope: Option<String>,
 }
 
-/// Adds the items of a page for which there is `room`, in bytes; returns the next cursor. An empty string is a cursor like any
-/// other.
-fn take_page(
-    kind: ItemKind,
-    result: &RawValue,
-    (found, room): (&mut KindItems, &mut usize),
-) -> Result<Option<String>, ExchangeError> {
-    let page: Page<'_> = serde_json::from_str(result.get()).map_err(|_| ExchangeError::Malformed)?;
-    let items = match kind {
-        ItemKind::Tool => page.tools,
-        ItemKind::Prompt => page.prompts,
-        ItemKind::Resource => page.resources,
-        ItemKind::Template => page.templates,
-    };
-    if page.result_type.is_some_and(|kind| kind != "complete") {
-        return Err(ExchangeError::Malformed);
+impl Gathered {
+    fn new(kind: ItemKind) -> Self {
+        Self {
+            kind,
+            items: KindItems::default(),
+            known: HashSet::new(),
+            room: MAX_LIST_BYTES,
+        }
     }
-    let hints = page.ttl_ms.map(|ttl_ms| CacheHints {
-        ttl_ms,
-        private: page.cache_scope.as_deref() != Some("public"),
-    });
-    found.cache = match (found.cache, hints) {
-        (Some(before), Some(hints)) => Some(before.joined(hints)),
-        (before, hints) => hints.or(before),
-    };
-    for item in items.ok_or(ExchangeError::Malformed)? {
-        let left = room.checked_sub(item.get().len());
-        let (Some(left), true) = (left, found.items.len() < MAX_ITEMS) else {
-            found.truncated = true;
-            break;
+
+    /// These pages and one more, with the next cursor. Large pages are validated by a thread of their own.
+    async fn with(mut self, result: Box<RawValue>) -> Result<(Self, Option<String>), ExchangeError> {
+        let is_large = result.get().len() > LARGE;
+        let taken = move || {
+            let cursor = self.take(&result)?;
+            Ok((self, cursor))
         };
-        *room = left;
-        found.add(kind, item.get());
+        if is_large {
+            return spawn_blocking(taken)
+                .await
+                .map_err(|_| ExchangeError::Malformed)?;
+        }
+        taken()
     }
-    Ok(page.next_cursor)
+
+    /// Takes the items of a page for which there is room. An empty string is a cursor like any other.
+    fn take(&mut self, result: &RawValue) -> Result<Option<String>, ExchangeError> {
+        let page: Page<'_> = serde_json::from_str(result.get()).map_err(|_| ExchangeError::Malformed)?;
+        let items = match self.kind {
+            ItemKind::Tool => page.tools,
+            ItemKind::Prompt => page.prompts,
+            ItemKind::Resource => page.resources,
+            ItemKind::Template => page.templates,
+        };
+        if page.result_type.is_some_and(|kind| kind != "complete") {
+            return Err(ExchangeError::Malformed);
+        }
+        let hints = page.ttl_ms.map(|ttl_ms| CacheHints {
+            ttl_ms,
+            private: page.cache_scope.as_deref() != Some("public"),
+        });
+        let found = &mut self.items;
+        found.cache = match (found.cache, hints) {
+            (Some(before), Some(hints)) => Some(before.joined(hints)),
+            (before, hints) => hints.or(before),
+        };
+        for item in items.ok_or(ExchangeError::Malformed)? {
+            let left = self.room.checked_sub(item.get().len());
+            let (Some(left), true) = (left, found.items.len() < MAX_ITEMS) else {
+                found.truncated = true;
+                break;
+            };
+            self.room = left;
+            found.add(self.kind, item.get(), &mut self.known);
+        }
+        Ok(page.next_cursor)
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::listing::{self, Asker, ListError, Listed};
 use crate::config::model::ServerConfig;
 use crate::protocol::version::Era;
 use crate::protocol::{header, meta, reply, version};
-use crate::transport::exchange::{self, Answer, ExchangeError, ReverseRequest};
+use crate::transport::exchange::{self, Answer, ExchangeError, ReverseRequest, longest};
 use crate::transport::notices::Notices;
 use http::{HeaderMap, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, Response};
@@ -158,7 +158,7 @@ impl Peer {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed).to_string();
         let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
         let response = exchange::send(self.post(body, hello)).await?;
-        let answer = exchange::answer(response, &id, Some(&self.notices)).await?;
+        let answer = exchange::answer(response, (&id, longest(method)), Some(&self.notices)).await?;
         self.refuse_all(&answer.reverse, hello).await;
         Ok(answer)
     }

@@ -5,7 +5,7 @@ use super::items::ItemKind;
 use super::peer::{Capabilities, Hello, Peer, introduction};
 use crate::protocol::reply::{HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
 use crate::protocol::{header, meta, version};
-use crate::transport::exchange::{self, Answer, ExchangeError, Failure};
+use crate::transport::exchange::{self, Answer, ExchangeError, Failure, longest};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
 use std::sync::atomic::Ordering;
@@ -83,7 +83,8 @@ impl Peer {
         let (request, id) = self.stateless(method, params);
         let response = exchange::send(request).await?;
         if response.status().is_success() {
-            return exchange::answer(response, &id, Some(&self.notices)).await;
+            let limit = longest(method);
+            return exchange::answer(response, (&id, limit), Some(&self.notices)).await;
         }
         let failure = exchange::failure(response, "").await;
         let status = ExchangeError::Status(failure.status);
@@ -111,7 +112,7 @@ impl Peer {
         let method = "initialize";
         let (request, id) = self.dressed(version::LATEST_LEGACY, method, &introduction());
         let response = exchange::send(request).await?;
-        exchange::answer(response, &id, Some(&self.notices)).await
+        exchange::answer(response, (&id, longest(method)), Some(&self.notices)).await
     }
 
     /// Finds out whether the server is one without sessions. A server that names this revision among others is asked once
@@ -136,7 +137,8 @@ impl Peer {
         let (request, id) = self.stateless(DISCOVER, "{}");
         let response = exchange::send(request).await?;
         if response.status().is_success() {
-            let answer = exchange::answer(response, &id, Some(&self.notices)).await?;
+            let limit = longest(DISCOVER);
+            let answer = exchange::answer(response, (&id, limit), Some(&self.notices)).await?;
             return Ok(Some(found(answer.result.get())));
         }
         let failure = exchange::failure(response, "").await;

@@ -111,6 +111,13 @@ const ROWS: &[Row] = &[
         "the same",
     ),
     (
+        "any other answer of a server to the gateway's own requests, bytes",
+        "transport/exchange.rs",
+        "MAX_SHORT",
+        Bytes,
+        "the request failed",
+    ),
+    (
         "one definition",
         "upstreams/items.rs",
         "MAX_DEFINITION",

@@ -1,6 +1,7 @@
 //! The cases: each a step of a request, of a rebuild or of admission, with its world made beforehand.
 
 use std::{
+    collections::HashSet,
     hint::black_box,
     iter::{once, repeat},
     sync::Arc,
@@ -90,10 +91,11 @@ impl Parts {
             .collect();
         let text = json!({"servers": servers, "virtualServers": []}).to_string();
         let mut items = Items::default();
+        let mut known = HashSet::new();
         for number in 0..TOOLS {
             items
                 .of_mut(ItemKind::Tool)
-                .add(ItemKind::Tool, &definition(number));
+                .add(ItemKind::Tool, &definition(number), &mut known);
         }
         let snapshot = ServerSnapshot {
             state: State::Ready,
