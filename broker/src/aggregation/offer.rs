@@ -210,7 +210,11 @@ mod tests {
         let mut items = Items::default();
         for name in names {
             let definition = format!(r#"{{"name":"t{name}","inputSchema":{{"type":"object"}}}}"#);
-            items.of_mut(ItemKind::Tool).add(ItemKind::Tool, &definition);
+            items.of_mut(ItemKind::Tool).add(
+                ItemKind::Tool,
+                &definition,
+                &mut std::collections::HashSet::new(),
+            );
         }
         Arc::new(items)
     }
