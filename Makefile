@@ -47,6 +47,7 @@ fmt: ## Check the formatting
 .PHONY: clippy
 clippy: ## Lints, warnings are errors
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --test install --locked -- -D warnings # which `all` leaves out, since it needs a cluster
 
 .PHONY: deny
 deny: tools ## Licences, bans and sources of dependencies; advisories when their database can be reached

@@ -1,5 +1,7 @@
 //! The life of an OLM install: the released bundle, the upgrade to this tree's under load, OLM's rotation of the certificate,
-//! the deletion of the CSV, and a second install that adopts what serves.
+//! the deletion of the CSV, a second install that adopts what serves, and the way back to the release.
+
+mod patches;
 
 use std::{env, path::PathBuf, process::Command, time::Duration};
 
@@ -7,12 +9,16 @@ use anyhow::{Context, ensure};
 use mcp_gateway_e2e::{Load, Site, apply, get, kubectl, kubectl_with, main_job, races, refused, write_dry};
 use mcp_gateway_kit::{Image, Kit, eventually};
 use serde_json::{Value, json};
+use tokio::{runtime::Handle, task::spawn_blocking};
 
 use crate::{
     CLUSTER,
     cluster::{brokers, clear, note, nothing_forbidden, prepare, program},
     olm::{Bundle, NAMESPACE, certificate::Pair, condition},
     schemas,
+};
+use patches::{
+    deployment, flag, other_flags_than_the_release, patches_are_kept, revision, rolled, users_patches,
 };
 
 /// How often admission has to answer in a row: connections to both replicas are kept open.
@@ -22,9 +28,6 @@ const SOON: Duration = Duration::from_secs(60);
 const JOB: &str = "olm-job";
 const BAD: &str = "olm-bad";
 const RACES: usize = 3;
-/// A flag that an older version set and this one does not, and one that this version sets and an older one did not.
-const RETIRED: &str = "--max-request-body-size";
-const NEWLY_OWNED: &str = "--mcp-check-interval";
 
 // Calls go on while kubectl waits, so they have threads of their own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -49,19 +52,26 @@ async fn o3_o8_o9_o10_a_release_works_upgrades_under_load_and_gateways_outlive_i
     nothing_forbidden(mark)?;
     leave_and_return(&site, &new, &pair).await.context("uninstall")?;
     examples(&new.csv)?;
-    uninstall(&new, &pair)?;
+    way_back(&site, (old, &new), &pair)
+        .await
+        .context("the way back")?;
+    uninstall(old, &pair)?;
     clear(&["olm", JOB, BAD])
 }
 
 /// What the end-to-end suite holds of an installation by kustomize, under what this tree's CSV says; with rivals where only the
 /// supplementary configurations are.
 async fn the_main_job() -> anyhow::Result<()> {
+    // Beside each other: most of it is waiting.
+    let runtime = Handle::current();
+    let bad = move || runtime.block_on(async { main_job::bad_input_is_named(&Site::create(BAD)?).await });
+    let bad = spawn_blocking(bad);
     let site = Site::create(JOB)?;
     main_job::two_servers_are_served(&site).await?;
     main_job::second_extensions_are_refused(&site)?;
     main_job::the_install_guides_patch_stays(&site).await?;
-    main_job::bad_input_is_named(&Site::create(BAD)?).await?;
     races::one_in_a_namespace(&Kit::from_env()?.client().await?, RACES).await?;
+    bad.await??;
     main_job::whoever_is_killed_calls_work(&site, "one_add").await
 }
 
@@ -126,44 +136,6 @@ async fn call(site: &Site) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What users change on a gateway's Deployment: replicas, a label, and the CA of the install guide (volume, mount, flag).
-fn users_patches(site: &Site) -> anyhow::Result<()> {
-    let mut patch = main_job::install_guides_patch(site)?;
-    patch.extend([
-        json!({"op": "add", "path": "/metadata/labels/users", "value": "own"}),
-        json!({"op": "replace", "path": "/spec/replicas", "value": 2}),
-    ]);
-    kubectl(&format!(
-        "patch deployment mcp-gateway -n olm --type=json -p {}",
-        Value::from(patch)
-    ))?;
-    rolled()?;
-    site.wait_ready("mcpsr/weather -n olm-servers")
-}
-
-fn rolled() -> anyhow::Result<()> {
-    kubectl("rollout status deployment/mcp-gateway -n olm --timeout=120s").map(drop)
-}
-
-fn deployment() -> anyhow::Result<Value> {
-    get("deployment mcp-gateway -n olm")
-}
-
-fn flags(deployment: &Value) -> Vec<String> {
-    let command = &deployment["spec"]["template"]["spec"]["containers"][0]["command"];
-    command
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|flag| flag.as_str().unwrap().to_owned())
-        .collect()
-}
-
-fn revision(deployment: &Value) -> u64 {
-    let annotation = &deployment["metadata"]["annotations"]["deployment.kubernetes.io/revision"];
-    annotation.as_str().unwrap().parse().unwrap()
-}
-
 /// CRDs first, while the old operator works; then the rest. All under load, and every call must succeed.
 async fn upgrade(site: &Site, (old, new): (&Bundle, &Bundle), pair: &Pair) -> anyhow::Result<()> {
     let load = Load::start(site, "w_add").await?;
@@ -172,7 +144,7 @@ async fn upgrade(site: &Site, (old, new): (&Bundle, &Bundle), pair: &Pair) -> an
     flag("--mcp-check-interval=31", "the old operator under the new CRDs").await?;
     rolled()?;
     other_flags_than_the_release()?;
-    let before = revision(&deployment()?);
+    let (before, held) = (revision(&deployment()?), carried_over()?);
 
     // As if a former process had crashed in its takeover.
     apply(&condition(new.name(), &[left_behind()]).to_string())?;
@@ -180,7 +152,7 @@ async fn upgrade(site: &Site, (old, new): (&Bundle, &Bundle), pair: &Pair) -> an
         "wait -n {NAMESPACE} operatorcondition/{} --for=jsonpath={{.spec.conditions[0].reason}}=TakingOver --timeout=180s",
         new.name()
     );
-    let seen = tokio::task::spawn_blocking(move || kubectl(&seen));
+    let seen = spawn_blocking(move || kubectl(&seen));
     new.replace(old, pair)?;
     seen.await?.context("Upgradeable was never False")?;
     upgradeable(new).await?;
@@ -190,6 +162,7 @@ async fn upgrade(site: &Site, (old, new): (&Bundle, &Bundle), pair: &Pair) -> an
     site.wait_ready("mcpsr/weather -n olm-servers")?;
     load.further(40).await?;
     let calls = load.stop().await?;
+    assert_eq!(carried_over()?, held, "claims, finalizers and Secrets of before");
     patches_are_kept(before).await?;
     note(&format!(
         "{} → {}: {calls} calls, none failed",
@@ -197,6 +170,40 @@ async fn upgrade(site: &Site, (old, new): (&Bundle, &Bundle), pair: &Pair) -> an
         new.name()
     ));
     Ok(())
+}
+
+/// What an upgrade carries over: the claims with their holders, the extension with its finalizers, the gateway's keys.
+fn carried_over() -> anyhow::Result<Vec<Value>> {
+    let claims = get("lease -A -l mcp.kuadrant.io/claim=true")?;
+    let claims = claims["items"].as_array().cloned().unwrap_or_default();
+    ensure!(claims.len() >= 4, "claims of two extensions: {claims:?}");
+    let of_claim = |claim: &Value| json!([claim["metadata"]["name"], claim["spec"]["holderIdentity"]]);
+    let mut carried: Vec<Value> = claims.iter().map(of_claim).collect();
+    let extension = &get("mcpge ext -n olm")?["metadata"];
+    carried.push(json!([extension["uid"], extension["finalizers"]]));
+    let secret = get("secret mcp-gateway-session-signing-key -n olm")?;
+    carried.push(json!([secret["metadata"]["uid"], secret["data"]]));
+    Ok(carried)
+}
+
+/// What the guide says when an upgrade is to be undone: the CSV goes, and the release is installed again, with its older CRDs.
+/// Gateways serve all the while, and keep what users patched.
+async fn way_back(site: &Site, (old, new): (&Bundle, &Bundle), pair: &Pair) -> anyhow::Result<()> {
+    let load = Load::start(site, "w_add").await?;
+    new.delete(pair)?;
+    old.install(pair)?;
+    image(old.image("broker")).await?;
+    rolled()?;
+    site.wait_ready("mcpge/ext -n olm")?;
+    site.wait_ready("mcpsr/weather -n olm-servers")?;
+    load.further(20).await?;
+    let calls = load.stop().await?;
+    note(&format!(
+        "{} → {}: {calls} calls, none failed",
+        new.name(),
+        old.name()
+    ));
+    main_job::install_guides_patch_is_in(&deployment()?)
 }
 
 /// What a process that died in its takeover left in the OperatorCondition.
@@ -216,84 +223,6 @@ async fn upgradeable(bundle: &Bundle) -> anyhow::Result<()> {
         }
     };
     Ok(eventually(SOON, "Upgradeable to be True", told).await?)
-}
-
-/// The Deployment as a release would have left it that set a flag which this tree does not set, and did not set one that this
-/// tree sets, so that a user did. The operator does not run meanwhile: it would put its own record back.
-fn other_flags_than_the_release() -> anyhow::Result<()> {
-    kubectl(&format!(
-        "scale deployment mcp-gateway-controller -n {NAMESPACE} --replicas=0"
-    ))?;
-    kubectl(&format!(
-        "wait --for=delete pod -l app.kubernetes.io/name=mcp-gateway-operator -n {NAMESPACE} --timeout=60s"
-    ))?;
-    let live = deployment()?;
-    let annotation = "mcp.kuadrant.io/owned-flags";
-    let recorded = live["metadata"]["annotations"][annotation].as_str().unwrap();
-    let recorded = format!("{recorded},{RETIRED}").replace(&format!("{NEWLY_OWNED},"), "");
-    let mut command = flags(&live);
-    command.retain(|flag| !flag.starts_with(NEWLY_OWNED));
-    command.extend([
-        format!("{RETIRED}=5242880"),
-        NEWLY_OWNED.to_owned(),
-        "45".to_owned(),
-    ]);
-    let patch = json!([
-        {"op": "replace", "path": "/spec/template/spec/containers/0/command", "value": command},
-        {"op": "replace", "path": "/metadata/annotations/mcp.kuadrant.io~1owned-flags", "value": recorded},
-    ]);
-    kubectl_with(
-        &[
-            "patch",
-            "deployment",
-            "mcp-gateway",
-            "-n",
-            "olm",
-            "--type=json",
-            "-p",
-            &patch.to_string(),
-        ],
-        "",
-    )?;
-    rolled()
-}
-
-/// All that the user changed is there, the flags are this version's, and the pods were replaced once.
-async fn patches_are_kept(before: u64) -> anyhow::Result<()> {
-    let live = deployment()?;
-    assert_eq!(live["spec"]["replicas"], 2);
-    assert_eq!(live["metadata"]["labels"]["users"], "own");
-    main_job::install_guides_patch_is_in(&live)?;
-    let now = flags(&live);
-    assert!(
-        !now.iter().any(|flag| flag.starts_with(RETIRED)),
-        "no longer owned: {now:?}"
-    );
-    let owned: Vec<&String> = now.iter().filter(|flag| flag.starts_with(NEWLY_OWNED)).collect();
-    assert_eq!(owned, [&format!("{NEWLY_OWNED}=31")], "newly owned: {now:?}");
-    assert!(!now.contains(&"45".to_owned()), "{now:?}");
-    assert_eq!(revision(&live), before + 1, "one rollout for one upgrade");
-    // From now on the retired flag is the user's.
-    let add = json!([{"op": "add", "path": "/spec/template/spec/containers/0/command/-", "value": format!("{RETIRED}=6000000")}]);
-    kubectl(&format!(
-        "patch deployment mcp-gateway -n olm --type=json -p {add}"
-    ))?;
-    kubectl(r#"patch mcpge ext -n olm --type=merge -p {"spec":{"backendPingIntervalSeconds":32}}"#)?;
-    flag("--mcp-check-interval=32", "the new operator").await?;
-    assert!(flags(&deployment()?).contains(&format!("{RETIRED}=6000000")));
-    rolled()
-}
-
-async fn flag(wanted: &str, what: &str) -> anyhow::Result<()> {
-    let there = async || {
-        let flags = flags(&deployment().map_err(|error| format!("{error:#}"))?);
-        if flags.iter().any(|flag| flag == wanted) {
-            Ok(())
-        } else {
-            Err(format!("{flags:?}"))
-        }
-    };
-    Ok(eventually(SOON, what, there).await?)
 }
 
 async fn image(wanted: &str) -> anyhow::Result<()> {
@@ -395,10 +324,6 @@ async fn leave_and_return(site: &Site, bundle: &Bundle, pair: &Pair) -> anyhow::
         before,
         "deleting the CSV must not touch gateways"
     );
-    // Those that lost their rights may still be ending.
-    kubectl(&format!(
-        "wait --for=delete pod --all -n {NAMESPACE} --timeout=60s"
-    ))?;
     let mark = Kit::from_env()?.audit_mark()?;
     bundle.install(pair)?;
     upgradeable(bundle).await?;

@@ -83,6 +83,7 @@ async fn life(helm: Helm, name: &str) -> anyhow::Result<()> {
     team.wait_ready(&format!("mcpge/ext -n {other}"))?;
     call(&team, "weather").await?;
     let before = brokers(&other)?;
+    rolled_back(helm, &values)?;
     nothing_forbidden(mark)?;
 
     let released = helm.output(&["uninstall", "mcp-gateway", "-n", "mcp-system", "--wait"])?;
@@ -102,6 +103,19 @@ async fn life(helm: Helm, name: &str) -> anyhow::Result<()> {
 
     without_hooks(helm, &other).await?;
     clear(&[name, &other])
+}
+
+/// The way back of the guide to upgrades: the values of the release before are in force again.
+fn rolled_back(helm: Helm, values: &[&str]) -> anyhow::Result<()> {
+    let mut more = values.to_vec();
+    more.push("broker.pollInterval=45");
+    let interval =
+        || anyhow::Ok(get("mcpge mcp-gateway -n mcp-system")?["spec"]["backendPingIntervalSeconds"].clone());
+    install(helm, &more)?;
+    assert_eq!(interval()?, 45);
+    helm.output(&["rollback", "mcp-gateway", "-n", "mcp-system"])?;
+    assert_eq!(interval()?, 60);
+    Ok(())
 }
 
 /// An uninstall without hooks leaves no admission behind that would refuse everything; `mcpgw uninstall` does the rest.

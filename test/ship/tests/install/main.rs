@@ -1,6 +1,11 @@
 //! Installs as users do, on a real control plane that had nothing of ours before: Helm 3 and 4, and exactly what the bundle
 //! says. One after the other, since an operator works for the whole cluster. Run it by `make e2e`.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 
 mod bundle;
 #[path = "../../../cases/admission.rs"]

@@ -142,26 +142,22 @@ impl Bundle {
             .any(|condition| condition["type"] == "Upgradeable" && condition["status"] == "False");
         ensure!(!blocked, "the old version blocks the upgrade: {condition}");
         self.settle(pair)?;
-        for object in old.own_objects(&pair.authority) {
-            if object["kind"] != "ServiceAccount" {
-                remove(&object)?;
-            }
-        }
-        kubectl(&format!("delete operatorcondition {} -n {NAMESPACE}", old.name())).map(drop)
+        let mut gone = old.own_objects(&pair.authority);
+        gone.retain(|object| object["kind"] != "ServiceAccount");
+        gone.push(self::condition(old.name(), &[]));
+        remove_all(&gone)
     }
 
     /// The deletion of the CSV; CRDs and objects are left. Rights go before the pods that have them: the operator can do
     /// nothing more when it is told to stop.
     pub(crate) fn delete(&self, pair: &Pair) -> anyhow::Result<()> {
-        for object in self.own_objects(&pair.authority) {
-            remove(&object)?;
-        }
-        for object in deployments(&self.csv).iter().chain([&service(), &pair.secret]) {
-            remove(object)?;
-        }
+        let mut gone = self.own_objects(&pair.authority);
+        gone.extend(deployments(&self.csv));
+        gone.extend([service(), pair.secret.clone(), condition(self.name(), &[])]);
+        remove_all(&gone)?;
+        // Those that lost their rights may still be ending.
         kubectl(&format!(
-            "delete operatorcondition {} -n {NAMESPACE}",
-            self.name()
+            "wait --for=delete pod --all -n {NAMESPACE} --timeout=60s"
         ))
         .map(drop)
     }
@@ -191,21 +187,11 @@ fn apply_all(objects: &[Value]) -> anyhow::Result<()> {
     apply(&texts.join("\n---\n")).map(drop)
 }
 
-fn remove(object: &Value) -> anyhow::Result<()> {
-    let text = |pointer: &str| {
-        object
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
-    let (kind, name) = (text("/kind"), text("/metadata/name"));
-    let namespace = object["metadata"]
-        .get("namespace")
-        .map_or(String::new(), |_| format!("-n {NAMESPACE}"));
-    kubectl(&format!(
-        "delete {kind}/{name} {namespace} --ignore-not-found --timeout=60s"
-    ))
-    .map(drop)
+/// Deletes them in their order, and waits until they are gone.
+fn remove_all(objects: &[Value]) -> anyhow::Result<()> {
+    let texts: Vec<String> = objects.iter().map(Value::to_string).collect();
+    let words = ["delete", "--ignore-not-found", "--timeout=60s", "-f", "-"];
+    kubectl_with(&words, &texts.join("\n---\n")).map(drop)
 }
 
 fn service() -> Value {

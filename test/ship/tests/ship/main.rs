@@ -3,3 +3,4 @@
 
 mod chart;
 mod chart_values;
+mod registry;
