@@ -46,7 +46,10 @@ pub struct Paging<'a> {
 
 /// Pages that were made, for those who ask next and see the same; for as long as the catalog is.
 #[derive(Default)]
-pub struct KeptPages(Mutex<Pages>);
+pub struct KeptPages {
+    pages: Mutex<Pages>,
+    hasher: RandomState,
+}
 
 #[derive(Default)]
 struct Pages {
@@ -54,7 +57,6 @@ struct Pages {
     /// By their hash: callers who see the same share them.
     texts: HashMap<u64, Bytes>,
     bytes: usize,
-    hasher: RandomState,
 }
 
 /// What tells pages apart.
@@ -95,13 +97,13 @@ struct Made {
 
 impl KeptPages {
     fn get(&self, asked: &Asked) -> Option<Made> {
-        self.0.lock().ok()?.of.get(asked).cloned()
+        self.pages.lock().ok()?.of.get(asked).cloned()
     }
 
     /// Keeps a page; where there is no room for it all others go.
     fn keep(&self, asked: Asked, made: &Made) {
-        let Some(hash) = self.hash(&made.text) else { return };
-        let Ok(mut pages) = self.0.lock() else { return };
+        let hash = self.hasher.hash_one(&made.text);
+        let Ok(mut pages) = self.pages.lock() else { return };
         let pages = &mut *pages;
         let known = pages.texts.get(&hash).filter(|text| **text == made.text).cloned();
         let more = known.as_ref().map_or(made.text.len(), |_| 0);
@@ -117,11 +119,6 @@ impl KeptPages {
         }
         let last = made.last.clone();
         pages.of.insert(asked, Made { text, last });
-    }
-
-    fn hash(&self, text: &Bytes) -> Option<u64> {
-        let hasher = self.0.lock().ok()?.hasher.clone();
-        Some(hasher.hash_one(text))
     }
 }
 
@@ -143,7 +140,7 @@ impl Page {
     pub fn pieces(self, first: &str) -> [Bytes; 3] {
         let members = first.strip_suffix('}').filter(|open| open.len() > 1);
         let start = members.map(|open| format!("{open},"));
-        let rest = if start.is_some() { 1 } else { 0 };
+        let rest = usize::from(start.is_some());
         [
             start.unwrap_or_default().into(),
             self.text.slice(rest..),
@@ -268,7 +265,7 @@ mod tests {
     }
 
     fn sizes(kept: &KeptPages) -> (usize, usize, usize) {
-        let pages = kept.0.lock().unwrap();
+        let pages = kept.pages.lock().unwrap();
         (pages.of.len(), pages.texts.len(), pages.bytes)
     }
 
