@@ -70,18 +70,12 @@ const ROWS: &[Row] = &[
     ("nesting of JSON", "protocol/json.rs", "MAX_DEPTH", Count, "400"),
     (
         "a published name, characters",
-        "aggregation/catalog.rs",
+        "aggregation/offer.rs",
         "MAX_NAME",
         Count,
         "not published, warning in the status",
     ),
-    (
-        "a URI",
-        "aggregation/catalog.rs",
-        "MAX_URI",
-        Bytes,
-        "not published",
-    ),
+    ("a URI", "aggregation/offer.rs", "MAX_URI", Bytes, "not published"),
     (
         "messages of a batch",
         "decision/batch.rs",
