@@ -25,6 +25,7 @@ pub mod rounds;
 pub mod running;
 mod sent;
 pub mod slots;
+mod span;
 mod stalling;
 pub mod stateless;
 pub mod status;
@@ -45,6 +46,7 @@ use crate::sessions::kept::KeptCalls;
 use crate::sessions::opener::Opener;
 use crate::sessions::store::SessionStore;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{any, get, post};
@@ -73,6 +75,8 @@ pub struct FrontState {
     pub kept: Arc<KeptCalls>,
     /// Questions of servers to clients.
     pub asked: Arc<Asked>,
+    /// Traces.
+    pub traces: Traces,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Certificate of the listener.

@@ -4,6 +4,7 @@
 pub mod asked;
 pub mod audit;
 pub mod batch;
+pub mod carried;
 pub mod decide;
 pub mod facts;
 pub mod span;

@@ -207,14 +207,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn items(names: &[u8]) -> Arc<Items> {
-        let mut items = Items::default();
+        let (mut items, mut known) = (Items::default(), std::collections::HashSet::new());
         for name in names {
             let definition = format!(r#"{{"name":"t{name}","inputSchema":{{"type":"object"}}}}"#);
-            items.of_mut(ItemKind::Tool).add(
-                ItemKind::Tool,
-                &definition,
-                &mut std::collections::HashSet::new(),
-            );
+            items
+                .of_mut(ItemKind::Tool)
+                .add(ItemKind::Tool, &definition, &mut known);
         }
         Arc::new(items)
     }

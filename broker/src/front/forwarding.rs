@@ -13,7 +13,7 @@ use super::slots::{Running, Slots};
 use crate::decision::{Edits, Facts, Forward, Head, resume};
 use crate::pipeline::batch::MAX_ANSWER;
 use crate::pipeline::decide::{BATCH, Settled};
-use crate::pipeline::facts::Pipeline;
+use crate::pipeline::{facts::Pipeline, span};
 use crate::protocol::header;
 use crate::protocol::message::{self, Message, MessageError, MessageKind};
 use crate::protocol::reply::{INTERNAL, Refusal};
@@ -68,32 +68,42 @@ impl Forwarding {
         if matches!(incoming.read, Err(MessageError::Batch)) {
             return self.batch(state, incoming, facts).await;
         }
-        let decided = self.pipeline.message((head, incoming.read), &mut facts, started);
-        match decided.await {
-            Settled::Broker(_) => here(state, head, (incoming.read, incoming.body)).await,
-            Settled::Forward(forward) => match self.slot(incoming, &facts, &forward) {
-                Ok(running) => {
-                    let (call, server) = ((incoming, &mut facts), Arc::clone(&forward.server));
-                    let reply = self.carried_out(state, call, (*forward, headers)).await;
-                    let method = incoming.read.as_ref().map_or("", |message| &*message.method);
-                    let (called, status) = ((&*server.name, method), reply.status().as_u16());
-                    let calls = &self.pipeline.metrics.calls;
-                    calls.replied(called, status, started.elapsed());
-                    match running {
-                        Some(running) => running.until_over(reply),
-                        None => reply,
-                    }
+        let decided = self.pipeline.decided((head, incoming.read), &mut facts, started);
+        let mut forward = match decided.await {
+            Settled::Broker(_) => return here(state, head, (incoming.read, incoming.body)).await,
+            Settled::Forward(forward) => forward,
+            settled => return answered(settled),
+        };
+        let said = incoming.read.as_ref().ok();
+        let carried = said.and_then(|message| {
+            let call = (head, message);
+            self.pipeline.carrying(call, &facts, &forward, started)
+        });
+        let (reply, running) = match self.slot(incoming, &facts, &forward) {
+            Ok(running) => {
+                let (call, server) = ((incoming, &mut facts), Arc::clone(&forward.server));
+                let span = span::carrying(&self.pipeline.traces, &mut forward);
+                let reply = self.carried_out(state, call, (*forward, headers)).await;
+                span::carried(span, reply.status().as_u16());
+                let called = (&*server.name, said.map_or("", |message| &*message.method));
+                let calls = &self.pipeline.metrics.calls;
+                calls.replied(called, reply.status().as_u16(), started.elapsed());
+                (reply, running)
+            }
+            Err(refusal) => {
+                // A session that was opened for this call alone ends with it.
+                if let Some(mut lease) = self.pipeline.lease(head, &forward) {
+                    lease.done();
                 }
-                Err(refusal) => {
-                    // A session that was opened for this call alone ends with it.
-                    if let Some(mut lease) = self.pipeline.lease(head, &forward) {
-                        lease.done();
-                    }
-                    let id = incoming.read.as_ref().ok().and_then(|message| message.id);
-                    refuse(&refusal, id)
-                }
-            },
-            settled => answered(settled),
+                (refuse(&refusal, said.and_then(|message| message.id)), None)
+            }
+        };
+        if let Some(carried) = carried {
+            carried.replied(reply.status().as_u16());
+        }
+        match running {
+            Some(running) => running.until_over(reply),
+            None => reply,
         }
     }
 

@@ -4,6 +4,7 @@
 use super::admitted::admitted;
 use super::body::read_body;
 use super::forwarding::Incoming;
+use super::span::traced;
 use super::streams::NotOpened;
 use super::{FrontState, meta_tools, methods, relay, stateless, streams, unsolicited};
 use crate::aggregation::user_lists::{self, Own};
@@ -179,10 +180,12 @@ pub(super) async fn here(
     head: &Head,
     (read, body): (&Result<Message<'_>, MessageError>, &[u8]),
 ) -> Response {
-    match read {
-        Ok(message) => on_message(state, head, (message, body)).await,
-        Err(error) => refuse(&error.refusal(), error.id()),
-    }
+    let message = match read {
+        Ok(message) => message,
+        Err(error) => return refuse(&error.refusal(), error.id()),
+    };
+    let answered = on_message(state, head, (message, body));
+    traced(&state.traces, (head, message), answered).await
 }
 
 async fn on_message(

@@ -6,16 +6,22 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::relay_metrics::Answered;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::time::sleep;
 
 /// Questions that are counted at once; those past it are not.
 const MAX_WAITING: usize = 10_000;
+/// Where replicas share a store, the word of an answer that came to another one may arrive after the end of the stream.
+const WORD: Duration = Duration::from_secs(2);
 
 /// Those of this process.
 pub struct Asked {
     /// What it is and since when it waits, by tag.
     waiting: Mutex<HashMap<u64, (&'static str, Instant)>>,
     metrics: Arc<Metrics>,
+    /// Other replicas may take answers.
+    shared: bool,
 }
 
 /// Those that came on one stream: their waiting ends with it.
@@ -25,11 +31,12 @@ pub struct OnStream {
 }
 
 impl Asked {
-    /// None yet.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    /// None yet; `shared`: clients may answer to other replicas.
+    pub fn new(metrics: Arc<Metrics>, shared: bool) -> Self {
         Self {
             waiting: Mutex::default(),
             metrics,
+            shared,
         }
     }
 
@@ -57,6 +64,10 @@ impl Asked {
     /// Counts a question that no client was asked.
     pub fn refused(&self, kind: &'static str, why: Answered) {
         self.metrics.relays.asked(kind, why);
+    }
+
+    fn all_over(&self, tags: &[u64]) {
+        tags.iter().for_each(|tag| self.over(*tag, Answered::Timeout));
     }
 
     fn over(&self, tag: u64, how: Answered) {
@@ -102,8 +113,16 @@ impl OnStream {
 
 impl Drop for OnStream {
     fn drop(&mut self) {
-        for tag in self.tags.drain(..) {
-            self.asked.over(tag, Answered::Timeout);
+        let (asked, tags) = (Arc::clone(&self.asked), std::mem::take(&mut self.tags));
+        if tags.is_empty() {
+            return;
+        }
+        match Handle::try_current() {
+            Ok(runtime) if asked.shared => drop(runtime.spawn(async move {
+                sleep(WORD).await;
+                asked.all_over(&tags);
+            })),
+            Ok(_) | Err(_) => asked.all_over(&tags),
         }
     }
 }
@@ -115,7 +134,7 @@ mod tests {
     #[test]
     fn each_question_is_counted_once_by_what_became_of_it() {
         let metrics = Arc::new(Metrics::default());
-        let asked = Arc::new(Asked::new(Arc::clone(&metrics)));
+        let asked = Arc::new(Asked::new(Arc::clone(&metrics), false));
         let mut stream = asked.stream();
         for tag in 0..4 {
             let kind = "sampling";

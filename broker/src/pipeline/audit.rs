@@ -1,14 +1,16 @@
-//! The audit record of calls (data-plane.md 18.5): one line per `tools/call`, `prompts/get` and `resources/read`, written
-//! where the router decides. The ordinary path has no response phase, so a forwarded call is recorded as forwarded,
-//! without the status of the reply.
+//! The audit record of calls (data-plane.md 18.5): one line per `tools/call`, `prompts/get` and `resources/read`. Where the
+//! gateway carries a call itself it is written with the status of the reply (`carried`); Envoy's path has no response phase,
+//! so a call that the router forwards is recorded as that where it is decided.
 
 use crate::auth::identity;
 use crate::auth::keys::Keys;
 use crate::decision::stateless::era;
-use crate::decision::{Answer, Facts, Forward, Head};
+use crate::decision::{Answer, Edits, Forward, Head};
 use crate::protocol::message::Message;
+use crate::telemetry::call_metrics::outcome;
 use std::borrow::Cow;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Version of the record: it rises when a field goes or changes its meaning, not when one is added.
 const VERSION: u64 = 1;
@@ -21,22 +23,105 @@ pub struct Call<'a> {
     pub head: &'a Head,
     /// Message.
     pub message: &'a Message<'a>,
-    /// What is known of the session.
-    pub facts: &'a Facts,
+    /// Its session.
+    pub session: Option<Uuid>,
     /// Keys, for the digest of the arguments.
     pub keys: &'a Keys,
 }
 
 /// What happened to the call.
 pub enum Outcome<'a> {
-    /// It went to a server.
+    /// It went to a server, whose reply is not seen here.
     Forwarded(&'a Forward),
+    /// It went to a server: the status that the client got, or nothing when it left before.
+    Carried(&'a Carried, Option<u16>),
     /// It was answered by the gateway.
     Answered(&'a Answer),
+    /// It is one of the gateway's own tools.
+    Own(&'a Edits),
+    /// A policy refused, with this status, to let its session with the server be opened.
+    Policy(u16),
+}
+
+/// What the record of a carried call keeps of its decision.
+pub struct Carried {
+    rule: String,
+    named: Vec<(&'static str, String)>,
+}
+
+impl Carried {
+    /// Of this decision.
+    pub fn of(forward: &Forward) -> Self {
+        Self {
+            rule: forward.rule.clone(),
+            named: forward.edits.metadata.text.clone(),
+        }
+    }
+
+    /// The server's own name of what is called.
+    pub fn target(&self) -> &str {
+        named(&self.named, &["tool"])
+    }
+}
+
+fn named<'a>(text: &'a [(&'static str, String)], names: &[&str]) -> &'a str {
+    let found = text.iter().find(|(name, _)| names.contains(name));
+    found.map(|(_, value)| value.as_str()).unwrap_or_default()
+}
+
+/// What a record says of an outcome.
+struct Said<'a> {
+    outcome: &'static str,
+    status: u16,
+    reason: &'a str,
+    rule: &'a str,
+    named: &'a [(&'static str, String)],
+}
+
+impl<'a> Outcome<'a> {
+    /// The word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Forwarded(_) => "forwarded",
+            // A client that takes its call back gets no content.
+            Self::Carried(_, None | Some(204)) => "cancelled",
+            Self::Carried(_, Some(status)) => outcome(*status),
+            Self::Answered(answer) => word(answer.refusal.reason),
+            Self::Own(_) => "ok",
+            Self::Policy(_) => "denied",
+        }
+    }
+
+    /// The rule that decided; empty without one.
+    pub fn rule(&self) -> &'a str {
+        match self {
+            Self::Forwarded(forward) => &forward.rule,
+            Self::Carried(carried, _) => &carried.rule,
+            Self::Answered(answer) => &answer.rule,
+            Self::Own(_) | Self::Policy(_) => "",
+        }
+    }
+
+    fn said(&self) -> Said<'a> {
+        let (status, reason, named): (u16, &str, &[_]) = match self {
+            Self::Forwarded(forward) => (0, "", &forward.edits.metadata.text),
+            Self::Carried(carried, status) => (status.unwrap_or_default(), "", &carried.named),
+            Self::Answered(answer) => (answer.refusal.status, answer.refusal.reason, &[]),
+            Self::Own(edits) => (0, "", &edits.metadata.text),
+            Self::Policy(status) => (*status, "policy", &[]),
+        };
+        Said {
+            outcome: self.word(),
+            status,
+            reason,
+            rule: self.rule(),
+            named,
+        }
+    }
 }
 
 /// Writes the record when the method is one that is audited.
-pub fn record(call: &Call<'_>, outcome: &Outcome<'_>, elapsed: Duration) {
+pub fn record(call: &Call<'_>, ended: &Outcome<'_>, elapsed: Duration) {
     let (head, message) = (call.head, call.message);
     let Some(what) = audited(&message.method) else {
         return;
@@ -47,26 +132,9 @@ pub fn record(call: &Call<'_>, outcome: &Outcome<'_>, elapsed: Duration) {
         .or(message.uri.as_ref())
         .map(|name| shortened(&name.value))
         .unwrap_or_default();
-    let (outcome_word, status, reason, rule, edits) = match outcome {
-        Outcome::Forwarded(forward) => ("forwarded", 0, "", &forward.rule, Some(&forward.edits)),
-        Outcome::Answered(answer) => (
-            word(answer.refusal.reason),
-            answer.refusal.status,
-            answer.refusal.reason,
-            &answer.rule,
-            None,
-        ),
-    };
-    let member = |names: &[&str]| {
-        let text = edits.and_then(|edits| edits.metadata.text.iter().find(|(name, _)| names.contains(name)));
-        text.map(|(_, value)| shortened(value)).unwrap_or_default()
-    };
-    let session = call
-        .facts
-        .claims
-        .as_ref()
-        .map(|claims| format!("jti:{}", claims.jti))
-        .unwrap_or_default();
+    let said = ended.said();
+    let member = |names: &[&str]| shortened(self::named(said.named, names));
+    let session = call.session.map(|jti| format!("jti:{jti}")).unwrap_or_default();
     let (issuer, user) = head.caller.as_ref().map_or(("", ""), |caller| caller.subject());
     let unverified = match head.caller {
         Some(_) => None,
@@ -82,10 +150,10 @@ pub fn record(call: &Call<'_>, outcome: &Outcome<'_>, elapsed: Duration) {
         tool = &*named,
         target = &*member(&["tool", "prompt", "resource"]),
         server = &*member(&["server"]),
-        outcome = outcome_word,
-        status,
-        reason,
-        route_rule = &*shortened(rule),
+        outcome = said.outcome,
+        status = said.status,
+        reason = said.reason,
+        route_rule = &*shortened(said.rule),
         session,
         virtual_server = &*member(&["virtual_server"]),
         trace = trace(head.get("traceparent").unwrap_or_default()),
@@ -94,7 +162,7 @@ pub fn record(call: &Call<'_>, outcome: &Outcome<'_>, elapsed: Duration) {
         client_address = &*shortened(head.get("x-forwarded-for").unwrap_or_default()),
         arguments_hmac = arguments_digest(call),
         duration_ms = elapsed.as_millis() as u64,
-        era = era(head, Some(message), call.facts.claims.is_some()).as_str(),
+        era = era(head, Some(message), call.session.is_some()).as_str(),
         "{what}"
     );
 }
@@ -107,7 +175,7 @@ fn trace(parent: &str) -> &str {
 }
 
 /// What the record of a method is called, when it has one.
-fn audited(method: &str) -> Option<&'static str> {
+pub fn audited(method: &str) -> Option<&'static str> {
     match method {
         "tools/call" => Some("tool call"),
         "prompts/get" => Some("prompt get"),
@@ -190,7 +258,7 @@ mod tests {
             let call = Call {
                 head: &head,
                 message: &message,
-                facts: &Facts::default(),
+                session: None,
                 keys: &Keys::new(crate::secret::Secret::new("k"), None),
             };
             record(&call, outcome, Duration::from_millis(3));

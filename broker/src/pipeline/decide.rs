@@ -3,13 +3,14 @@
 
 use super::audit::{self, Outcome};
 use super::facts::{FactError, Pipeline, refused};
-use super::span;
+use super::span::{self, fetching};
 use crate::decision::message::{Request, judge};
 use crate::decision::stateless::era;
 use crate::decision::{Answer, Decision, Edits, Facts, Forward, Head, resume};
 use crate::protocol::message::{Message, MessageError, MessageKind};
 use crate::protocol::reply::{INTERNAL, Refusal};
 use crate::protocol::version::Era;
+use crate::telemetry::traces::{Fields, RequestSpan};
 use crate::transport::exchange::Failure;
 use std::sync::Arc;
 use std::time::Instant;
@@ -52,8 +53,23 @@ pub enum Settled {
 }
 
 impl Pipeline {
-    /// Decides about a message, counts and audits it.
+    /// Decides about a message, counts and audits it, for somebody who does not see the reply of a server.
     pub async fn message(
+        self: &Arc<Self>,
+        (head, read): (&Head, &Result<Message<'_>, MessageError>),
+        facts: &mut Facts,
+        started: Instant,
+    ) -> Settled {
+        let settled = self.decided((head, read), facts, started).await;
+        if let (Ok(message), Settled::Forward(forward)) = (read, &settled) {
+            let outcome = Outcome::Forwarded(forward);
+            self.audited((head, message, facts), &outcome, started);
+        }
+        settled
+    }
+
+    /// As [`message`](Self::message), but what goes to a server is audited by who carries it.
+    pub async fn decided(
         self: &Arc<Self>,
         (head, read): (&Head, &Result<Message<'_>, MessageError>),
         facts: &mut Facts,
@@ -65,9 +81,21 @@ impl Pipeline {
             method: said.map_or("none", |message| message.method.as_ref()),
             era: era(head, said, facts.claims.is_some()),
         };
-        let mut settled = self.judged((head, read), facts).await;
-        if let Ok(message) = read {
-            self.audited((head, message, facts), &settled, started);
+        let mut settled = self.judged((head, read), facts, tracing.as_ref()).await;
+        let outcome = match &settled {
+            Settled::Forward(forward) => {
+                self.ruled(&forward.rule, true);
+                None
+            }
+            Settled::Answer(answer) => {
+                self.ruled(&answer.rule, false);
+                Some(Outcome::Answered(answer))
+            }
+            Settled::Broker(edits) => Some(Outcome::Own(edits)),
+            Settled::Policy(failure) => Some(Outcome::Policy(failure.status)),
+        };
+        if let (Ok(message), Some(outcome)) = (read, outcome) {
+            self.audited((head, message, facts), &outcome, started);
         }
         match &settled {
             Settled::Broker(_) => self.count(what, ("broker", "ok"), started),
@@ -97,7 +125,7 @@ impl Pipeline {
     ) -> Settled {
         let catalog = self.published.load();
         let decide = |facts: &Facts| resume::judge(head, &catalog, facts, otherwise);
-        let settled = self.settle(&decide, (head, None), facts).await;
+        let settled = self.settle(&decide, (head, None), facts, None).await;
         match &settled {
             Settled::Forward(_) => self.count(STREAM, ("forward", "ok"), started),
             Settled::Answer(answer) => self.answered(STREAM, answer, started),
@@ -113,14 +141,19 @@ impl Pipeline {
         facts: &mut Facts,
     ) -> Settled {
         (facts.asked, facts.backend) = (None, None);
-        self.judged((head, read), facts).await
+        let replay = self
+            .traces
+            .begin("mcp-router.replay", &Fields(&|name| head.get(name)));
+        self.judged((head, read), facts, replay.as_ref()).await
     }
 
     async fn judged(
         &self,
         (head, read): (&Head, &Result<Message<'_>, MessageError>),
         facts: &mut Facts,
+        span: Option<&RequestSpan>,
     ) -> Settled {
+        let _deciding = span.map(|span| span.part("mcp-router.route-decision"));
         let request = Request {
             head,
             rules: &self.rules,
@@ -129,8 +162,8 @@ impl Pipeline {
         };
         let catalog = self.published.load();
         let id = read.as_ref().ok().and_then(|message| message.id);
-        self.settle(&|facts| judge(&request, &catalog, facts), (head, id), facts)
-            .await
+        let decide = |facts: &Facts| judge(&request, &catalog, facts);
+        self.settle(&decide, (head, id), facts, span).await
     }
 
     async fn settle(
@@ -138,10 +171,12 @@ impl Pipeline {
         decide: &(dyn Fn(&Facts) -> Decision + Sync),
         (head, id): (&Head, Option<&str>),
         facts: &mut Facts,
+        span: Option<&RequestSpan>,
     ) -> Settled {
         let mut decision = decide(facts);
         for _ in 0..MAX_NEEDS {
             let Decision::Need(need) = decision else { break };
+            let _fetching = span.map(|span| span.part(fetching(&need)));
             match self.fetch(need, head, facts).await {
                 Ok(()) => {}
                 Err(FactError::Policy(failure)) => return Settled::Policy(failure),
@@ -160,48 +195,40 @@ impl Pipeline {
         }
     }
 
+    /// Audits a call, and counts it by its tool: one that is not in the catalog has no series of its own.
     fn audited(
         &self,
         (head, message, facts): (&Head, &Message<'_>, &Facts),
-        settled: &Settled,
+        outcome: &Outcome<'_>,
         started: Instant,
     ) {
-        let outcome = match settled {
-            Settled::Forward(forward) => Outcome::Forwarded(forward),
-            Settled::Answer(answer) => Outcome::Answered(answer),
-            Settled::Broker(_) | Settled::Policy(_) => return,
-        };
         let call = audit::Call {
             head,
             message,
-            facts,
+            session: facts.claims.as_ref().map(|claims| claims.jti),
             keys: &self.keys,
         };
-        audit::record(&call, &outcome, started.elapsed());
-        self.count_call(message, &outcome);
-    }
-
-    /// Counts a call by tool, and what a rule decided; a tool that is not in the catalog has no series of its own.
-    fn count_call(&self, message: &Message<'_>, outcome: &Outcome<'_>) {
-        let calls = &self.metrics.calls;
-        let rule = match outcome {
-            Outcome::Forwarded(forward) => &forward.rule,
-            Outcome::Answered(answer) => &answer.rule,
-        };
-        if !rule.is_empty() {
-            calls.ruled(matches!(outcome, Outcome::Forwarded(_)));
-        }
+        audit::record(&call, outcome, started.elapsed());
         if message.method != "tools/call" {
             return;
         }
+        let calls = &self.metrics.calls;
         match outcome {
             Outcome::Forwarded(forward) => {
                 let mut named = forward.edits.metadata.text.iter();
                 let tool = named.find(|(name, _)| *name == "tool");
                 let tool = tool.map(|(_, tool)| tool.as_str()).unwrap_or_default();
-                calls.tool(&forward.server.name, tool, "forwarded");
+                calls.tool(&forward.server.name, tool, outcome.word());
             }
-            Outcome::Answered(answer) => calls.unnamed(audit::word(answer.refusal.reason)),
+            Outcome::Answered(_) | Outcome::Policy(_) => calls.unnamed(outcome.word()),
+            Outcome::Own(_) | Outcome::Carried(..) => {}
+        }
+    }
+
+    /// Counts an item that a policy's rule allowed or denied.
+    fn ruled(&self, rule: &str, allowed: bool) {
+        if !rule.is_empty() {
+            self.metrics.calls.ruled(allowed);
         }
     }
 

@@ -2,13 +2,13 @@
 //! joins the trace. Arguments and results are never read here.
 
 use super::decide::Settled;
-use crate::decision::{Edits, Head};
-use crate::protocol::message::{Message, MessageError};
+use crate::decision::{Edits, Forward, Head, Need};
+use crate::protocol::message::{Message, MessageError, MessageKind};
 use crate::telemetry::traces::{Fields, RequestSpan, Traces};
 
 /// Begins the span of a request; nothing when traces are off.
 pub fn begin(traces: &Traces, head: &Head) -> Option<RequestSpan> {
-    let mut span = traces.begin(&Fields(&|name| head.get(name)))?;
+    let mut span = traces.begin("mcp-router.process", &Fields(&|name| head.get(name)))?;
     span.note("http.request.method", head.method());
     span.note("url.path", head.path_only());
     Some(span)
@@ -20,10 +20,20 @@ pub fn end(mut span: RequestSpan, read: &Result<Message<'_>, MessageError>, sett
         describe(&mut span, message);
     }
     match settled {
-        Settled::Broker(edits) => join(&mut span, edits, "broker"),
+        Settled::Broker(edits) => {
+            span.note("mcp.route", "broker");
+            join(&span.part("mcp-router.broker-passthrough"), edits);
+        }
         Settled::Forward(forward) => {
+            for (name, value) in &forward.edits.metadata.text {
+                if let Some(attribute) = attribute(name) {
+                    span.note(attribute, value);
+                }
+            }
             span.note("mcp.server", &forward.server.name);
-            join(&mut span, &mut forward.edits, "forward");
+            span.note("mcp.server.hostname", &forward.server.hostname);
+            let part = read.as_ref().map_or(FORWARD, part_of);
+            join(&span.part(part), &mut forward.edits);
         }
         Settled::Answer(answer) => span.refused(answer.refusal.reason, answer.refusal.status),
         Settled::Policy(failure) => span.refused("policy", failure.status),
@@ -40,20 +50,77 @@ fn describe(span: &mut RequestSpan, message: &Message<'_>) {
     }
 }
 
-fn join(span: &mut RequestSpan, edits: &mut Edits, route: &'static str) {
-    span.note("mcp.route", route);
+/// What goes on is below this span.
+fn join(span: &RequestSpan, edits: &mut Edits) {
     edits.set.extend(span.headers());
+}
+
+/// The part for what has none of its own.
+const FORWARD: &str = "mcp-router.forward";
+
+/// The part in which a message goes to a server.
+fn part_of(message: &Message<'_>) -> &'static str {
+    match (message.kind, message.method.as_ref()) {
+        (MessageKind::Response, _) => "mcp-router.client-response",
+        (_, "tools/call") => "mcp-router.tool-call",
+        (_, "prompts/get") => "mcp-router.prompt-get",
+        (_, "resources/read") => "mcp-router.resource-read",
+        (_, "completion/complete") => "mcp-router.completion",
+        _ => FORWARD,
+    }
+}
+
+/// The attribute for a fact of the decision.
+fn attribute(name: &str) -> Option<&'static str> {
+    match name {
+        "route" => Some("mcp.route"),
+        "era" => Some("mcp.era"),
+        "prompt" => Some("mcp.prompt.name"),
+        _ => None,
+    }
+}
+
+/// The part in which a fact is fetched.
+pub fn fetching(need: &Need) -> &'static str {
+    match need {
+        Need::Backend(..) => "mcp-router.session-init",
+        Need::UserLists(_) => "broker.user-specific-tools.fetch-all",
+        Need::Facts(..) | Need::Link(..) | Need::UserToken(..) => "mcp-router.session-cache.get",
+    }
+}
+
+/// Begins the span of a call that the gateway carries to a server itself; the server's own hangs below it.
+pub fn carrying(traces: &Traces, forward: &mut Forward) -> Option<RequestSpan> {
+    let set = &mut forward.edits.set;
+    let of = |name: &str| set.iter().find(|(known, _)| *known == name);
+    let read = |name: &str| of(name).map(|(_, value)| value.as_str());
+    let mut span = traces.begin("mcp-front.forward", &Fields(&read))?;
+    span.note("mcp.server", &forward.server.name);
+    for (name, value) in span.headers() {
+        set.retain(|(known, _)| *known != name);
+        set.push((name, value));
+    }
+    Some(span)
+}
+
+/// Ends it with the status that the client gets.
+pub fn carried(span: Option<RequestSpan>, status: u16) {
+    if let Some(mut span) = span {
+        span.status(status);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::protocol::message::read;
+    use crate::telemetry::traces::Endpoint;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_goes_on_carries_the_trace_of_the_client() {
         crate::transport::client::install_crypto();
-        let traces = Traces::to("http://127.0.0.1:9/v1/traces", "test").unwrap();
+        let endpoint = Endpoint::Http("http://127.0.0.1:9/v1/traces".to_owned());
+        let traces = Traces::to(&endpoint, "test").unwrap();
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let head = Head {
             fields: vec![("traceparent".to_owned(), parent.as_bytes().to_vec())],

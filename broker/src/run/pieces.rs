@@ -109,6 +109,7 @@ impl Pieces {
                 enforce: options.enforce_capability_filtering,
             },
         };
+        let asked = Asked::new(Arc::clone(&metrics), store.is_shared());
         Ok(Self {
             published: Arc::default(),
             store,
@@ -116,7 +117,7 @@ impl Pieces {
             opener,
             kept: Arc::default(),
             user_lists: Arc::new(lists),
-            asked: Arc::new(Asked::new(Arc::clone(&metrics))),
+            asked: Arc::new(asked),
             metrics,
             traces: Traces::from_environment(),
             authenticator: Arc::new(Authenticator::new(addresses, resource(options))),
@@ -151,6 +152,7 @@ impl Pieces {
             user_lists: Arc::clone(&self.user_lists),
             opener: Some(Arc::clone(&self.opener)),
             metrics: Arc::clone(&self.metrics),
+            traces: self.traces.clone(),
             asked: Arc::clone(&self.asked),
             kept: Arc::clone(&self.kept),
             streams: streams::Streams::new(bounds.client_streams, Arc::clone(&self.metrics)),
@@ -204,6 +206,7 @@ impl Pieces {
                 addresses: environment.addresses,
                 invalid_tool_policy: options.invalid_tool_policy,
                 metrics: Arc::clone(&self.metrics),
+                traces: self.traces.clone(),
             },
             hosts: OwnHosts {
                 public: options.public_host.clone(),

@@ -159,7 +159,8 @@ impl CallMetrics {
 }
 
 /// The word for a status.
-fn outcome(status: u16) -> &'static str {
+#[must_use]
+pub fn outcome(status: u16) -> &'static str {
     match status {
         0..=399 => "ok",
         401 | 403 => "denied",

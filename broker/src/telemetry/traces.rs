@@ -1,14 +1,17 @@
-//! OTLP traces (data-plane.md 18.1, 18.3): off unless an endpoint is set. One span for each request that the router
-//! decides; it joins the trace of the client (or of Envoy) and is the parent of what the MCP server adds. It ends with the
-//! decision: the ordinary path has no response phase, so how long a server took is in Envoy's span and in the server's.
-//! Arguments and results never enter a span.
+//! OTLP traces (data-plane.md 18.1, 18.3): off unless an endpoint is set, and nothing is made then. The span of a request
+//! joins the trace of the client (or of Envoy) and is the parent of what the MCP server adds. In the router it ends with the
+//! decision: that path has no response phase, so how long a server took is in Envoy's span and in the server's; where the
+//! gateway carries the call `mcp-front.forward` says it. Arguments and results never enter a span.
 
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
 use opentelemetry::trace::{
     Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
+use opentelemetry_otlp::{
+    ExporterBuildError, Protocol, SpanExporter, WithExportConfig as _, WithTonicConfig as _,
+};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
@@ -31,6 +34,8 @@ pub struct Traces {
 /// One request.
 pub struct RequestSpan {
     span: opentelemetry_sdk::trace::Span,
+    /// Makes its parts.
+    router: SdkTracer,
 }
 
 /// Reads header fields by name.
@@ -56,26 +61,65 @@ impl Injector for Pairs {
     }
 }
 
-/// The URL that spans are posted to, from `variable`; `None` when none is set.
+/// Where spans are sent, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// OTLP over HTTP, posted to this URL.
+    Http(String),
+    /// OTLP over gRPC, to this URL; `https` is TLS with the roots of the system.
+    Grpc(String),
+}
+
+/// The endpoint that `variable` names; `None` when none is set.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn endpoint(variable: impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
+pub fn endpoint(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Endpoint>, String> {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-    let url = match (
-        set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
-        set("OTEL_EXPORTER_OTLP_ENDPOINT"),
-    ) {
-        (Some(url), _) => url,
-        (None, Some(base)) => format!("{}/v1/traces", base.trim_end_matches('/')),
-        (None, None) => return Ok(None),
+    let signal = set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
+    let own = signal.is_some();
+    let Some(url) = signal.or_else(|| set("OTEL_EXPORTER_OTLP_ENDPOINT")) else {
+        return Ok(None);
     };
-    let known = ["http://", "https://"]
-        .iter()
-        .any(|scheme| url.starts_with(scheme));
-    known.then_some(Some(url)).ok_or_else(|| {
-        "the OTLP endpoint must begin with http:// or https:// (OTLP over HTTP, usually port 4318)".to_owned()
-    })
+    let plain = [
+        "OTEL_EXPORTER_OTLP_TRACES_INSECURE",
+        "OTEL_EXPORTER_OTLP_INSECURE",
+    ];
+    let plain = plain
+        .into_iter()
+        .find_map(set)
+        .is_some_and(|value| value == "true");
+    match url.split_once("://") {
+        Some(("http" | "https", _)) if own => Ok(Some(Endpoint::Http(url))),
+        Some(("http" | "https", _)) => {
+            let url = format!("{}/v1/traces", url.trim_end_matches('/'));
+            Ok(Some(Endpoint::Http(url)))
+        }
+        Some(("rpc", place)) => {
+            let scheme = if plain { "http" } else { "https" };
+            Ok(Some(Endpoint::Grpc(format!("{scheme}://{place}"))))
+        }
+        _ => Err("the OTLP endpoint must begin with http:// or https:// (OTLP over HTTP, usually port 4318), or rpc:// (over gRPC, usually port 4317)".to_owned()),
+    }
+}
+
+fn exporter(endpoint: &Endpoint) -> Result<SpanExporter, ExporterBuildError> {
+    match endpoint {
+        Endpoint::Http(url) => SpanExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(url)
+            .build(),
+        Endpoint::Grpc(url) => {
+            let exporter = SpanExporter::builder().with_tonic().with_endpoint(url);
+            if url.starts_with("https://") {
+                let tls = ClientTlsConfig::new().with_native_roots();
+                exporter.with_tls_config(tls).build()
+            } else {
+                exporter.build()
+            }
+        }
+    }
 }
 
 impl Traces {
@@ -87,7 +131,7 @@ impl Traces {
         let service = variable("OTEL_SERVICE_NAME").unwrap_or_else(|| "mcp-gateway".to_owned());
         let built = match endpoint(variable) {
             Ok(None) => return Self::default(),
-            Ok(Some(url)) => Self::to(&url, &service),
+            Ok(Some(endpoint)) => Self::to(&endpoint, &service),
             Err(why) => Err(why),
         };
         built.unwrap_or_else(|error| {
@@ -96,20 +140,16 @@ impl Traces {
         })
     }
 
-    /// Traces to the collector at `url`, in the name of `service`.
+    /// Traces to this collector, in the name of `service`. gRPC needs the runtime that this is called in.
     ///
     /// # Errors
     /// When no exporter can be made for the URL.
-    pub fn to(url: &str, service: &str) -> Result<Self, String> {
-        let exporter = SpanExporter::builder()
-            .with_http()
-            .with_protocol(Protocol::HttpBinary)
-            .with_endpoint(url)
-            .build()
-            .map_err(|error| error.to_string())?;
+    pub fn to(endpoint: &Endpoint, service: &str) -> Result<Self, String> {
+        let exporter = exporter(endpoint).map_err(|error| error.to_string())?;
+        let version = std::env::var("OTEL_SERVICE_VERSION").unwrap_or_else(|_| crate::VERSION.to_owned());
         let resource = Resource::builder()
             .with_service_name(service.to_owned())
-            .with_attribute(KeyValue::new("service.version", crate::VERSION))
+            .with_attribute(KeyValue::new("service.version", version))
             .build();
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
@@ -120,17 +160,34 @@ impl Traces {
         })
     }
 
-    /// Begins the span of a request whose headers `fields` reads; nothing when traces are off.
+    /// Begins a span of a request whose headers `fields` reads; nothing when traces are off.
     #[must_use]
-    pub fn begin(&self, fields: &Fields<'_>) -> Option<RequestSpan> {
-        let (tracer, _) = self.on.as_ref()?;
+    pub fn begin(&self, name: &'static str, fields: &Fields<'_>) -> Option<RequestSpan> {
+        let (router, _) = self.on.as_ref()?;
         let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), fields);
-        let builder = tracer
-            .span_builder("mcp-router.process")
-            .with_kind(SpanKind::Server)
-            .with_attributes([KeyValue::new("component", "router")]);
-        Some(RequestSpan {
-            span: tracer.build_with_context(builder, &parent),
+        Some(started(
+            &self.tracer(name)?,
+            router,
+            (name, SpanKind::Server),
+            &parent,
+        ))
+    }
+
+    /// Begins a span that belongs to no request; nothing when traces are off.
+    #[must_use]
+    pub fn alone(&self, name: &'static str) -> Option<RequestSpan> {
+        let (router, _) = self.on.as_ref()?;
+        let span = (name, SpanKind::Internal);
+        Some(started(&self.tracer(name)?, router, span, &Context::new()))
+    }
+
+    /// The tracer of a span, which its name begins with.
+    fn tracer(&self, name: &str) -> Option<SdkTracer> {
+        let (router, provider) = self.on.as_ref()?;
+        Some(if name.starts_with("mcp-router.") {
+            router.clone()
+        } else {
+            provider.tracer("mcp-broker")
         })
     }
 
@@ -144,18 +201,57 @@ impl Traces {
     }
 }
 
+fn started(
+    tracer: &SdkTracer,
+    router: &SdkTracer,
+    (name, kind): (&'static str, SpanKind),
+    parent: &Context,
+) -> RequestSpan {
+    let component = name.split_once(['-', '.']).map_or(name, |(_, rest)| rest);
+    let component = component.split('.').next().unwrap_or_default();
+    let builder = tracer
+        .span_builder(name)
+        .with_kind(kind)
+        .with_attributes([KeyValue::new("component", component.to_owned())]);
+    RequestSpan {
+        span: tracer.build_with_context(builder, parent),
+        router: router.clone(),
+    }
+}
+
 impl RequestSpan {
+    /// Begins a part of it.
+    #[must_use]
+    pub fn part(&self, name: &'static str) -> Self {
+        let parent = Context::new().with_remote_span_context(self.span.span_context().clone());
+        started(&self.router, &self.router, (name, SpanKind::Internal), &parent)
+    }
+
+    /// Notes the HTTP status of a reply.
+    pub fn status(&mut self, status: u16) {
+        let attribute = KeyValue::new("http.response.status_code", i64::from(status));
+        self.span.set_attribute(attribute);
+        if status >= 500 {
+            self.span.set_status(Status::error("reply"));
+        }
+    }
+
     /// Notes a fact; nothing secret, and no arguments.
     pub fn note(&mut self, name: &'static str, value: &str) {
         let text: String = value.chars().take(MAX_TEXT).collect();
         self.span.set_attribute(KeyValue::new(name, text));
     }
 
+    /// Notes where a failure comes from.
+    pub fn failed(&mut self, source: &'static str) {
+        self.span.set_attribute(KeyValue::new("error_source", source));
+        self.span.set_status(Status::error(source));
+    }
+
     /// Notes that the request was refused.
     pub fn refused(&mut self, reason: &'static str, status: u16) {
         self.span.set_attribute(KeyValue::new("error.type", reason));
-        self.span
-            .set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
+        self.status(status);
         self.span.set_status(Status::error(reason));
     }
 

@@ -13,6 +13,7 @@ use crate::config::model::{Protocol, ServerConfig};
 use crate::options::InvalidToolPolicy;
 use crate::protocol::version::{self, Era};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
 use crate::transport::address::AddressPolicy;
 use crate::transport::client::server_client;
 use crate::transport::exchange::ExchangeError;
@@ -42,6 +43,8 @@ pub struct ConnectionSettings {
     pub invalid_tool_policy: InvalidToolPolicy,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Traces.
+    pub traces: Traces,
 }
 
 /// A running connection.
@@ -159,11 +162,19 @@ impl Task {
         let stop = self.stop.clone();
         loop {
             let started = Instant::now();
+            let mut span = self.settings.traces.alone("mcp-broker.upstream-manage");
             let checked = tokio::select! {
                 () = stop.cancelled() => break,
                 checked = self.check() => checked,
             };
             let name = &self.publisher.config.name;
+            if let Some(span) = &mut span {
+                span.note("mcp.server", name);
+                if checked.is_err() {
+                    span.failed("backend");
+                }
+            }
+            drop(span);
             self.settings.metrics.servers.discovery(
                 name,
                 checked.is_ok(),

@@ -394,46 +394,30 @@ async fn d52_only_sessions_that_see_a_change_are_told() {
         assert_eq!(chunks.next().await.unwrap().unwrap(), ": connected\n\n");
         (client, chunks)
     };
-    let (_, mut all) = open(world.direct().initialized().await).await;
+    let (_, first) = open(world.direct().initialized().await).await;
+    let (_, second) = open(world.direct().initialized().await).await;
     let few = world
         .direct()
         .initialized()
         .await
         .with("x-mcp-virtualserver", "ns/few");
-    let (_, mut few) = open(few).await;
-    let wait = std::time::Duration::from_secs(10);
-    one.tools.lock().unwrap()[1]["description"] = json!("changed");
-    one.notify("notifications/tools/list_changed");
-    assert!(
-        tokio::time::timeout(wait, all.next())
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap()
-            .ends_with(b"list_changed\"}\n\n")
-    );
-    one.tools.lock().unwrap()[0]["description"] = json!("changed");
-    one.notify("notifications/tools/list_changed");
-    let both = [
-        tokio::time::timeout(wait, all.next()).await,
-        tokio::time::timeout(wait, few.next()).await,
-    ];
-    for event in both {
-        let event = String::from_utf8(event.unwrap().unwrap().unwrap().to_vec()).unwrap();
-        let data = r#"data: {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
-        assert_eq!(
-            event
-                .lines()
-                .filter(|line| line.starts_with("data:"))
-                .collect::<Vec<_>>(),
-            [data]
-        );
+    let (_, third) = open(few).await;
+    let mut streams = [first, second, third];
+    // What two of them see is told to those two, what all three see to all three; the next thing on each is the keep-alive,
+    // which comes much later.
+    for (tool, told) in [(1, 2), (0, 3)] {
+        one.tools.lock().unwrap()[tool]["description"] = json!("changed");
+        one.notify("notifications/tools/list_changed");
+        for stream in &mut streams[..told] {
+            let event = tokio::time::timeout(std::time::Duration::from_secs(10), stream.next()).await;
+            let event = String::from_utf8(event.unwrap().unwrap().unwrap().to_vec()).unwrap();
+            let data: Vec<&str> = event.lines().filter(|line| line.starts_with("data:")).collect();
+            let notice = r#"data: {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+            assert_eq!(data, [notice]);
+        }
     }
-    // One event each: the next thing on both is the keep-alive, which comes much later.
-    for rest in [
-        futures::FutureExt::now_or_never(few.next()),
-        futures::FutureExt::now_or_never(all.next()),
-    ] {
+    for stream in &mut streams {
+        let rest = futures::FutureExt::now_or_never(stream.next());
         assert!(rest.is_none(), "{rest:?}");
     }
 }

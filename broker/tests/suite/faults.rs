@@ -1,6 +1,7 @@
 //! MCP servers that misbehave beside one that does not: its calls go on, and every failure reaches its caller as an error
 //! with the caller's id.
 
+use crate::audit::{keep_records, records};
 use crate::client::Client;
 use crate::fixture::{Server, tool};
 use crate::world::{World, config, entry, eventually, is_direct};
@@ -137,6 +138,7 @@ async fn a_server_that_flaps_and_one_that_changes_all_the_time_disturb_nobody() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d80_two_clients_with_one_id_at_the_same_time_get_each_its_own_answer() {
+    keep_records();
     let (world, good, _) = beside(&[]).await;
     let clients = [
         world.client().initialized().await,
@@ -161,6 +163,18 @@ async fn d80_two_clients_with_one_id_at_the_same_time_get_each_its_own_answer() 
     sessions.sort_unstable();
     sessions.dedup();
     assert_eq!(sessions.len(), 2, "a backend session for each");
+    for client in &clients {
+        let records = records(client);
+        assert_eq!(records.len(), 20);
+        assert!(records.iter().all(|record| record["jsonrpc_id"] == "7"));
+        let mut arguments: Vec<_> = records
+            .iter()
+            .map(|record| record["arguments_hmac"].as_str())
+            .collect();
+        arguments.sort_unstable();
+        arguments.dedup();
+        assert_eq!(arguments.len(), 20, "each record is that of one call");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

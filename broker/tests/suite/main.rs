@@ -13,6 +13,7 @@
 )]
 
 mod access;
+mod audit;
 mod catalog;
 mod client;
 mod client_streams;

@@ -186,7 +186,6 @@ async fn an_answer_that_comes_to_another_replica_is_counted_where_it_was_asked()
     let mut events = asking(&client, "one_ask", json!({"ask": ask})).await;
     let asked = events.message().await;
     let given = ("result", json!({"role": "assistant"}));
-    // The stream stays open until the count is there: its end would count as a timeout.
     let other = pair.on(1, &client);
     let answer = json!({"jsonrpc": "2.0", "id": asked["id"], given.0: given.1});
     assert_eq!(other.post(answer.to_string()).await.status, 202);

@@ -5,6 +5,8 @@ use crate::standalone::{Gateway, lives, signal};
 use crate::world::{KEY, config, entry, eventually, free_port};
 use std::process::Stdio;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_mcp-gateway-broker");
@@ -33,6 +35,47 @@ async fn d2_a_bad_flag_ends_the_start_with_2_and_one_line() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d1_at_level_4_warnings_and_errors_are_logged_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    std::fs::write(&file, "servers: []\nnonsense: 1\n").unwrap();
+    let mut lines = Vec::new();
+    for level in ["4", "0"] {
+        let mut child = Command::new(BINARY)
+            .args(["run", "--config"])
+            .arg(&file)
+            .args(["--mcp-broker-public-address=127.0.0.1:0", "--metrics-addr="])
+            .arg(format!("--log-level={level}"))
+            .args(["--log-format=json"])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut said = child.stdout.take().unwrap();
+        let mut bytes = Vec::new();
+        let read = async {
+            // The key that nobody knows is a warning; it comes after what the start says.
+            while !String::from_utf8_lossy(&bytes).contains("nonsense") {
+                assert!(said.read_buf(&mut bytes).await.unwrap() > 0);
+            }
+        };
+        let read = tokio::time::timeout(std::time::Duration::from_secs(20), read).await;
+        assert!(read.is_ok(), "it does not speak of the key");
+        signal("TERM", child.id().unwrap());
+        said.read_to_end(&mut bytes).await.unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let level = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["level"].as_str().unwrap().to_owned()
+        };
+        lines.push(text.lines().map(level).collect::<Vec<_>>());
+    }
+    let low = |level: &String| !matches!(level.as_str(), "WARN" | "ERROR");
+    assert!(!lines[0].iter().any(low), "{lines:?}");
+    assert!(lines[1].iter().any(low), "{lines:?}");
+}
+
 struct Process {
     child: Child,
     admin: u16,
@@ -41,6 +84,11 @@ struct Process {
 }
 
 async fn start(text: &str) -> Process {
+    start_with(text, &[]).await
+}
+
+/// A process with these variables.
+async fn start_with(text: &str, variables: &[(&str, &str)]) -> Process {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.yaml");
     std::fs::write(&file, text).unwrap();
@@ -53,6 +101,7 @@ async fn start(text: &str) -> Process {
         .arg(format!("--metrics-addr=127.0.0.1:{admin}"))
         .args(["--log-format=json", "--log-level=-4"])
         .env("GATEWAY_SIGNING_KEY", KEY)
+        .envs(variables.iter().copied())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -83,7 +132,13 @@ async fn status(process: &Process, path: &str) -> Option<u16> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d3_a_signal_turns_readiness_off_serves_on_and_ends_in_time() {
     mcp_gateway_broker::transport::client::install_crypto();
-    let mut process = start("servers: []\n").await;
+    let (collector, spans) = collector().await;
+    // By itself it would send its spans in ten minutes.
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "600000"),
+    ];
+    let mut process = start_with("servers: []\n", &variables).await;
     let pid = process.child.id().unwrap().to_string();
     assert!(
         Command::new("kill")
@@ -104,6 +159,22 @@ async fn d3_a_signal_turns_readiness_off_serves_on_and_ends_in_time() {
         .expect("not within 25 s")
         .unwrap();
     assert!(code.success());
+    let spans = spans.lock().unwrap();
+    let name = b"mcp-broker.handle-request";
+    let last = spans.windows(name.len()).any(|part| part == name);
+    assert!(last, "what was served while draining is not in the telemetry");
+}
+
+/// A collector of traces: its URL, and everything that it got.
+async fn collector() -> (String, Arc<Mutex<Vec<u8>>>) {
+    let spans = Arc::<Mutex<Vec<u8>>>::default();
+    let got = Arc::clone(&spans);
+    let take = move |body: axum::body::Bytes| async move { got.lock().unwrap().extend_from_slice(&body) };
+    let app = axum::Router::new().route("/v1/traces", axum::routing::post(take));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (url, spans)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -219,7 +290,6 @@ async fn a_second_signal_ends_at_once_with_130() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s13_logs_at_debug_hold_no_secret_and_local_addresses_are_refused() {
-    use tokio::io::AsyncReadExt as _;
     mcp_gateway_broker::transport::client::install_crypto();
     let one = Server::start("one", &["forecast"]).await;
     let text = config(&[entry(&one, "").replace("}\n", ", credential: 'Bearer hunter2'}\n")]);

@@ -11,6 +11,7 @@ use axum::routing::get;
 use base64::Engine as _;
 use futures::StreamExt as _;
 use mcp_gateway_broker::kubernetes::secret::ClusterAccess;
+use mcp_gateway_broker::run::Environment;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -74,14 +75,10 @@ async fn secrets(
     Body::from_stream(lines).into_response()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d10_the_watch_serves_a_change_at_once_and_the_file_is_the_fallback() {
-    let (one, two) = (
-        Server::start("one", &["a"]).await,
-        Server::start("two", &["b"]).await,
-    );
+/// An API server with this config, the environment of a pod beside it, and the folder of the pod's account.
+async fn cluster(document: String) -> (Arc<Api>, Environment, tempfile::TempDir) {
     let api = Arc::new(Api {
-        document: Mutex::new(config(&[entry(&one, "")])),
+        document: Mutex::new(document),
         version: AtomicU64::new(1),
         down: AtomicBool::default(),
         lists: AtomicU64::default(),
@@ -95,35 +92,58 @@ async fn d10_the_watch_serves_a_change_at_once_and_the_file_is_the_fallback() {
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     let account = tempfile::tempdir().unwrap();
     std::fs::write(account.path().join("token"), "pod-token\n").unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("config.yaml"), config(&[])).unwrap();
     let environment = World::environment(Some(ClusterAccess {
         base,
         account: account.path().to_owned(),
     }));
+    (api, environment, account)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d10_the_watch_serves_a_change_at_once_and_the_file_is_the_fallback() {
+    let (one, two) = (
+        Server::start("one", &["a"]).await,
+        Server::start("two", &["b"]).await,
+    );
+    let (api, environment, _account) = cluster(config(&[entry(&one, "")])).await;
     let flags = ["--mcp-gateway-config-secret=team-a/mcp-gateway-config"];
-    let world = World::broker_in(environment, free_port(), folder, &flags).await;
-    let client = world.direct().initialized().await;
+    // Two replicas.
+    let replica = async || {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.yaml"), config(&[])).unwrap();
+        let world = World::broker_in(environment.clone(), free_port(), folder, &flags).await;
+        let client = world.direct().initialized().await;
+        (world, client)
+    };
+    let replicas = [replica().await, replica().await];
     let source = async |expected: &str, tools: &[&str]| {
-        eventually(expected, || async {
-            (world.status().await["config"]["source"] == expected && client.tools().await == tools)
-                .then_some(())
-        })
-        .await;
+        let mut hashes = Vec::new();
+        for (world, client) in &replicas {
+            let hash = eventually(expected, || async {
+                let config = world.status().await["config"].take();
+                let served = config["source"] == expected && client.tools().await == tools;
+                served.then(|| config["hash"].as_str().unwrap().to_owned())
+            });
+            hashes.push(hash.await);
+        }
+        assert_eq!(hashes[0], hashes[1]);
+        assert_eq!(hashes[0].len(), 16);
     };
     source("watch", &["a"]).await;
     api.write(&config(&[entry(&two, "")]));
     source("watch", &["b"]).await;
     // A written file changes nothing while the watch is healthy; a lost watch gives way to it.
-    world.write_config(&config(&[entry(&one, "file_")]));
+    for (world, _) in &replicas {
+        world.write_config(&config(&[entry(&one, "file_")]));
+    }
     api.down.store(true, Ordering::Relaxed);
     let _ = api.events.send("break".to_owned());
     source("file", &["file_a"]).await;
     api.down.store(false, Ordering::Relaxed);
     source("watch", &["b"]).await;
     assert!(
-        api.lists.load(Ordering::Relaxed) >= 2,
-        "listed anew after the loss"
+        api.lists.load(Ordering::Relaxed) >= 4,
+        "both list anew after the loss"
     );
     let _ = api
         .events

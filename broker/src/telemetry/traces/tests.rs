@@ -33,9 +33,10 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 async fn a_span_joins_the_clients_trace_and_reaches_the_collector() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (url, mut received) = collector().await;
-    let traces = Arc::new(Traces::to(&url, "gateway-under-test").unwrap());
+    let endpoint = Endpoint::Http(url);
+    let traces = Arc::new(Traces::to(&endpoint, "gateway-under-test").unwrap());
     let read = |name: &str| (name == "traceparent").then_some(PARENT);
-    let mut span = traces.begin(&Fields(&read)).unwrap();
+    let mut span = traces.begin("mcp-router.process", &Fields(&read)).unwrap();
     span.note("gen_ai.tool.name", "one_add");
     span.refused("session", 404);
     let headers = span.headers();
@@ -72,7 +73,11 @@ async fn a_span_joins_the_clients_trace_and_reaches_the_collector() {
 
 #[test]
 fn without_an_endpoint_there_is_no_span() {
-    assert!(Traces::default().begin(&Fields(&|_| None)).is_none());
+    assert!(
+        Traces::default()
+            .begin("mcp-router.process", &Fields(&|_| None))
+            .is_none()
+    );
     assert_eq!(endpoint(|_| None), Ok(None));
 }
 
@@ -83,11 +88,69 @@ fn endpoints_follow_the_rules_of_otlp() {
     };
     assert_eq!(
         only("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/"),
-        Ok(Some("http://collector:4318/v1/traces".to_owned()))
+        Ok(Some(Endpoint::Http("http://collector:4318/v1/traces".to_owned())))
     );
     assert_eq!(
         only("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://c/x"),
-        Ok(Some("https://c/x".to_owned()))
+        Ok(Some(Endpoint::Http("https://c/x".to_owned())))
     );
-    assert!(only("OTEL_EXPORTER_OTLP_ENDPOINT", "rpc://collector:4317").is_err());
+    assert_eq!(
+        only("OTEL_EXPORTER_OTLP_ENDPOINT", "rpc://collector:4317"),
+        Ok(Some(Endpoint::Grpc("https://collector:4317".to_owned())))
+    );
+    let plain = |name: &str| match name {
+        "OTEL_EXPORTER_OTLP_ENDPOINT" => Some("rpc://collector:4317".to_owned()),
+        "OTEL_EXPORTER_OTLP_INSECURE" => Some("true".to_owned()),
+        _ => None,
+    };
+    assert_eq!(
+        endpoint(plain),
+        Ok(Some(Endpoint::Grpc("http://collector:4317".to_owned())))
+    );
+    for wrong in ["grpc://collector:4317", "collector:4317"] {
+        assert!(only("OTEL_EXPORTER_OTLP_ENDPOINT", wrong).is_err(), "{wrong}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_reach_a_collector_over_grpc() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (sender, mut received) = mpsc::channel(8);
+    let path = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    let app = Router::new().route(
+        path,
+        post(move |body: Bytes| {
+            let sender = sender.clone();
+            async move {
+                let _ = sender.send(body).await;
+                // An empty message, and that all is well.
+                let kind = ("content-type", "application/grpc");
+                ([kind, ("grpc-status", "0")], vec![0_u8; 5])
+            }
+        }),
+    );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Endpoint::Grpc(format!("http://{}", listener.local_addr().unwrap()));
+    let routes = tonic::service::Routes::from(app);
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let server = tonic::transport::Server::builder().add_routes(routes);
+    tokio::spawn(server.serve_with_incoming(incoming));
+    let traces = Traces::to(&endpoint, "gateway-under-test").unwrap();
+    let request = traces.begin("mcp-router.process", &Fields(&|_| None)).unwrap();
+    drop(request.part("mcp-router.session-init"));
+    drop(request);
+    drop(traces.alone("mcp-broker.upstream-manage"));
+    let flushing = traces.clone();
+    let flushed = tokio::task::spawn_blocking(move || flushing.flush());
+    let body = tokio::time::timeout(Duration::from_secs(10), received.recv());
+    let body = body.await.unwrap().unwrap();
+    for part in [
+        "mcp-router.process",
+        "mcp-router.session-init",
+        "mcp-broker.upstream-manage",
+        "gateway-under-test",
+    ] {
+        assert!(contains(&body, part.as_bytes()), "{part} is missing");
+    }
+    flushed.await.unwrap();
 }
