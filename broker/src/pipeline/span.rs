@@ -3,6 +3,7 @@
 
 use super::decide::Settled;
 use crate::decision::{Edits, Forward, Head, Need};
+use crate::protocol::header;
 use crate::protocol::message::{Message, MessageError, MessageKind};
 use crate::telemetry::traces::{Fields, RequestSpan, Traces};
 
@@ -11,6 +12,14 @@ pub fn begin(traces: &Traces, head: &Head) -> Option<RequestSpan> {
     let mut span = traces.begin("mcp-router.process", &Fields(&|name| head.get(name)))?;
     span.note("http.request.method", head.method());
     span.note("url.path", head.path_only());
+    for (name, field) in [
+        ("client.address", "x-forwarded-for"),
+        ("mcp.protocol.version", header::PROTOCOL_VERSION),
+    ] {
+        if let Some(value) = head.get(field) {
+            span.note(name, value);
+        }
+    }
     Some(span)
 }
 
@@ -26,9 +35,7 @@ pub fn end(mut span: RequestSpan, read: &Result<Message<'_>, MessageError>, sett
         }
         Settled::Forward(forward) => {
             for (name, value) in &forward.edits.metadata.text {
-                if let Some(attribute) = attribute(name) {
-                    span.note(attribute, value);
-                }
+                fact(&mut span, name, value);
             }
             span.note("mcp.server", &forward.server.name);
             span.note("mcp.server.hostname", &forward.server.hostname);
@@ -46,6 +53,7 @@ fn describe(span: &mut RequestSpan, message: &Message<'_>) {
         span.note("jsonrpc.request.id", id);
     }
     if let (Some(name), "tools/call") = (&message.name, message.method.as_ref()) {
+        span.note("gen_ai.operation.name", "execute_tool");
         span.note("gen_ai.tool.name", &name.value);
     }
 }
@@ -70,13 +78,19 @@ fn part_of(message: &Message<'_>) -> &'static str {
     }
 }
 
-/// The attribute for a fact of the decision.
-fn attribute(name: &str) -> Option<&'static str> {
+/// Notes a fact of the decision.
+fn fact(span: &mut RequestSpan, name: &str, value: &str) {
     match name {
-        "route" => Some("mcp.route"),
-        "era" => Some("mcp.era"),
-        "prompt" => Some("mcp.prompt.name"),
-        _ => None,
+        "route" => span.note("mcp.route", value),
+        "era" => span.note("mcp.era", value),
+        "prompt" => span.note("mcp.prompt.name", value),
+        "session" => span.note("mcp.session.id", &format!("jti:{value}")),
+        // A query may hold what only the caller should know.
+        "resource" => span.note(
+            "mcp.resource.uri",
+            value.split(['?', '#']).next().unwrap_or_default(),
+        ),
+        _ => {}
     }
 }
 

@@ -165,6 +165,58 @@ async fn d3_a_signal_turns_readiness_off_serves_on_and_ends_in_time() {
     assert!(last, "what was served while draining is not in the telemetry");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_spans_of_a_call_are_its_parts_in_the_clients_trace_and_hold_no_secret() {
+    let one = Server::start("one", &["forecast"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    std::fs::write(&file, config(&[entry(&one, "one_")])).unwrap();
+    let (collector, spans) = collector().await;
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "600000"),
+    ];
+    let mut gateway = Gateway::start_with(&file, (Stdio::null(), &variables)).await;
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let client = gateway
+        .client(&["one_forecast"])
+        .await
+        .with("traceparent", format!("00-{trace}-b7ad6b7169203331-01"))
+        .with("authorization", "Bearer hunter2");
+    let params = serde_json::json!({"name": "one_forecast", "arguments": {"password": "hunter3"}});
+    assert_eq!(client.rpc("tools/call", params).await.status, 200);
+    let parent = one.calls("tools/call")[0]
+        .header("traceparent")
+        .unwrap()
+        .to_owned();
+    assert!(parent.starts_with(&format!("00-{trace}-")), "{parent}");
+    signal("TERM", gateway.child.id().unwrap());
+    assert!(gateway.child.wait().await.unwrap().success());
+    let spans = spans.lock().unwrap();
+    let has = |part: &[u8]| spans.windows(part.len()).any(|window| window == part);
+    for name in [
+        "mcp-router.process",
+        "mcp-router.route-decision",
+        "mcp-router.session-cache.get",
+        "mcp-router.session-init",
+        "mcp-router.tool-call",
+        "mcp-front.forward",
+        "mcp-broker.handle-request",
+        "mcp-broker.tools-list",
+        "mcp-broker.upstream-manage",
+        "execute_tool",
+        "jti:",
+    ] {
+        assert!(has(name.as_bytes()), "{name} is missing");
+    }
+    // The server's own span hangs below the one of the call that was carried.
+    let last = parent.split('-').nth(2).unwrap();
+    assert!(has(&hex::decode(trace).unwrap()) && has(&hex::decode(last).unwrap()));
+    for secret in ["hunter2", "hunter3", client.session.as_deref().unwrap()] {
+        assert!(!has(secret.as_bytes()), "{secret}");
+    }
+}
+
 /// A collector of traces: its URL, and everything that it got.
 async fn collector() -> (String, Arc<Mutex<Vec<u8>>>) {
     let spans = Arc::<Mutex<Vec<u8>>>::default();

@@ -37,13 +37,23 @@ pub fn command(file: &Path, port: u16) -> Command {
 
 impl Gateway {
     pub async fn start(file: &Path) -> Self {
-        Self::start_with_output(file, Stdio::null()).await
+        Self::start_with(file, (Stdio::null(), &[])).await
     }
 
     async fn start_with_output(file: &Path, output: Stdio) -> Self {
+        Self::start_with(file, (output, &[])).await
+    }
+
+    /// A gateway with its output there, and these variables.
+    pub async fn start_with(file: &Path, (output, variables): (Stdio, &[(&str, &str)])) -> Self {
         mcp_gateway_broker::transport::client::install_crypto();
         let port = free_port();
-        let child = command(file, port).stdout(output).spawn().unwrap();
+        let mut command = command(file, port);
+        let child = command
+            .envs(variables.iter().copied())
+            .stdout(output)
+            .spawn()
+            .unwrap();
         let gateway = Self { child, port };
         eventually("readiness", || async {
             let status = gateway.get("/readyz").await?;
