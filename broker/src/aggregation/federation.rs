@@ -228,7 +228,7 @@ impl Running {
         self.connections = next;
     }
 
-    /// Publishes a catalog of what is known now. Building one of ten thousand tools takes about 10 ms (`bench micro`), in which no
+    /// Publishes a catalog of what is known now. The first one of ten thousand tools takes about 10 ms (`bench micro`), in which no
     /// request must wait for this worker.
     async fn rebuild(&self) {
         let configs = self
