@@ -93,9 +93,7 @@ impl OnStream {
             }
         }
     }
-}
 
-impl OnStream {
     /// The last question did not get to the client.
     pub fn unasked(&mut self) {
         if let Some(tag) = self.tags.pop() {

@@ -1,5 +1,6 @@
 //! What Envoy carries for the gateway, and what it carries beside it (data-plane.md 16, D70–D79).
 
+use crate::client::Client;
 use crate::envoy::{Envoy, Plan};
 use crate::fixture::Server;
 use crate::relays::asking;
@@ -7,6 +8,7 @@ use crate::world::{PUBLIC, World, config, entry, eventually, is_direct};
 use axum::body::Body;
 use axum::http::HeaderMap;
 use futures::StreamExt as _;
+use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -41,18 +43,16 @@ async fn d71_concurrent_calls_reach_the_right_server() {
         Server::start("two", &["forecast"]).await,
     );
     let world = World::start(&[(&one, "one_"), (&two, "two_")], &[]).await;
-    let client = world.client().initialized().await;
-    let calls = futures::stream::iter(0..1000).map(|n| {
-        let client = client.clone();
-        async move {
-            let server = if n % 2 == 0 { "one" } else { "two" };
-            let reply = client.post(format!(r#"{{"jsonrpc":"2.0","id":{n},"method":"tools/call","params":{{"name":"{server}_forecast"}}}}"#)).await;
-            assert_eq!(reply.status, 200, "{}", reply.text);
-            let body = reply.json();
-            assert_eq!((body["result"]["content"][0]["text"].as_str(), body["id"].as_i64()), (Some(server), Some(n)));
-        }
+    // A session may have 64 calls under way.
+    let clients: Vec<Client> = join_all((0..16).map(|_| world.client().initialized())).await;
+    let calls = (0..1000).zip(clients.iter().cycle()).map(|(n, client)| async move {
+        let server = if (n / 16) % 2 == 0 { "one" } else { "two" };
+        let reply = client.post(format!(r#"{{"jsonrpc":"2.0","id":{n},"method":"tools/call","params":{{"name":"{server}_forecast"}}}}"#)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        let body = reply.json();
+        assert_eq!((body["result"]["content"][0]["text"].as_str(), body["id"].as_i64()), (Some(server), Some(n)));
     });
-    calls.buffer_unordered(64).collect::<Vec<()>>().await;
+    join_all(calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
