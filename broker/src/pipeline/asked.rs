@@ -86,6 +86,10 @@ impl OnStream {
                 let Ok(mut waiting) = self.asked.waiting.lock() else {
                     return;
                 };
+                if self.tags.len() == self.tags.capacity() {
+                    // Those that are over go before there must be room for more: a stream may last for days.
+                    self.tags.retain(|tag| waiting.contains_key(tag));
+                }
                 if waiting.len() < MAX_WAITING {
                     waiting.insert(tag, (kind, Instant::now()));
                     self.tags.push(tag);
@@ -160,5 +164,17 @@ mod tests {
             "{text}"
         );
         assert!(asked.waiting.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn s23_a_stream_remembers_only_the_questions_that_wait() {
+        let asked = Arc::new(Asked::new(Arc::new(Metrics::default()), false));
+        let mut stream = asked.stream();
+        for tag in 0..1000 {
+            let kind = "sampling";
+            stream.note(&Relayed::Asked { kind, tag });
+            assert!(asked.answered(tag, true));
+        }
+        assert!(stream.tags.capacity() < 16, "{}", stream.tags.capacity());
     }
 }

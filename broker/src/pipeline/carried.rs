@@ -3,8 +3,10 @@
 
 use super::audit::{self, Carried, Outcome};
 use super::facts::Pipeline;
+use crate::config::model::ServerConfig;
 use crate::decision::{Facts, Forward, Head};
 use crate::protocol::message::Message;
+use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -14,7 +16,7 @@ pub struct CarriedCall<'a> {
     head: &'a Head,
     message: &'a Message<'a>,
     session: Option<Uuid>,
-    server: String,
+    server: Arc<ServerConfig>,
     carried: Carried,
     started: Instant,
     status: Option<u16>,
@@ -35,7 +37,7 @@ impl Pipeline {
             head,
             message,
             session: facts.claims.as_ref().map(|claims| claims.jti),
-            server: forward.server.name.clone(),
+            server: Arc::clone(&forward.server),
             carried: Carried::of(forward),
             started,
             status: None,
@@ -62,7 +64,7 @@ impl Drop for CarriedCall<'_> {
         audit::record(&call, &outcome, self.started.elapsed());
         if self.message.method == "tools/call" {
             let calls = &self.pipeline.metrics.calls;
-            calls.tool(&self.server, self.carried.target(), outcome.word());
+            calls.tool(&self.server.name, self.carried.target(), outcome.word());
         }
     }
 }
