@@ -1,10 +1,12 @@
 //! The catalog as clients see it (data-plane.md 16, D40–D54).
 
+use crate::client::Client;
 use crate::client_streams::listening;
 use crate::fixture::{Server, tool};
 use crate::relays::Events;
 use crate::world::{World, config, entry, eventually};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// An entry with another creation time.
@@ -73,8 +75,8 @@ async fn d43_all_pages_are_served_and_an_endless_cursor_is_reported() {
     assert_eq!(foreign.error().0, -32602, "a cursor belongs to its list");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d44_d46_a_name_belongs_to_the_oldest_registration_until_that_is_gone() {
+/// An older and a younger server that want the same name.
+async fn rivals() -> (Arc<Server>, Arc<Server>, World) {
     let (old, young) = (
         Server::start("old", &["now", "a"]).await,
         Server::start("young", &["now", "b"]).await,
@@ -84,6 +86,26 @@ async fn d44_d46_a_name_belongs_to_the_oldest_registration_until_that_is_gone() 
         born(&old, "w_", "2026-01-01T00:00:00Z"),
     ];
     let world = World::start_with(&config(&entries), &[&old, &young], &["--mcp-check-interval=1"]).await;
+    (old, young, world)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d46_a_name_whose_owner_is_down_is_served_by_nobody_else() {
+    let (old, _young, world) = rivals().await;
+    let client = world.client().initialized().await;
+    assert_eq!(client.tools().await, ["w_a", "w_b", "w_now"]);
+    old.status.store(500, Ordering::Relaxed);
+    eventually("the items of the failed server go", || async {
+        (client.tools().await == ["w_b"]).then_some(())
+    })
+    .await;
+    let unknown = client.call("w_now").await;
+    assert_eq!(unknown.error().0, -32602, "nobody else serves the name");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d44_a_name_belongs_to_the_oldest_registration_until_that_is_gone() {
+    let (_old, young, world) = rivals().await;
     let client = world.client().initialized().await;
     assert_eq!(client.tools().await, ["w_a", "w_b", "w_now"]);
     assert_eq!(
@@ -102,17 +124,6 @@ async fn d44_d46_a_name_belongs_to_the_oldest_registration_until_that_is_gone() 
             world.status().await["toolConflicts"].as_u64()
         ),
         (Some(true), Some(1))
-    );
-    old.status.store(500, Ordering::Relaxed);
-    eventually("the items of the failed server go", || async {
-        (client.tools().await == ["w_b"]).then_some(())
-    })
-    .await;
-    let unknown = client.call("w_now").await;
-    assert_eq!(
-        unknown.error().0,
-        -32602,
-        "d46: nobody else serves the name while its owner is down"
     );
     world.write_config(&config(&[born(&young, "w_", "2026-02-01T00:00:00Z")]));
     eventually("the next oldest serves it", || async {
@@ -423,12 +434,35 @@ async fn d52_only_sessions_that_see_a_change_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d49_d50_resources_of_any_scheme_and_templates_are_read_from_their_server() {
-    let (one, two) = (Server::start("one", &[]).await, Server::start("two", &[]).await);
+async fn d49_resources_of_any_scheme_are_read_from_their_server() {
+    let one = Server::start("one", &[]).await;
     *one.resources.lock().unwrap() = vec![
         json!({"uri": "ui://x", "name": "x"}),
         json!({"uri": "odd+scheme:y", "name": "y"}),
     ];
+    let world = World::start(&[(&one, "")], &[]).await;
+    let client = world.client().initialized().await;
+    for uri in ["ui://x", "odd+scheme:y"] {
+        is_read_from(&client, uri, "one").await;
+    }
+    is_unknown(&client, "none://z").await;
+}
+
+async fn is_read_from(client: &Client, uri: &str, server: &str) {
+    let reply = client.rpc("resources/read", json!({"uri": uri})).await;
+    let text = &reply.json()["result"]["content"][0]["text"];
+    assert_eq!(text, server, "{uri}: {}", reply.text);
+}
+
+async fn is_unknown(client: &Client, uri: &str) {
+    let reply = client.rpc("resources/read", json!({"uri": uri})).await;
+    let named = reply.json()["error"]["data"]["uri"].take();
+    assert_eq!((reply.error().0, named.as_str()), (-32602, Some(uri)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d50_templates_are_listed_and_what_they_cover_is_read_from_their_server() {
+    let (one, two) = (Server::start("one", &[]).await, Server::start("two", &[]).await);
     *one.templates.lock().unwrap() = vec![
         json!({"uriTemplate": "file:///{+path}", "name": "files"}),
         json!({"uriTemplate": "tie://{a}", "name": "t"}),
@@ -446,26 +480,10 @@ async fn d49_d50_resources_of_any_scheme_and_templates_are_read_from_their_serve
         templates,
         ["file:///logs/{name}", "file:///{+path}", "tie://{a}", "tie://{b}"]
     );
-    for (uri, server) in [
-        ("ui://x", "one"),
-        ("odd+scheme:y", "one"),
-        ("file:///a/b", "one"),
-        ("file:///logs/today", "two"),
-    ] {
-        let reply = client.rpc("resources/read", json!({"uri": uri})).await;
-        assert_eq!(
-            reply.json()["result"]["content"][0]["text"],
-            server,
-            "{uri}: {}",
-            reply.text
-        );
-    }
-    for unknown in ["tie://z", "none://z"] {
-        let reply = client.rpc("resources/read", json!({"uri": unknown})).await;
-        assert_eq!(
-            (reply.error().0, reply.json()["error"]["data"]["uri"].as_str()),
-            (-32602, Some(unknown))
-        );
+    is_read_from(&client, "file:///a/b", "one").await;
+    is_read_from(&client, "file:///logs/today", "two").await;
+    for uri in ["tie://z", "none://z"] {
+        is_unknown(&client, uri).await;
     }
 }
 

@@ -96,7 +96,7 @@ async fn d15_each_session_with_a_server_that_the_client_session_opened_is_delete
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d16_d17_bad_sessions_are_404_and_missing_ones_400_on_router_and_broker() {
+async fn d16_bad_sessions_are_404_and_missing_ones_400_on_router_and_broker() {
     let one = Server::start("one", &["forecast"]).await;
     let world = World::start(&[(&one, "one_")], &[]).await;
     for method in ["tools/call", "tools/list", "ping"] {
@@ -117,6 +117,12 @@ async fn d16_d17_bad_sessions_are_404_and_missing_ones_400_on_router_and_broker(
             "{method}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d17_a_stream_needs_a_session_and_gives_none() {
+    let one = Server::start("one", &["forecast"]).await;
+    let world = World::start(&[(&one, "one_")], &[]).await;
     let get = |client: &crate::client::Client| {
         client
             .request(Method::GET, "/mcp")
